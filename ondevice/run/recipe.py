@@ -1,0 +1,174 @@
+"""The decision: `Recipe` (what changes the learned weights) and `Fit` (what only fits the work to the device).
+
+A recipe is complete and never changes; it is made once by ``ondevice.train.plan`` and read by everyone. A fit is
+sticky and may change between optimizer steps. Plain values and their JSON form; no torch, no derivation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from ondevice.errors import CheckpointError
+
+__all__ = [
+    "RECIPE_VERSION",
+    "DataRecipe",
+    "EvalRecipe",
+    "Fit",
+    "ModelShape",
+    "Recipe",
+    "SampleRecipe",
+    "TrainRecipe",
+]
+
+RECIPE_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """The shape of a decoder. ``hidden`` is the width inside the feed-forward layer."""
+
+    arch: str  # "gpt2" or "llama"
+    vocab_size: int
+    context: int
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    hidden: int
+    tied: bool = True
+    dropout: float = 0.0
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-5
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.width // self.heads
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecipe:
+    """Which tokens, in which order."""
+
+    dataset: str
+    dataset_sha256: str
+    tokenizer_sha256: str
+    order: str
+    order_sha256: str
+    seed: int
+    weights: dict[str, float]
+    train_tokens: int
+    max_unique_tokens: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRecipe:
+    """How the weights are learned. ``tokens`` = steps x batch x context."""
+
+    steps: int
+    tokens: int
+    batch: int
+    optimizer: str
+    optimizer_state: str
+    lr: float
+    lr_min: float
+    schedule: str
+    warmup_steps: int
+    tail: str
+    tail_steps: int
+    weight_decay: float
+    beta1: float
+    beta2: float
+    eps: float
+    clip: float
+    seed: int
+    precision: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalRecipe:
+    """Evaluation after each of ``steps`` (0 is before the first update) on at most ``max_tokens`` a source."""
+
+    steps: tuple[int, ...]
+    max_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleRecipe:
+    """Text written after each of ``steps``."""
+
+    steps: tuple[int, ...]
+    prompts: tuple[str, ...]
+    max_new_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    repetition_penalty: float
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """How the work is cut to fit the device. A step's micro-batches have ``micro_batch`` sequences, the last maybe
+    fewer."""
+
+    micro_batch: int
+    threads: int
+    activation_checkpointing: bool
+    loss_chunk_tokens: int
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The whole decision. ``why`` explains each derived value in a sentence and is not part of the hash."""
+
+    model: ModelShape
+    data: DataRecipe
+    train: TrainRecipe
+    eval: EvalRecipe
+    sample: SampleRecipe
+    v: int = RECIPE_VERSION
+    why: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "sha256": self.sha256}
+
+    @property
+    def sha256(self) -> str:
+        """Hash of everything but ``why``; two runs with the same hash and fit learn the same weights."""
+        body = dataclasses.asdict(self)
+        del body["why"]
+        return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any], *, where: str) -> Recipe:
+        """Reads `to_json`'s form. Raises CheckpointError for a newer version, missing keys or a wrong hash."""
+        version = raw.get("v")
+        if version != RECIPE_VERSION:
+            raise CheckpointError(
+                f"{where}: recipe version {version}, this program reads {RECIPE_VERSION}; update ondevice."
+            )
+        try:
+            recipe = cls(
+                model=ModelShape(**raw["model"]),
+                data=DataRecipe(**raw["data"]),
+                train=TrainRecipe(**raw["train"]),
+                eval=EvalRecipe(**{**raw["eval"], "steps": tuple(raw["eval"]["steps"])}),
+                sample=SampleRecipe(
+                    **{**raw["sample"], "steps": tuple(raw["sample"]["steps"]), "prompts": tuple(raw["sample"]["prompts"])}
+                ),
+                why=raw.get("why", {}),
+            )
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{where}: not a recipe ({error}); restore the file from a copy of the run.") from error
+        if raw.get("sha256") != recipe.sha256:
+            raise CheckpointError(f"{where}: the recipe was changed by hand; fork the run to change its recipe.")
+        return recipe

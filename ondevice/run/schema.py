@@ -1,0 +1,227 @@
+"""The wish: every key a person may write in a config file, with its default, unit and meaning.
+
+``None`` means "derive it for me". Written by people, parsed by `ondevice.run.config`, turned into a decision by
+``ondevice.train.plan``. Plain frozen dataclasses: no clock, no disk, no arithmetic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = [
+    "BudgetConfig",
+    "Config",
+    "DataConfig",
+    "EvalConfig",
+    "FitConfig",
+    "Limits",
+    "ModelConfig",
+    "SampleConfig",
+    "SourceConfig",
+    "TokenizerConfig",
+    "TrainConfig",
+]
+
+
+def _key(
+    default: Any,
+    doc: str,
+    *,
+    unit: str = "",
+    choices: tuple[str, ...] = (),
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+) -> Any:
+    """A documented key. ``low``/``high`` are inclusive bounds, ``above`` is an exclusive lower bound."""
+    return field(
+        default=default,
+        metadata={"doc": doc, "unit": unit, "choices": choices, "low": low, "high": high, "above": above},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """One named source of text."""
+
+    path: str = field(metadata={"doc": "file or folder to read (~ is expanded; relative to the config file)"})
+    name: str = _key("", "name in every report; derived from the path where empty")
+    format: str = _key(
+        "auto",
+        "how to read it; auto decides by file name (code: one source per programming language)",
+        choices=("auto", "text", "jsonl", "code", "html"),
+    )
+    language: str = _key("", "language tag such as en, it, tr; for code it is found from the file name")
+    weight: float = _key(1.0, "relative share where the order policy uses weights", above=0)
+    document: str = _key(
+        "file",
+        "what one document of a text file is: the whole file, a paragraph (blank line between), or a line",
+        choices=("file", "paragraph", "line"),
+    )
+    text_field: str = _key("text", "JSONL: the field that holds the text")
+    title_field: str = _key("", "JSONL: a field put before the text, kept together with it")
+    include: tuple[str, ...] = _key((), "folder: only file names that match one of these patterns (*.md)")
+    exclude: tuple[str, ...] = _key((), "folder: no file whose relative path matches one of these patterns")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which text, how it is split, and in which order it is learned."""
+
+    sources: tuple[SourceConfig, ...] = _key((), "the sources, in order: [[data.sources]] tables")
+    split: str = _key(
+        "hash:0.05",
+        "validation split: hash:F takes a share F of the documents of each source, tail:F its last part",
+    )
+    order: str = _key(
+        "shuffled",
+        "order in which windows are learned; proportional mixes sources evenly by weight x tokens",
+        choices=("shuffled", "sequential", "proportional"),
+    )
+    seed: int = _key(1337, "seed of the order", low=0)
+    max_unique_tokens: int | None = _key(None, "train on at most this many different tokens", unit="tokens", low=1)
+    deduplicate: bool = _key(True, "drop documents that are exact copies of an earlier one")
+    bad_utf8: str = _key(
+        "skip_line",
+        "invalid UTF-8: leave out the line, leave out the document, or refuse the build; always counted",
+        choices=("skip_line", "skip_document", "refuse"),
+    )
+    chunk_tokens: int = _key(262_144, "tokens in one micro-chunk file", unit="tokens", low=1024)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """How text becomes token ids."""
+
+    kind: str = _key(
+        "auto",
+        "auto takes bpe where the tokenizers package is installed, else sentencepiece-bpe, else byte",
+        choices=("auto", "bpe", "sentencepiece-bpe", "sentencepiece-unigram", "byte", "char"),
+    )
+    vocab_size: int | None = _key(None, "size of a trained vocabulary; derived from the corpus size", low=2)
+    min_frequency: int = _key(2, "bpe, char: a merge or symbol must occur at least this often", low=1)
+    sample_mb: int = _key(32, "at most this much text is read to train the tokenizer", unit="MB", low=1)
+    path: str = _key("", "use this tokenizer instead: a folder, tokenizer.json, or vocab.json next to merges.txt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The shape of the network."""
+
+    arch: str = _key("llama", "decoder family", choices=("llama", "gpt2"))
+    layers: int | None = _key(None, "number of blocks", low=1)
+    width: int | None = _key(None, "width of the residual stream", low=8)
+    heads: int | None = _key(None, "attention heads", low=1)
+    kv_heads: int | None = _key(None, "key and value heads (llama); equals heads where not given", low=1)
+    hidden: int | None = _key(None, "width inside the feed-forward layer", low=8)
+    context: int | None = _key(None, "longest sequence", unit="tokens", low=2)
+    tied: bool = _key(True, "share the embedding with the output head")
+    dropout: float = _key(0.0, "dropout rate", low=0.0, high=0.99)
+    rope_theta: float = _key(10_000.0, "base of the rotary embedding (llama)", above=0)
+    norm_eps: float = _key(1e-5, "epsilon of the normalization layers", above=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How the weights are learned."""
+
+    tokens: int | None = _key(None, "token budget: stops at the first step at or past it", unit="tokens", low=1)
+    steps: int | None = _key(None, "optimizer steps; give either tokens, steps or epochs", low=1)
+    epochs: float | None = _key(None, "passes over the training tokens", above=0)
+    batch: int | None = _key(None, "sequences in one optimizer step (the effective batch)", low=1)
+    optimizer: str = _key("adamw", "optimizer", choices=("adamw",))
+    lr: float | None = _key(None, "peak learning rate; derived from the width", above=0)
+    lr_min: float | None = _key(None, "final learning rate; a tenth of lr where not given", low=0)
+    schedule: str = _key(
+        "cosine",
+        "shape of the learning rate; wsd keeps the peak and decays in a tail",
+        choices=("constant", "linear", "cosine", "wsd"),
+    )
+    warmup_steps: int | None = _key(None, "steps of linear warmup; derived from the number of steps", low=0)
+    tail: str = _key(
+        "inverse-proportional",
+        "wsd: shape of the decay tail",
+        choices=("inverse-proportional", "linear", "cosine", "1-sqrt"),
+    )
+    tail_fraction: float = _key(0.1, "wsd: share of the steps spent in the tail", low=0.0, high=1.0)
+    weight_decay: float = _key(0.1, "decay of matrices (never of norms, biases)", low=0.0)
+    beta1: float = _key(0.9, "AdamW beta1", low=0.0, high=0.9999)
+    beta2: float = _key(0.99, "AdamW beta2", low=0.0, high=0.999999)
+    eps: float = _key(1e-8, "AdamW epsilon", above=0)
+    clip: float = _key(1.0, "largest gradient norm; 0 turns clipping off", low=0.0)
+    seed: int = _key(1337, "seed of initialisation and dropout", low=0)
+    precision: str = _key(
+        "auto",
+        "arithmetic of the matrix products; auto takes bf16 only where a timed probe proves it faster",
+        choices=("auto", "fp32", "bf16"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetConfig:
+    """The one dial: what is not given elsewhere is derived from this."""
+
+    minutes: float | None = _key(None, "time to spend; becomes tokens once, by a probe", unit="minutes", above=0)
+    memory_mb: float | None = _key(None, "memory the whole process may use", unit="MB", above=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """How often and on how much text the model is measured."""
+
+    count: int = _key(21, "evaluations over the run, first and last included; 0 turns them off", low=0)
+    max_tokens: int | None = _key(
+        65_536, "validation tokens per source at each evaluation; 0 takes all", unit="tokens", low=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """The text the model writes during training and when asked."""
+
+    prompts: tuple[str, ...] = _key((), "prompts of the samples during training; the corpus gives one where empty")
+    count: int = _key(5, "samples over the run; 0 turns them off", low=0)
+    max_new_tokens: int = _key(64, "length of a sample", unit="tokens", low=1)
+    temperature: float = _key(0.8, "0 always takes the likeliest token", low=0.0)
+    top_k: int = _key(50, "choose among the k likeliest tokens; 0 means all", low=0)
+    top_p: float = _key(0.95, "choose among the likeliest tokens that share this probability", above=0, high=1.0)
+    repetition_penalty: float = _key(1.0, "above 1 makes tokens already seen less likely", above=0)
+    seed: int = _key(1, "seed of the sampling", low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """How the work is cut to fit the device; never changes what is learned."""
+
+    micro_batch: int | None = _key(None, "sequences in one forward and backward pass", low=1)
+    threads: int | None = _key(None, "threads of the arithmetic", low=1)
+    activation_checkpointing: bool | None = _key(None, "compute activations twice instead of keeping them")
+    loss_chunk_tokens: int = _key(2048, "tokens whose logits exist at the same time", unit="tokens", low=16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How politely the run behaves; may change at any moment and never changes what is learned."""
+
+    fixed_fit: bool = _key(False, "never change the fit, whatever happens")
+    save_every_s: float = _key(300.0, "longest time between checkpoints while saving is cheap", unit="s", above=0)
+    keep_last: int = _key(3, "newest checkpoints to keep (at least 2)", low=2)
+    min_free_disk_mb: float = _key(200.0, "free disk that must remain after a save", unit="MB", low=0)
+    max_rss_mb: float | None = _key(None, "save and leave when the process grows beyond this", unit="MB", above=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole config file."""
+
+    name: str = _key("", "name of the run; derived from the data where empty")
+    data: DataConfig = field(default_factory=DataConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    limits: Limits = field(default_factory=Limits)
