@@ -163,12 +163,18 @@ class Recipe:
                 train=TrainRecipe(**raw["train"]),
                 eval=EvalRecipe(**{**raw["eval"], "steps": tuple(raw["eval"]["steps"])}),
                 sample=SampleRecipe(
-                    **{**raw["sample"], "steps": tuple(raw["sample"]["steps"]), "prompts": tuple(raw["sample"]["prompts"])}
+                    **{
+                        **raw["sample"],
+                        "steps": tuple(raw["sample"]["steps"]),
+                        "prompts": tuple(raw["sample"]["prompts"]),
+                    }
                 ),
                 why=raw.get("why", {}),
             )
         except (KeyError, TypeError) as error:
-            raise CheckpointError(f"{where}: not a recipe ({error}); restore the file from a copy of the run.") from error
+            raise CheckpointError(
+                f"{where}: not a recipe ({error}); restore the file from a copy of the run."
+            ) from error
         if raw.get("sha256") != recipe.sha256:
             raise CheckpointError(f"{where}: the recipe was changed by hand; fork the run to change its recipe.")
         return recipe

@@ -1,0 +1,145 @@
+"""What the graphs of both decoders share: inputs, mask, cached attention, linear layers, head.
+
+Activations are flat, ``[N, C]`` with N = batch * sequence, so that every linear layer is one Gemm on weights as they
+are trained (``[out, in]``, transB=1) with its bias inside, and the tied head shares the embedding's initializer.
+Shapes in names as in ARCHITECTURE.md; S = past + sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ondevice.errors import CheckpointError
+from ondevice.export.graph import Graph
+from ondevice.run.recipe import ModelShape
+
+__all__ = ["Decoder", "Weights"]
+
+_HIDDEN = float(np.finfo(np.float32).min)  # finite: a row of padding sees nothing, and must not become NaN
+
+
+class Weights:
+    """The state dict, with its names and shapes checked: what the graph takes must be there, and nothing else."""
+
+    def __init__(self, state: Mapping[str, Any]) -> None:
+        self._state = state
+        self._left = set(state)
+
+    def take(self, name: str, *dims: int) -> Any:
+        """The tensor of this name. Raises CheckpointError when it is missing or has another shape."""
+        if name not in self._state:
+            raise CheckpointError(f"The weights lack {name!r}; they do not belong to this model shape.")
+        tensor = self._state[name]
+        if tuple(tensor.shape) != dims:
+            raise CheckpointError(
+                f"The weights {name!r} have shape {list(tensor.shape)}, the model shape wants {list(dims)}; "
+                "they do not belong together."
+            )
+        self._left.discard(name)
+        return tensor
+
+    def finish(self) -> None:
+        """Raises CheckpointError when a tensor was never taken: the graph would compute something else."""
+        if self._left:
+            raise CheckpointError(f"Unknown weights {sorted(self._left)[0]!r}; they do not belong to this model shape.")
+
+
+class Decoder:
+    """A decoder's graph while it is built."""
+
+    def __init__(self, shape: ModelShape, state: Mapping[str, Any]) -> None:
+        self.shape = shape
+        self.weights = Weights(state)
+        self.graph = g = Graph(shape.arch)
+        self.ids_BT = g.input("input_ids", "int64", ["batch", "sequence"])
+        self.mask_BS = g.input("attention_mask", "int64", ["batch", "past + sequence"])
+        self.positions_BT = g.input("position_ids", "int64", ["batch", "sequence"])
+        dims: list[int | str] = ["batch", shape.kv_heads, "past", shape.head_dim]
+        self.past = [
+            tuple(g.input(f"past_key_values.{i}.{part}", "float32", dims) for part in ("key", "value"))
+            for i in range(shape.layers)
+        ]
+        self.embed_VC = self.weight("embed.weight", shape.vocab_size, shape.width)
+        self._bt = g.node("Shape", self.ids_BT, name="batch_sequence")
+        heads = shape.heads + 2 * shape.kv_heads
+        self._heads_shape = g.node("Concat", self._bt, g.ints(heads, shape.head_dim), axis=0, name="heads_shape")
+        self._bias = self._attention_bias()
+
+    def weight(self, name: str, *dims: int) -> str:
+        """A trained tensor as an initializer of the same name."""
+        return self.graph.weight(name, self.weights.take(name, *dims))
+
+    def _attention_bias(self) -> str:
+        """0 where a query may look, the lowest float where not: ``[B, 1, G*T, S]``, G query heads a key head.
+
+        A query at column c sees the columns up to c that the attention mask allows, so left padding works as it
+        does in transformers.
+        """
+        g = self.graph
+        zero, one = g.constant(0, "int64"), g.constant(1, "int64")
+        total = g.node("Gather", g.node("Shape", self.mask_BS), one, axis=0)
+        past = g.node("Sub", total, g.node("Gather", self._bt, one, axis=0))
+        columns_S = g.node("Range", zero, total, one)
+        rows_T1 = g.node("Unsqueeze", g.node("Range", past, total, one), g.ints(1))
+        causal_TS = g.node("LessOrEqual", columns_S, rows_T1)
+        real_B11S = g.node("Unsqueeze", g.node("Cast", self.mask_BS, to=9), g.ints(1, 2))
+        seen = g.node("And", causal_TS, real_B11S)
+        bias = g.node("Where", seen, g.scalar(0.0), g.scalar(_HIDDEN), name="attention_bias")
+        group = self.shape.heads // self.shape.kv_heads
+        return g.node("Concat", *[bias] * group, axis=2, name="attention_bias_grouped") if group > 1 else bias
+
+    def embed(self) -> str:
+        """Token embeddings ``[N, C]``."""
+        g = self.graph
+        rows_BTC = g.node("Gather", self.embed_VC, self.ids_BT, axis=0)
+        return g.node("Reshape", rows_BTC, g.ints(-1, self.shape.width))
+
+    def linear(self, x: str, name: str, out: int, into: int, *, bias: bool) -> str:
+        """``x @ weight.T + bias`` of flat activations: ``[N, into] -> [N, out]``."""
+        terms = [self.weight(f"{name}.weight", out, into)]
+        if bias:
+            terms.append(self.weight(f"{name}.bias", out))
+        return self.graph.node("Gemm", x, *terms, transB=1, name=name)
+
+    def split_heads(self, qkv_NX: str) -> str:
+        """``[N, (H+2K)*D] -> [B, H+2K, T, D]``."""
+        g = self.graph
+        return g.node("Transpose", g.node("Reshape", qkv_NX, self._heads_shape), perm=[0, 2, 1, 3])
+
+    def attend(self, layer: int, q_BHTD: str, k_BKTD: str, v_BKTD: str) -> str:
+        """Attention over the cache and the new keys; the grown cache becomes an output. Gives ``[N, H*D]``.
+
+        Query heads that share a key head are stacked along the rows, so keys and values are never repeated.
+        """
+        g, shape = self.graph, self.shape
+        past_k, past_v = self.past[layer]
+        k_BKSD = g.node("Concat", past_k, k_BKTD, axis=2, name=f"present.{layer}.key")
+        v_BKSD = g.node("Concat", past_v, v_BKTD, axis=2, name=f"present.{layer}.value")
+        grouped = shape.heads != shape.kv_heads
+        q = g.node("Mul", q_BHTD, g.scalar(shape.head_dim**-0.5))
+        if grouped:
+            q = g.node("Reshape", q, g.ints(0, shape.kv_heads, -1, shape.head_dim))
+        scores = g.node("MatMul", q, g.node("Transpose", k_BKSD, perm=[0, 1, 3, 2]))
+        odds = g.node("Softmax", g.node("Add", scores, self._bias), axis=-1)
+        mixed = g.node("MatMul", odds, v_BKSD)
+        if grouped:
+            mixed = g.node("Reshape", mixed, g.ints(0, shape.heads, -1, shape.head_dim))
+        mixed_BTHD = g.node("Transpose", mixed, perm=[0, 2, 1, 3])
+        return g.node("Reshape", mixed_BTHD, g.ints(-1, shape.heads * shape.head_dim))
+
+    def finish(self, hidden_NC: str) -> Graph:
+        """Adds the head over all positions and declares the outputs."""
+        g, shape = self.graph, self.shape
+        head = self.embed_VC if shape.tied else self.weight("head.weight", shape.vocab_size, shape.width)
+        logits_shape = g.node("Concat", self._bt, g.ints(shape.vocab_size), axis=0, name="logits_shape")
+        logits = g.node("Reshape", g.node("Gemm", hidden_NC, head, transB=1), logits_shape, name="logits")
+        g.output(logits, "float32", ["batch", "sequence", shape.vocab_size])
+        for i in range(shape.layers):
+            for part in ("key", "value"):
+                dims: list[int | str] = ["batch", shape.kv_heads, "past + sequence", shape.head_dim]
+                g.output(f"present.{i}.{part}", "float32", dims)
+        self.weights.finish()
+        return g

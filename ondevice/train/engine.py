@@ -1,0 +1,89 @@
+"""One optimizer step as a transaction: begin, accumulate micro-batches, update. Only the loop decides when.
+
+The loss is normalised by the unmasked tokens of the whole effective batch, so cutting the batch into micro-batches
+never changes what is learned. Nothing is written to the weights before loss and gradient norm are known to be finite.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ondevice.errors import OndeviceError
+from ondevice.model.loss import IGNORE, linear_cross_entropy
+
+__all__ = ["Engine", "NonFiniteError", "StepResult"]
+
+
+class NonFiniteError(OndeviceError):
+    """Loss or gradient is not a finite number; the weights are as they were before the step."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """``loss``: nats per unmasked token, before the update. ``tokens``: unmasked tokens of the effective batch."""
+
+    loss: float
+    grad_norm: float
+    tokens: int
+
+
+class Engine:
+    """Runs steps of one model with one optimizer. ``clip`` 0 turns clipping off; ``precision`` is fp32 or bf16."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        clip: float,
+        precision: str,
+        loss_chunk_tokens: int,
+    ) -> None:
+        self.model, self.optimizer = model, optimizer
+        self.loss_chunk_tokens = loss_chunk_tokens
+        self._clip, self._precision = clip, precision
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._tokens = 0
+        self._loss_sum = 0.0
+
+    def begin(self, y_BT: np.ndarray) -> None:
+        """Starts a step whose whole effective batch has labels ``y_BT`` (`IGNORE` where masked)."""
+        self._tokens = int(np.count_nonzero(y_BT != IGNORE))
+        self._loss_sum = 0.0
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def accumulate(self, x_BT: np.ndarray, y_BT: np.ndarray) -> None:
+        """Adds the gradient of one micro-batch. Raises NonFiniteError at the first loss that is not finite."""
+        with _precision(self._precision):
+            hidden = self.model(torch.from_numpy(x_BT))
+            loss_sum = linear_cross_entropy(
+                hidden.flatten(0, 1),
+                self.model.head_weight,
+                torch.from_numpy(y_BT).flatten(),
+                chunk_tokens=self.loss_chunk_tokens,
+            )
+        value = loss_sum.item()
+        if not math.isfinite(value):
+            raise NonFiniteError(f"the loss became {value}")
+        self._loss_sum += value
+        (loss_sum / max(1, self._tokens)).backward()
+
+    def update(self, lr: float) -> StepResult:
+        """Clips and applies the update. Raises NonFiniteError with the weights untouched."""
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._clip or math.inf).item()
+        if not math.isfinite(norm):
+            raise NonFiniteError(f"the gradient norm became {norm}")
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        return StepResult(self._loss_sum / max(1, self._tokens), norm, self._tokens)
+
+
+def _precision(name: str) -> AbstractContextManager[object]:
+    return torch.autocast("cpu", dtype=torch.bfloat16) if name == "bf16" else nullcontext()

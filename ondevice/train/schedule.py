@@ -1,0 +1,47 @@
+"""The learning rate of every step: pure functions of the recipe. Formulas: METRICS (WSD with inverse-proportional tail).
+
+Knows no optimizer and keeps no state, so that resuming a schedule is evaluating it at another step.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ondevice.run.recipe import TrainRecipe
+
+__all__ = ["learning_rate", "tail_rate"]
+
+
+def learning_rate(recipe: TrainRecipe, step: int) -> float:
+    """Learning rate of step ``step`` (from 0) of ``recipe.steps``.
+
+    Warmup: ``lr * (step + 1) / warmup_steps``. Then constant; linear or cosine from lr to lr_min over the rest; or WSD:
+    lr until the last ``tail_steps``, which decay by `tail_rate`.
+    """
+    if step < recipe.warmup_steps:
+        return recipe.lr * (step + 1) / recipe.warmup_steps
+    if recipe.schedule == "constant":
+        return recipe.lr
+    if recipe.schedule == "wsd":
+        start, length = recipe.steps - recipe.tail_steps, recipe.tail_steps
+        if step < start:
+            return recipe.lr
+        return tail_rate(recipe.tail, (step - start) / length, peak=recipe.lr, low=recipe.lr_min)
+    progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+    return tail_rate(recipe.schedule, min(1.0, progress), peak=recipe.lr, low=recipe.lr_min)
+
+
+def tail_rate(shape: str, tau: float, *, peak: float, low: float) -> float:
+    """Rate at share ``tau`` in [0, 1] of a decay from ``peak`` to ``low``.
+
+    inverse-proportional: ``1 / (tau / low + (1 - tau) / peak)``; with ``low = 0`` it reaches 0 at once, so it needs a
+    positive ``low``. 1-sqrt: Haegele et al., arXiv 2405.18392.
+    """
+    if shape == "inverse-proportional":
+        return 1.0 / (tau / low + (1.0 - tau) / peak)
+    share = {
+        "linear": 1.0 - tau,
+        "cosine": 0.5 * (1.0 + math.cos(math.pi * tau)),
+        "1-sqrt": 1.0 - math.sqrt(tau),
+    }[shape]
+    return low + (peak - low) * share
