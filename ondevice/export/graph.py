@@ -18,12 +18,11 @@ from ondevice import __version__
 from ondevice.export import onnx_format
 from ondevice.export.onnx_format import Attribute
 from ondevice.export.protobuf import Blob, Message, write_pieces
+from ondevice.infer.export_folder import DATA_FILE, MODEL_FILE
 from ondevice.run.files import HashedFile
 
-__all__ = ["DATA_FILE", "MODEL_FILE", "Graph", "WrittenFile", "as_float32"]
+__all__ = ["Graph", "WrittenFile", "as_float32"]
 
-MODEL_FILE = "model.onnx"
-DATA_FILE = "model.onnx.data"
 _BLOCK_BYTES = 4 << 20
 _ALIGNMENT = 65_536  # onnxruntime maps external data from a page boundary; 64 KiB covers every ARM page size
 _EXTERNAL_FROM = 16_384  # smaller tensors stay in the model file: padding would outweigh them
@@ -53,7 +52,7 @@ class _Weight:
     def blocks(self) -> Iterator[memoryview]:
         rows = max(1, _BLOCK_BYTES * self.dims[0] // max(self.size, 1))
         for start in range(0, self.dims[0], rows):
-            yield memoryview(as_float32(self.tensor[start : start + rows])).cast("B")
+            yield as_float32(self.tensor[start : start + rows]).data.cast("B")
 
 
 @dataclass(frozen=True)

@@ -25,16 +25,14 @@ def build_llama(shape: ModelShape, state: Mapping[str, Any]) -> Graph:
 
 
 def rope_tables(shape: ModelShape) -> tuple[np.ndarray, np.ndarray]:
-    """``cos_PD`` and ``sin_PD`` for every position, the first half of the sines negated.
+    """``cos_PD`` and ``sin_PD`` for every position, from the decoder itself so that both round alike.
 
-    With that sign the rotation of halves is ``x * cos + concat(x2, x1) * sin``. Angles are float32 as the decoder
-    and transformers compute them, so that both round alike.
+    The first half of the sines is negated: the rotation of halves is then ``x * cos + concat(x2, x1) * sin``.
     """
-    exponents = np.arange(0, shape.head_dim, 2, dtype=np.float32) / np.float32(shape.head_dim)
-    rates = np.float32(1.0) / np.power(np.float32(shape.rope_theta), exponents)
-    angles = np.outer(np.arange(shape.context, dtype=np.float32), rates)
-    cos, sin = np.cos(angles), np.sin(angles)
-    return np.concatenate([cos, cos], axis=1), np.concatenate([-sin, sin], axis=1)
+    from ondevice.model.rope import rotation_tables  # imports torch
+
+    cos_P1D, sin_P1D = rotation_tables(shape.context, shape.head_dim, shape.rope_theta)
+    return cos_P1D.numpy()[:, 0], sin_P1D.numpy()[:, 0]
 
 
 class _Rope:

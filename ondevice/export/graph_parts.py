@@ -119,9 +119,8 @@ class Decoder:
         k_BKSD = g.node("Concat", past_k, k_BKTD, axis=2, name=f"present.{layer}.key")
         v_BKSD = g.node("Concat", past_v, v_BKTD, axis=2, name=f"present.{layer}.value")
         grouped = shape.heads != shape.kv_heads
-        q = g.node("Mul", q_BHTD, g.scalar(shape.head_dim**-0.5))
-        if grouped:
-            q = g.node("Reshape", q, g.ints(0, shape.kv_heads, -1, shape.head_dim))
+        q = g.node("Reshape", q_BHTD, g.ints(0, shape.kv_heads, -1, shape.head_dim)) if grouped else q_BHTD
+        q = g.node("Mul", q, g.scalar(shape.head_dim**-0.5))  # onnxruntime folds this and the transpose into MatMul
         scores = g.node("MatMul", q, g.node("Transpose", k_BKSD, perm=[0, 1, 3, 2]))
         odds = g.node("Softmax", g.node("Add", scores, self._bias), axis=-1)
         mixed = g.node("MatMul", odds, v_BKSD)

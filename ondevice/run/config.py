@@ -21,9 +21,9 @@ import cattrs
 
 import ondevice
 from ondevice.errors import UsageError, nearest
-from ondevice.run.schema import Config
+from ondevice.run.schema import Config, Limits
 
-__all__ = ["explain", "load_config", "parse_config", "preset_folder", "preset_names", "to_toml"]
+__all__ = ["change_limits", "explain", "load_config", "parse_config", "preset_folder", "preset_names", "to_toml"]
 
 
 def preset_folder() -> Path:
@@ -268,6 +268,16 @@ def _absolute_paths(config: Config, base: Path) -> Config:
         data=dataclasses.replace(config.data, sources=sources),
         tokenizer=dataclasses.replace(config.tokenizer, path=absolute(config.tokenizer.path)),
     )
+
+
+def change_limits(limits: Limits, changes: dict[str, Any]) -> Limits:
+    """Limits with some keys changed, checked as a config file is. Raises UsageError."""
+    origin = _Origin("limits", "")
+    raw = {**{key: value for key, value in dataclasses.asdict(limits).items() if value is not None}, **changes}
+    _refuse_unknown(Config, {"limits": raw}, (), origin)
+    config = _structure({"limits": raw}, origin)
+    _check_bounds(config, (), origin)
+    return config.limits
 
 
 def to_toml(config: Config) -> str:

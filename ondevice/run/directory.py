@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,24 @@ from typing import Any
 import ondevice
 from ondevice.errors import CheckpointError, DataError, RunBusy, UsageError, nearest
 from ondevice.run.files import fsync_folder, read_json, write_atomic, write_json
-from ondevice.run.recipe import Recipe
+from ondevice.run.recipe import Fit, Recipe
 
-__all__ = ["LAYOUT", "RunDir", "RunLock", "boot_id", "create_run", "find_run", "home", "list_runs", "safe_name"]
+__all__ = [
+    "LAYOUT",
+    "RunDir",
+    "RunLock",
+    "boot_id",
+    "create_run",
+    "disk_usage",
+    "find_run",
+    "home",
+    "list_runs",
+    "lock_holder",
+    "offline_lock",
+    "remove_run",
+    "rename_run",
+    "safe_name",
+]
 
 LAYOUT = 1
 
@@ -67,6 +82,14 @@ class RunDir:
     @property
     def recipe(self) -> Path:
         return self.path / "recipe.json"
+
+    @property
+    def fit(self) -> Path:
+        return self.path / "fit.json"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.path / "tokenizer"
 
     @property
     def limits(self) -> Path:
@@ -125,8 +148,19 @@ class RunDir:
         return 1 + max((int(path.stem) for path in self.telemetry.glob("[0-9]*.jsonl")), default=0)
 
 
-def create_run(path: Path, *, config_toml: str, recipe: Recipe, parent: dict[str, Any] | None = None) -> RunDir:
-    """Makes a run directory in one instant (built beside, then renamed). Raises UsageError if it exists."""
+def create_run(
+    path: Path,
+    *,
+    config_toml: str,
+    recipe: Recipe,
+    fit: Fit,
+    save_tokenizer: Callable[[Path], object],
+    parent: dict[str, Any] | None = None,
+) -> RunDir:
+    """Makes a run directory in one instant (built beside, then renamed). Raises UsageError if it exists.
+
+    ``save_tokenizer`` fills the tokenizer's folder, so that a run copied elsewhere can still speak.
+    """
     if path.exists():
         raise UsageError(f"{path}: a run of this name exists; choose another name or `ondevice runs rm {path.name}`.")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,6 +171,8 @@ def create_run(path: Path, *, config_toml: str, recipe: Recipe, parent: dict[str
             folder.mkdir(parents=True, mode=0o700)
         write_atomic(draft.config, config_toml.encode())
         write_json(draft.recipe, recipe.to_json())
+        write_json(draft.fit, fit.to_json())
+        save_tokenizer(draft.tokenizer)
         write_json(
             draft.identity,
             {
@@ -156,7 +192,7 @@ def create_run(path: Path, *, config_toml: str, recipe: Recipe, parent: dict[str
 
 
 def find_run(name: str) -> RunDir:
-    """The run of that name under `home`, or at that path. Raises UsageError with the nearest name, or CheckpointError."""
+    """The run of that name under `home` or at that path. Raises UsageError with the nearest name."""
     for path in (home() / "runs" / name, Path(name).expanduser()):
         run = RunDir(path.absolute())
         if run.identity.is_file():
@@ -248,5 +284,5 @@ def disk_usage(folder: Path) -> int:
     for root, _, names in os.walk(folder):
         for name in names:
             with suppress(OSError):
-                total += os.lstat(os.path.join(root, name)).st_size  # noqa: PTH118 (hot: a run has many files)
+                total += os.lstat(os.path.join(root, name)).st_size
     return total

@@ -90,9 +90,7 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError(
-                f"{path.parent}: the disk is full; free some space and repeat the command."
-            ) from error
+            raise ResourceError(f"{path.parent}: the disk is full; free some space and repeat the command.") from error
         raise
     if durable:
         fsync_folder(path.parent)

@@ -172,7 +172,11 @@ class EvalConfig:
 
     count: int = _key(21, "evaluations over the run, first and last included; 0 turns them off", low=0)
     max_tokens: int | None = _key(
-        65_536, "validation tokens per source at each evaluation; 0 takes all", unit="tokens", low=0
+        None,
+        "validation tokens per source at each evaluation; 0 takes all; derived so that evaluating takes about 5 % of "
+        "the run",
+        unit="tokens",
+        low=0,
     )
 
 

@@ -108,7 +108,8 @@ class Store:
             raise CheckpointError(f"{path}/manifest.json: not a manifest.")
         if manifest.get("v") != MANIFEST_VERSION:
             raise CheckpointError(
-                f"{path}: checkpoint format {manifest.get('v')}, this program reads {MANIFEST_VERSION}; update ondevice."
+                f"{path}: checkpoint format {manifest.get('v')}, this program reads {MANIFEST_VERSION}; "
+                "update ondevice."
             )
         if manifest.get("step") != step:
             raise CheckpointError(f"{path}/manifest.json: is of step {manifest.get('step')}, not {step}.")

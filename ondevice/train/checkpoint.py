@@ -13,14 +13,15 @@ import torch
 import ondevice
 from ondevice.errors import CheckpointError
 from ondevice.model import safetensors
-from ondevice.model.build import Decoder
+from ondevice.model.decoder import Decoder
+from ondevice.model.weights import load_weights
 from ondevice.run.files import read_json
 from ondevice.run.recipe import Fit, Recipe
 from ondevice.run.store import Checkpoint, Store
 from ondevice.train.optimizer import STATE_FORMAT, load_state, state_tensors
 from ondevice.train.state import TrainState, capture_rng, restore_rng
 
-__all__ = ["STATE_VERSION", "load_model", "load_training", "save"]
+__all__ = ["STATE_VERSION", "exactness_facts", "load_training", "save"]
 
 STATE_VERSION = 1
 
@@ -35,6 +36,7 @@ def save(store: Store, state: TrainState, *, recipe: Recipe, fit: Fit, launch: i
         "best_loss": state.best_loss,
         "best_step": state.best_step,
         "evaluated": state.evaluated,
+        "sampled": state.sampled,
         "cursor": state.cursor.state_dict(),
         "rng": capture_rng(),
     }
@@ -58,24 +60,17 @@ def _facts(recipe: Recipe, fit: Fit, launch: int) -> dict[str, Any]:
         "fit": fit.to_json(),
         "launch": launch,
         "code_version": ondevice.__version__,
+        **exactness_facts(),
+    }
+
+
+def exactness_facts() -> dict[str, Any]:
+    """What must be equal for a resumed run to be equal to the bit."""
+    return {
         "torch_version": torch.__version__,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
     }
-
-
-def load_model(checkpoint: Checkpoint, model: Decoder) -> None:
-    """Copies the weights of a checkpoint into a model. Raises CheckpointError on any mismatch."""
-    path = checkpoint.path / "model.safetensors"
-    own = dict(model.named_parameters())
-    with safetensors.open_file(path) as file, torch.no_grad():
-        if set(file.names) != set(own):
-            odd = sorted(set(file.names) ^ set(own))[0]
-            raise CheckpointError(f"{path}: its tensors are not this model's ('{odd}' is on one side only).")
-        for name, parameter in own.items():
-            if tuple(file.shape(name)) != tuple(parameter.shape):
-                raise CheckpointError(f"{path}: '{name}' has shape {tuple(file.shape(name))}.")
-            file.copy_into(name, parameter)
 
 
 def load_training(checkpoint: Checkpoint, state: TrainState, recipe: Recipe) -> None:
@@ -85,10 +80,11 @@ def load_training(checkpoint: Checkpoint, state: TrainState, recipe: Recipe) -> 
     raw = read_json(checkpoint.path / "state.json")
     if raw.get("v") != STATE_VERSION:
         raise CheckpointError(f"{checkpoint.path}: state version {raw.get('v')}, this program reads {STATE_VERSION}.")
-    load_model(checkpoint, state.model)
+    load_weights(checkpoint.path / "model.safetensors", state.model)
     with safetensors.open_file(checkpoint.path / "optimizer.safetensors") as file:
         load_state(state.model, state.optimizer, {name: file.tensor(name) for name in file.names})
     state.cursor.load_state_dict(raw["cursor"])
     state.step, state.tokens, state.train_s = raw["step"], raw["tokens"], raw["train_s"]
-    state.best_loss, state.best_step, state.evaluated = raw["best_loss"], raw["best_step"], raw["evaluated"]
+    state.best_loss, state.best_step = raw["best_loss"], raw["best_step"]
+    state.evaluated, state.sampled = raw["evaluated"], raw["sampled"]
     restore_rng(raw["rng"])

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ondevice.errors import OndeviceError
+from ondevice.model.decoder import Decoder
 from ondevice.model.loss import IGNORE, linear_cross_entropy
 
 __all__ = ["Engine", "NonFiniteError", "StepResult"]
@@ -37,7 +38,7 @@ class Engine:
 
     def __init__(
         self,
-        model: torch.nn.Module,
+        model: Decoder,
         optimizer: torch.optim.Optimizer,
         *,
         clip: float,

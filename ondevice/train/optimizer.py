@@ -12,25 +12,35 @@ from torch import Tensor, nn
 from ondevice.errors import CheckpointError
 from ondevice.run.recipe import TrainRecipe
 
-__all__ = ["STATE_FORMAT", "load_state", "make_optimizer", "state_tensors"]
+__all__ = ["STATE_FORMAT", "adamw", "load_state", "make_optimizer", "state_tensors"]
 
 STATE_FORMAT = "adamw-fp32"
 _SLOTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 def make_optimizer(model: nn.Module, recipe: TrainRecipe) -> torch.optim.AdamW:
-    """AdamW with two groups: decayed matrices and the rest. The rate is set before every step."""
+    """The recipe's optimizer. Its rate is set before every step."""
+    return adamw(
+        model,
+        lr=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        beta1=recipe.beta1,
+        beta2=recipe.beta2,
+        eps=recipe.eps,
+    )
+
+
+def adamw(
+    model: nn.Module, *, lr: float, weight_decay: float, beta1: float, beta2: float, eps: float
+) -> torch.optim.AdamW:
+    """AdamW with two groups: decayed matrices and the rest."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=recipe.lr,
-        betas=(recipe.beta1, recipe.beta2),
-        eps=recipe.eps,
-        fused=True,
+        [group for group in groups if group["params"]], lr=lr, betas=(beta1, beta2), eps=eps, fused=True
     )
 
 

@@ -1,4 +1,4 @@
-"""The learning rate of every step: pure functions of the recipe. Formulas: METRICS (WSD with inverse-proportional tail).
+"""The learning rate of every step: pure functions of the recipe.
 
 Knows no optimizer and keeps no state, so that resuming a schedule is evaluating it at another step.
 """

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ondevice.data.cursor import BatchCursor
-from ondevice.model.build import Decoder
+from ondevice.model.decoder import Decoder
 
 __all__ = ["TrainState", "capture_rng", "restore_rng"]
 
@@ -29,6 +29,7 @@ class TrainState:
     best_loss: float | None = None
     best_step: int | None = None
     evaluated: list[int] = field(default_factory=list)
+    sampled: list[int] = field(default_factory=list)
 
 
 def capture_rng() -> dict[str, Any]:

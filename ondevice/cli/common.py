@@ -1,0 +1,102 @@
+"""What several commands share: flags that make a config, JSON output, and sizes and times for people."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from ondevice.errors import UsageError
+from ondevice.run.config import load_config, preset_names
+from ondevice.run.schema import Config, SourceConfig
+
+__all__ = [
+    "add_config_flags",
+    "add_sampling_flags",
+    "config_from",
+    "cores",
+    "duration",
+    "is_android",
+    "looks_like_config",
+    "print_json",
+]
+
+
+def add_config_flags(parser: argparse.ArgumentParser) -> None:
+    """``--data --name --minutes --memory --set``."""
+    parser.add_argument("--data", action="append", default=[], metavar="PATH", help="text to learn from (repeatable)")
+    parser.add_argument("--name", help="name of the run")
+    parser.add_argument("--minutes", type=float, help="time to spend (budget.minutes)")
+    parser.add_argument("--memory", type=float, metavar="MB", help="memory to use (budget.memory_mb)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change any key, such as train.lr=1e-3"
+    )
+
+
+def looks_like_config(name: str) -> bool:
+    """Whether a word names a config file or preset."""
+    return name.endswith(".toml") or name in preset_names()
+
+
+def config_from(args: argparse.Namespace, name: str | None) -> Config:
+    """The config of a file or preset with the flags applied. ``--data`` replaces the sources of the file."""
+    changes = list(args.set)
+    for key, value in (("budget.minutes", args.minutes), ("budget.memory_mb", args.memory)):
+        if value is not None:
+            changes.append(f"{key}={value}")
+    config = load_config(name, changes=changes)
+    if args.name:
+        config = dataclasses.replace(config, name=args.name)
+    elif name is not None and not config.name:
+        config = dataclasses.replace(config, name=Path(name).stem)
+    if args.data:
+        sources = tuple(SourceConfig(path=str(Path(path).expanduser().absolute())) for path in args.data)
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, sources=sources))
+    if not config.data.sources:
+        raise UsageError(
+            "No text to learn from: add --data PATH (a file or folder), or [[data.sources]] to the config."
+        )
+    return config
+
+
+def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
+    """How tokens are chosen; defaults are those of ``[sample]``."""
+    parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="length of the text (128)")
+    parser.add_argument("--temperature", type=float, default=0.8, help="0 always takes the likeliest token (0.8)")
+    parser.add_argument("--top-k", type=int, default=50, help="choose among the k likeliest tokens; 0 means all (50)")
+    parser.add_argument("--top-p", type=float, default=0.95, help="... that share this probability (0.95)")
+    parser.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1 repeats less (1.0)")
+    parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same text (1)")
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text (repeatable)")
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on standard output."""
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1))
+
+
+def is_android() -> bool:
+    return sys.platform == "android" or "com.termux" in os.environ.get("PREFIX", "")
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def duration(seconds: float | None) -> str:
+    """``95 -> '1m35s'``; ``None -> '?'``."""
+    if seconds is None:
+        return "?"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

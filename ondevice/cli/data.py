@@ -1,0 +1,95 @@
+"""``ondevice data build|inspect``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ondevice.cli.build_progress import BuildProgress
+from ondevice.cli.common import add_config_flags, config_from, print_json
+from ondevice.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from ondevice.data.dataset import Dataset
+
+__all__ = ["EXAMPLES", "add_arguments", "dataset_lines", "run"]
+
+EXAMPLES = """examples:
+  ondevice data build --data ~/notes              reads the text, trains a tokenizer, writes token chunks
+  ondevice data build my.toml --json
+  ondevice data inspect notes-1f2e3d4c            sources, tokens, what was dropped and why
+  ondevice data inspect notes-1f2e3d4c --verify   re-reads every chunk against its hash"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="build|inspect")
+    build = actions.add_parser("build", help="text to token chunks")
+    build.add_argument("target", nargs="?", help="a config file (.toml) or a preset")
+    add_config_flags(build)
+    inspect = actions.add_parser("inspect", help="what a dataset holds")
+    inspect.add_argument("dataset", help="name or path")
+    inspect.add_argument("--context", type=int, default=256, help="context for the inventory of windows (256)")
+    inspect.add_argument("--verify", action="store_true", help="re-read every chunk against its hash")
+    for action in (build, inspect):
+        action.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    return {"build": _build, "inspect": _inspect}[args.action](args)
+
+
+def _build(args: argparse.Namespace) -> int:
+    from ondevice.train.prepare import make_dataset
+
+    progress = BuildProgress(quiet=args.json)
+    try:
+        dataset = make_dataset(config_from(args, args.target), progress)
+    finally:
+        progress.close()
+    _show(dataset, args, context=256)
+    return 0
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from ondevice.data.dataset import Dataset
+
+    dataset = Dataset.open(_find(args.dataset))
+    if args.verify:
+        dataset.verify()
+    _show(dataset, args, context=args.context)
+    return 0
+
+
+def _find(name: str) -> Path:
+    from ondevice.run.directory import home
+
+    root = home() / "datasets"
+    for path in (root / name, Path(name).expanduser()):
+        if (path / "dataset.json").is_file():
+            return path
+    known = sorted(path.parent.name for path in root.glob("*/dataset.json"))
+    raise UsageError(f"{name}: no such dataset{nearest(name, known)}; there are: {', '.join(known) or 'none yet'}.")
+
+
+def _show(dataset: Dataset, args: argparse.Namespace, *, context: int) -> None:
+    if args.json:
+        print_json(
+            {"path": str(dataset.folder), **dataset.to_json(), "inventory": dataset.inventory(context).to_json()}
+        )
+        return
+    print(dataset.folder)
+    for line in dataset_lines(dataset):
+        print(line)
+    for line in dataset.inventory(context).lines():
+        print(line)
+
+
+def dataset_lines(dataset: Dataset) -> list[str]:
+    """Sources with their tokens, then what was left out and why."""
+    tokenizer = dataset.tokenizer()
+    lines = [f"Tokens   {tokenizer.kind}, vocabulary {tokenizer.vocab_size:,}"]
+    for entry in dataset.sources:
+        lines.append(f"Source   {entry.name} ({entry.language or 'any language'}): {entry.documents:,} documents")
+        lines.append(f"         {entry.train_tokens:,} tokens to train on, {entry.val_tokens:,} to validate")
+    return lines + dataset.problem_lines()

@@ -1,0 +1,83 @@
+"""``ondevice generate TARGET [PROMPT]``: streaming text from a run, a checkpoint or an export."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from ondevice.cli.common import add_sampling_flags, print_json
+
+__all__ = ["EXAMPLES", "add_arguments", "run", "write_text"]
+
+EXAMPLES = """examples:
+  ondevice generate notes "Dear diary,"
+  ondevice generate notes --step 1200 --temperature 0 "def main("
+  ondevice generate ~/ondevice/runs/notes/exports/onnx "Once" --stop "THE END"
+  echo "Once upon" | ondevice generate notes -"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", help="a run, the folder of a checkpoint, or an export folder")
+    parser.add_argument("prompt", nargs="?", default="", help="text to go on from; - reads it from standard input")
+    parser.add_argument("--step", type=int, help="use this checkpoint instead of the best by validation loss")
+    parser.add_argument("--threads", type=int, help="threads of the arithmetic")
+    add_sampling_flags(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of streaming")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ondevice.infer.open import open_target
+
+    opened = open_target(args.target, step=args.step, threads=args.threads)
+    prompt = sys.stdin.read().rstrip("\n") if args.prompt == "-" else args.prompt
+    if not args.json:
+        print(f"[{opened.what}]", file=sys.stderr)
+    result = write_text(opened, prompt, args, stream=not args.json)
+    if args.json:
+        print_json({"what": opened.what, "backend": opened.backend.name, "prompt": prompt, **result})
+    return 0
+
+
+def write_text(opened: object, prompt: str, args: argparse.Namespace, *, stream: bool) -> dict[str, object]:
+    """Generates and, if asked, prints the pieces as they come. Gives text, ids, how it ended and the rate."""
+    from ondevice.infer.open import Opened
+    from ondevice.infer.sampling import Sampling
+    from ondevice.infer.text import stream_text
+
+    assert isinstance(opened, Opened)
+    settings = Sampling(
+        temperature=args.temperature,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        repetition_penalty=args.repetition_penalty,
+        seed=args.seed,
+    )
+    began = time.monotonic()
+    pieces = stream_text(
+        opened.backend,
+        opened.tokenizer,
+        prompt,
+        settings=settings,
+        max_new_tokens=args.max_new_tokens,
+        stop=tuple(args.stop),
+    )
+    if pieces.note and stream:
+        print(pieces.note, file=sys.stderr)
+    if stream:
+        print(prompt, end="", flush=True)
+    text = ""
+    for piece in pieces:
+        text += piece
+        if stream:
+            print(piece, end="", flush=True)
+    if stream:
+        print()
+    seconds = time.monotonic() - began
+    return {
+        "text": text,
+        "ids": pieces.ids,
+        "finish": pieces.finish,
+        "note": pieces.note,
+        "tok_s": round(len(pieces.ids) / seconds, 1) if seconds else None,
+    }

@@ -1,0 +1,128 @@
+"""``ondevice COMMAND``: finds the command's module, and turns every error into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import ondevice
+from ondevice.errors import Interrupted, OndeviceError, UsageError, nearest
+
+__all__ = ["COMMANDS", "main"]
+
+# name -> module, one line. The module is imported only when its command is used, so that --help answers at once.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "quickstart": ("quickstart", "train, measure, export and try a first model, in one command"),
+    "doctor": ("doctor", "tell whether this machine can train, and what to install if it cannot"),
+    "train": ("train", "start a run from a config or text, or go on with a run"),
+    "status": ("status", "how a run is doing"),
+    "pause": ("control", "let a live run wait, keeping its place"),
+    "resume": ("control", "let a paused run go on"),
+    "stop": ("control", "let a live run finish its step, save and leave"),
+    "save": ("control", "let a live run save a checkpoint now"),
+    "sample": ("sample", "text from a run: from the live trainer, or from its checkpoint"),
+    "generate": ("generate", "text from a run, a checkpoint or an export"),
+    "export": ("export", "write a run's model as ONNX, verified"),
+    "plan": ("plan", "what a run would take: parameters, steps, memory, time"),
+    "data": ("data", "build or inspect a dataset"),
+    "tokenizer": ("tokenizer", "train a tokenizer"),
+    "config": ("config", "explain every key, list presets, check a file"),
+    "runs": ("runs", "list, rename, remove runs; what they take on disk"),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises UsageError instead of leaving the program."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}; `{self.prog} --help` shows examples.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and gives its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if os.name == "nt":
+        print("ondevice needs Linux, Android or macOS; on Windows use WSL: `wsl --install`.", file=sys.stderr)
+        return 6
+    try:
+        return _run(words)
+    except OndeviceError as error:
+        return _report(error, as_json="--json" in words)
+    except KeyboardInterrupt:
+        return _report(Interrupted("Interrupted."), as_json="--json" in words)
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) left; Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:
+        print(f"This is a bug in ondevice; the details are in {_log_crash(words)}.", file=sys.stderr)
+        return 1
+
+
+def _run(words: list[str]) -> int:
+    if words and words[0] in ("--version", "-V"):
+        print(f"ondevice {ondevice.__version__}")
+        return 0
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(_help())
+        return 0
+    name = words[0]
+    if name not in COMMANDS:
+        raise UsageError(f"'{name}' is not a command{nearest(name, COMMANDS)}; `ondevice --help` lists them.")
+    module = importlib.import_module(f"ondevice.cli.{COMMANDS[name][0]}")
+    parser = _Parser(prog=f"ondevice {name}", description=COMMANDS[name][1].capitalize() + ".", allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = getattr(module, "EXAMPLES", None)
+    module.add_arguments(parser)
+    args, unknown = parser.parse_known_args(words[1:])
+    if unknown:
+        raise UsageError(f"ondevice {name}: unknown argument '{unknown[0]}'{_nearest_flag(unknown[0], parser)}.")
+    args.command = name
+    code: int = module.run(args)
+    return code
+
+
+def _nearest_flag(word: str, parser: argparse.ArgumentParser) -> str:
+    return nearest(word, [flag for action in parser._actions for flag in action.option_strings])
+
+
+def _help() -> str:
+    lines = ["ondevice: train small language models on the machine in front of you.", ""]
+    lines += [f"  {name:<11} {text}" for name, (_, text) in COMMANDS.items()]
+    lines += [
+        "",
+        "Start with `ondevice quickstart`, or with your own folder: `ondevice quickstart ~/notes`.",
+        "`ondevice COMMAND --help` shows the flags of a command, with examples.",
+    ]
+    return "\n".join(lines)
+
+
+def _report(error: OndeviceError, *, as_json: bool) -> int:
+    if as_json:
+        body: dict[str, Any] = {"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}
+        print(json.dumps(body, ensure_ascii=False))
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _log_crash(words: list[str]) -> str:
+    """Writes the traceback of the current exception where it can be found, and says where."""
+    from ondevice.run.directory import home
+
+    text = f"ondevice {ondevice.__version__}, python {sys.version}\n{words}\n{traceback.format_exc()}"
+    path: Path = home() / "logs" / f"crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+    except OSError:
+        print(text, file=sys.stderr)
+        return "the lines above"
+    return str(path)

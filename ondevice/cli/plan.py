@@ -1,0 +1,60 @@
+"""``ondevice plan``: what a run would take, without starting it."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+from ondevice.cli.build_progress import BuildProgress
+from ondevice.cli.common import add_config_flags, config_from, cores, is_android, print_json
+from ondevice.cli.plan_text import plan_lines
+
+__all__ = ["EXAMPLES", "add_arguments", "run"]
+
+EXAMPLES = """examples:
+  ondevice plan --data ~/notes --minutes 30
+  ondevice plan my.toml --memory 800 --json
+  ondevice plan my.toml --rate 900      use this many tokens/s instead of a timed probe"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", nargs="?", help="a config file (.toml) or a preset")
+    add_config_flags(parser)
+    parser.add_argument("--rate", type=float, metavar="TOK_S", help="tokens a second, instead of timing a few steps")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ondevice.train.plan import warnings_of
+    from ondevice.train.prepare import make_dataset, prepare
+
+    config = config_from(args, args.target)
+    progress = BuildProgress(quiet=args.json)
+    try:
+        dataset = make_dataset(config, progress)
+    finally:
+        progress.close()
+    prepared = prepare(config, dataset, cores=cores(), android=is_android(), rate=args.rate)
+    warnings = warnings_of(prepared.estimate)
+    chunks = dataset.inventory(prepared.recipe.model.context)
+    if args.json:
+        print_json(
+            {
+                "recipe": prepared.recipe.to_json(),
+                "fit": prepared.fit.to_json(),
+                "estimate": {
+                    **dataclasses.asdict(prepared.estimate),
+                    "memory": {
+                        **dataclasses.asdict(prepared.estimate.memory),
+                        "total_mb": prepared.estimate.memory.total_mb,
+                    },
+                },
+                "tok_s": prepared.tok_s,
+                "inventory": chunks.to_json(),
+                "warnings": warnings,
+            }
+        )
+        return 0
+    for line in [*dataset.report_lines(), *plan_lines(prepared), *(f"Warning: {text}" for text in warnings)]:
+        print(line)
+    return 0

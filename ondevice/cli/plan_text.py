@@ -1,0 +1,28 @@
+"""A plan as lines for a 40-column screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ondevice.cli.common import duration
+
+if TYPE_CHECKING:
+    from ondevice.train.prepare import Prepared
+
+__all__ = ["plan_lines"]
+
+
+def plan_lines(prepared: Prepared) -> Iterator[str]:
+    """What will be trained and what it takes, with the reasons of what was derived."""
+    recipe, fit, expected = prepared.recipe, prepared.fit, prepared.estimate
+    model, train = recipe.model, recipe.train
+    yield f"Model    {model.arch}, {expected.parameters / 1e6:.2f} M parameters"
+    yield f"         {model.layers} layers x {model.width}, context {model.context}, vocabulary {model.vocab_size:,}"
+    yield f"Steps    {train.steps:,} x {train.batch} x {model.context} = {train.tokens / 1e6:.2f} M tokens"
+    yield f"         {expected.epochs:.2f} passes over the text, {train.precision}, peak rate {train.lr:.2g}"
+    yield f"Memory   about {expected.memory.total_mb:,.0f} MB, micro-batch {fit.micro_batch}, {fit.threads} threads"
+    yield f"Time     about {duration(expected.train_s)} at {prepared.tok_s:,.0f} tokens/s"
+    yield f"Disk     {expected.checkpoint_mb:,.0f} MB a checkpoint"
+    for key, reason in recipe.why.items():
+        yield f"  {key}: {reason}"

@@ -1,0 +1,112 @@
+"""What a person sees while a command works: a live line in a terminal, plain lines in a pipe, or JSON lines.
+
+Displays are told things by the loop; they decide nothing and know nothing but how to print.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+from ondevice.cli.common import duration
+
+__all__ = ["JsonDisplay", "LiveDisplay", "PlainDisplay", "QuietDisplay", "make_display", "status_line"]
+
+PLAIN_EVERY_S = 10.0
+
+
+def status_line(status: dict[str, Any], width: int = 80) -> str:
+    """Loss, tokens a second, time left and memory, the most useful first, cut to the width of the screen."""
+    step, steps = status.get("step", 0), status.get("steps") or 1
+    parts = [f"{100 * step / steps:3.0f}%", f"step {step}/{steps}"]
+    if status.get("hold"):
+        parts.append(str(status["hold"]))
+    for key, text in (
+        ("loss", "loss {:.3f}"),
+        ("val_loss_mixed", "val {:.3f}"),
+        ("tok_s", "{:,.0f} tok/s"),
+    ):
+        if status.get(key) is not None:
+            parts.append(text.format(status[key]))
+    if status.get("eta_s") is not None and step < steps:
+        parts.append(f"left {duration(status['eta_s'])}")
+    if status.get("rss_mb") is not None:
+        parts.append(f"{status['rss_mb']:,.0f} MB")
+    line = parts[0]
+    for part in parts[1:]:
+        if len(line) + 2 + len(part) <= width:
+            line += "  " + part
+    return line
+
+
+class QuietDisplay:
+    """Says nothing; errors and the result are the command's business."""
+
+    def status(self, status: dict[str, Any]) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class JsonDisplay(QuietDisplay):
+    """One JSON object a line."""
+
+    def status(self, status: dict[str, Any]) -> None:
+        print(json.dumps({"kind": "status", **status}), flush=True)
+
+    def say(self, text: str) -> None:
+        print(json.dumps({"kind": "say", "text": text}, ensure_ascii=False), flush=True)
+
+
+class PlainDisplay(QuietDisplay):
+    """A line now and then, for logs and pipes."""
+
+    def __init__(self) -> None:
+        self._shown = 0.0
+
+    def status(self, status: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if now - self._shown >= PLAIN_EVERY_S:
+            self._shown = now
+            print(status_line(status, 200), flush=True)
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)
+
+
+class LiveDisplay(QuietDisplay):
+    """One line that is written over, with messages above it."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._console = Console(highlight=False, stderr=False)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._live.start()
+
+    def status(self, status: dict[str, Any]) -> None:
+        from rich.text import Text
+
+        self._live.update(Text(status_line(status, self._console.width - 1), no_wrap=True), refresh=True)
+
+    def say(self, text: str) -> None:
+        self._console.print(text, markup=False, soft_wrap=False)
+
+    def close(self) -> None:
+        self._live.stop()
+
+
+def make_display(*, quiet: bool, as_json: bool) -> QuietDisplay:
+    """The display that suits the flags and where the output goes."""
+    if as_json:
+        return JsonDisplay()
+    if quiet:
+        return QuietDisplay()
+    return LiveDisplay() if sys.stdout.isatty() else PlainDisplay()

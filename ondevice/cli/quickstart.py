@@ -1,0 +1,223 @@
+"""``ondevice quickstart [PATH]``: text on this machine to a trained, measured, exported model that answers.
+
+Every stage finds what an earlier, interrupted call left and goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sysconfig
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ondevice.cli.common import print_json
+from ondevice.cli.progress import QuietDisplay, make_display
+from ondevice.cli.train import start_run, train_run
+from ondevice.errors import DeviceError, UsageError
+from ondevice.run.config import load_config
+from ondevice.run.directory import RunDir, safe_name
+from ondevice.run.files import read_json, write_json
+from ondevice.run.schema import Config, SourceConfig
+
+if TYPE_CHECKING:
+    from ondevice.run.store import Checkpoint
+
+__all__ = ["EXAMPLES", "add_arguments", "run"]
+
+EXAMPLES = """examples:
+  ondevice quickstart              learns Python from the standard library's own sources, in 5 minutes
+  ondevice quickstart ~/notes      learns your notes instead
+  ondevice quickstart --minutes 1
+
+Interrupted (Ctrl-C, a killed terminal, an empty battery)? The same command goes on."""
+
+PROMPTS = {"stdlib": "def read_lines(path):\n", "": "The "}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", nargs="?", help="a file or folder of text; the Python standard library where left out")
+    parser.add_argument("--minutes", type=float, help="time to train (5)")
+    parser.add_argument("--name", help="name of the run")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change any key, such as model.width=128"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print only the result")
+    parser.add_argument("--json", action="store_true", help="print JSON lines, the result last")
+
+
+def run(args: argparse.Namespace) -> int:
+    display = make_display(quiet=args.quiet, as_json=args.json)
+    try:
+        run_dir = start_run(_config(args), display, quiet=args.quiet or args.json)
+        if _finished(run_dir):
+            display.say(f"{run_dir.name} is trained already; here is how it did.")
+        else:
+            train_run(run_dir, display=display, as_json=args.json)
+        result = _result(run_dir, display, prompt=_prompt(args))
+    finally:
+        display.close()
+    if args.json:
+        print_json({"kind": "result", **result})
+    else:
+        print("\n".join(_lines(run_dir, result)))
+    return 0
+
+
+def _config(args: argparse.Namespace) -> Config:
+    changes = [*args.set, *([f"budget.minutes={args.minutes}"] if args.minutes is not None else [])]
+    config = load_config("quickstart", changes=changes)
+    if args.path:
+        path = Path(args.path).expanduser().absolute()
+        source, name = SourceConfig(path=str(path)), f"quickstart-{safe_name(path.name)}"
+    else:
+        source, name = _standard_library(), "quickstart"
+    data = dataclasses.replace(config.data, sources=(source,))
+    return dataclasses.replace(config, name=args.name or name, data=data)
+
+
+def _standard_library() -> SourceConfig:
+    """The sources of the running Python: real code, on every machine that can run this."""
+    folder = sysconfig.get_paths()["stdlib"]
+    if not any(Path(folder).glob("*.py")):
+        raise UsageError(f"{folder}: this Python has no library sources; name a folder: `ondevice quickstart ~/notes`.")
+    exclude = (
+        "site-packages/*",
+        "dist-packages/*",
+        "config-*/*",
+        "idlelib/*",
+        "*/lib2to3/tests/data/*",
+        "turtledemo/*",
+    )
+    return SourceConfig(path=folder, name="stdlib", format="code", include=("*.py",), exclude=exclude)
+
+
+def _prompt(args: argparse.Namespace) -> str:
+    return PROMPTS["" if args.path else "stdlib"]
+
+
+def _finished(run_dir: RunDir) -> bool:
+    from ondevice.run.store import Store
+
+    steps = run_dir.read_recipe().train.steps
+    return steps in Store(run_dir.checkpoints).steps()
+
+
+def _result(run_dir: RunDir, display: QuietDisplay, *, prompt: str) -> dict[str, Any]:
+    """Measures, exports and tries the best checkpoint; what was measured before is read, not measured again."""
+    from ondevice.infer.open import choose_checkpoint
+
+    checkpoint, why = choose_checkpoint(run_dir)
+    path = run_dir.evals / f"quickstart-{checkpoint.step:08d}.json"
+    if path.exists():
+        known = read_json(path)
+        if known.get("checkpoint_sha256") == checkpoint.sha256:
+            return dict(known)
+    display.say("Measuring on text it has never seen ...")
+    result: dict[str, Any] = {
+        "run": run_dir.name,
+        "step": checkpoint.step,
+        "why": why,
+        "checkpoint_sha256": checkpoint.sha256,
+        "sources": _scores(run_dir, checkpoint),
+        "prompt": prompt,
+        "sample": _text(run_dir, checkpoint, prompt),
+    }
+    display.say("Exporting to ONNX ...")
+    result["export"] = _export(run_dir, checkpoint)
+    result["onnx"] = _text_by_onnx(result["export"]["path"], prompt)
+    write_json(path, result)
+    return result
+
+
+def _scores(run_dir: RunDir, checkpoint: Checkpoint) -> dict[str, dict[str, float | int | None]]:
+    """Loss and baselines of every source on all of its validation text."""
+    from ondevice.evaluate.baselines import baselines
+    from ondevice.evaluate.losses import Evaluation
+    from ondevice.infer.open import load_decoder
+    from ondevice.train.launch import open_dataset
+
+    recipe = run_dir.read_recipe()
+    dataset = open_dataset(recipe)
+    model = load_decoder(run_dir, checkpoint)
+    evaluation = Evaluation(model, dataset, max_tokens=0, batch=8, loss_chunk_tokens=2048)
+    for _ in evaluation.batches():
+        pass
+    known = baselines(dataset)
+    return {
+        name: {
+            "loss": loss.nats,
+            "unigram_loss": known[name].unigram_nats,
+            "perplexity": loss.perplexity,
+            "bits_per_byte": loss.bits_per_byte,
+            "zlib_bits_per_byte": known[name].zlib_bits_per_byte,
+            "lzma_bits_per_byte": known[name].lzma_bits_per_byte,
+            "tokens": loss.tokens,
+            "bytes": loss.bytes,
+        }
+        for name, loss in evaluation.losses.items()
+        if name in known
+    }
+
+
+def _text(run_dir: RunDir, checkpoint: Checkpoint, prompt: str) -> str:
+    from ondevice.infer.open import open_checkpoint
+    from ondevice.infer.sampling import Sampling
+    from ondevice.infer.text import stream_text
+
+    opened = open_checkpoint(run_dir, checkpoint)
+    return "".join(stream_text(opened.backend, opened.tokenizer, prompt, settings=Sampling(), max_new_tokens=96))
+
+
+def _export(run_dir: RunDir, checkpoint: Checkpoint) -> dict[str, Any]:
+    from ondevice.cli.export import default_folder, export_facts, export_run, export_verdict
+
+    folder = default_folder(run_dir, checkpoint)
+    info = export_run(run_dir, checkpoint, folder, overwrite=True)
+    return {"path": str(folder), "verdict": export_verdict(info), **export_facts(info)}
+
+
+def _text_by_onnx(folder: str, prompt: str) -> dict[str, Any]:
+    """What onnxruntime writes, or why it cannot."""
+    from ondevice.infer.open import open_target
+    from ondevice.infer.sampling import Sampling
+    from ondevice.infer.text import stream_text
+
+    try:
+        opened = open_target(folder)
+    except DeviceError as error:
+        return {"text": None, "why": str(error)}
+    began = time.monotonic()
+    stream = stream_text(opened.backend, opened.tokenizer, prompt, settings=Sampling(), max_new_tokens=96)
+    text = "".join(stream)
+    return {"text": text, "tok_s": round(len(stream.ids) / (time.monotonic() - began), 1)}
+
+
+def _lines(run_dir: RunDir, result: dict[str, Any]) -> list[str]:
+    lines = ["", f"Checkpoint of step {result['step']:,}: {result['why']}.", ""]
+    for name, score in result["sources"].items():
+        lines += [
+            f"{name}: {score['tokens']:,} tokens it never saw",
+            f"  loss           {score['loss']:.3f} nats a token",
+            f"  unigram        {score['unigram_loss']:.3f}   better by {score['unigram_loss'] - score['loss']:.3f}",
+            f"  bits a byte    {score['bits_per_byte']:.3f}",
+            f"  zlib -9        {score['zlib_bits_per_byte']:.3f}",
+            f"  lzma           {score['lzma_bits_per_byte']:.3f}",
+        ]
+    lines += ["", "It writes (torch):", result["prompt"] + result["sample"], ""]
+    lines += [f"ONNX: {result['export']['path']}", result["export"]["verdict"], ""]
+    onnx = result["onnx"]
+    if onnx["text"] is None:
+        lines.append(f"onnxruntime was not tried: {onnx['why']}")
+    else:
+        lines += [f"It writes (onnxruntime, {onnx['tok_s']:,.0f} tok/s):", result["prompt"] + onnx["text"]]
+    lines += ["", "Next:"]
+    if run_dir.name == "quickstart":
+        lines.append("  ondevice quickstart ~/notes          your own text")
+    return [
+        *lines,
+        f'  ondevice generate {run_dir.name} "..."',
+        "  ondevice quickstart --minutes 60 --name longer",
+        f"  ondevice status {run_dir.name}",
+    ]

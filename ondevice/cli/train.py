@@ -1,0 +1,106 @@
+"""``ondevice train``: start a run from a config, a preset or text; or go on with one."""
+
+from __future__ import annotations
+
+import argparse
+
+from ondevice.cli.build_progress import BuildProgress
+from ondevice.cli.common import add_config_flags, config_from, cores, is_android, looks_like_config, print_json
+from ondevice.cli.progress import QuietDisplay, make_display
+from ondevice.errors import Interrupted, OndeviceError, UsageError
+from ondevice.run.directory import RunDir, find_run
+from ondevice.run.schema import Config
+
+__all__ = ["EXAMPLES", "add_arguments", "run", "start_run", "train_run"]
+
+EXAMPLES = """examples:
+  ondevice train --data ~/notes --minutes 30          a model of your notes in half an hour
+  ondevice train shakespeare-char --data shakespeare.txt
+  ondevice train my.toml --set train.lr=1e-3 --name second
+  ondevice train second                               go on with the run 'second'
+
+Ctrl-C finishes the step, saves and leaves; the same command goes on."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", nargs="?", help="a run, a config file (.toml) or a preset")
+    add_config_flags(parser)
+    parser.add_argument("--keep-hold", action="store_true", help="stay paused if it was (for automatic restarts)")
+    parser.add_argument("--quiet", action="store_true", help="print only the result")
+    parser.add_argument("--json", action="store_true", help="print JSON lines")
+
+
+def run(args: argparse.Namespace) -> int:
+    display = make_display(quiet=args.quiet, as_json=args.json)
+    try:
+        run_dir = _find_or_start(args, display)
+        return train_run(run_dir, display=display, keep_hold=args.keep_hold, as_json=args.json)
+    finally:
+        display.close()
+
+
+def _find_or_start(args: argparse.Namespace, display: QuietDisplay) -> RunDir:
+    changed = args.data or args.set or args.name or args.minutes is not None or args.memory is not None
+    if args.target and not changed:
+        try:
+            return find_run(args.target)
+        except UsageError:
+            if not looks_like_config(args.target):
+                raise
+    if args.target and not looks_like_config(args.target):
+        find_run(args.target)
+        raise UsageError(f"{args.target} is a run, and a run's recipe never changes; leave --data, --set ... out.")
+    return start_run(config_from(args, args.target), display, quiet=args.quiet or args.json)
+
+
+def start_run(config: Config, display: QuietDisplay, *, quiet: bool) -> RunDir:
+    """The run of a config: found if the same command made it before, else built, planned and made."""
+    from ondevice.cli.plan_text import plan_lines
+    from ondevice.train.plan import warnings_of
+    from ondevice.train.prepare import make_dataset, make_run, prepare, resume_or_refuse
+
+    existing = resume_or_refuse(config)
+    if existing is not None:
+        return existing
+    progress = BuildProgress(quiet=quiet)
+    try:
+        dataset = make_dataset(config, progress)
+    finally:
+        progress.close()
+    for line in dataset.report_lines():
+        display.say(line)
+    prepared = prepare(config, dataset, cores=cores(), android=is_android())
+    for line in plan_lines(prepared):
+        display.say(line)
+    for warning in warnings_of(prepared.estimate):
+        display.say(f"Warning: {warning}")
+    return make_run(config, prepared, dataset)
+
+
+def train_run(run_dir: RunDir, *, display: QuietDisplay, keep_hold: bool = False, as_json: bool = False) -> int:
+    """Trains to the end. Raises Interrupted when a signal ended it, OndeviceError when the run failed."""
+    from ondevice.run.liveness import read_status
+    from ondevice.train.launch import launch
+
+    outcome = launch(run_dir, display=display, keep_hold=keep_hold)
+    status = read_status(run_dir)
+    display.close()
+    if as_json:
+        print_json({"kind": "outcome", "run": run_dir.name, **vars(outcome)})
+    else:
+        display.say(
+            f"{run_dir.name} {outcome.outcome} at step {outcome.step} of {status.get('steps')}: {outcome.why}. "
+            + (f"{status['tok_s']:,.0f} tok/s. " if status.get("tok_s") else "")
+            + _next_hint(run_dir, outcome.outcome)
+        )
+    if outcome.outcome == "failed":
+        raise OndeviceError(f"{run_dir.name}: {outcome.why}")
+    if outcome.why.startswith("asked by SIG"):
+        raise Interrupted(f"{run_dir.name} saved at step {outcome.step}; go on with `ondevice train {run_dir.name}`.")
+    return 0
+
+
+def _next_hint(run_dir: RunDir, outcome: str) -> str:
+    if outcome == "finished":
+        return f"Try `ondevice generate {run_dir.name}` and `ondevice export {run_dir.name}`."
+    return f"Go on with `ondevice train {run_dir.name}`."

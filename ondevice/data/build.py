@@ -1,0 +1,295 @@
+"""From declared sources to a dataset: scan, tokenizer, chunks, and last the manifest.
+
+Repeating a build that was killed goes on where it stopped; repeating a finished one does nothing; a source that
+changed rebuilds only its own chunks. Everything is a pure function of the sources, the config and the tokenizer.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ondevice.data.build_plan import SourcePlan, find_duplicates
+from ondevice.data.build_scan import FileList, Scan, list_content, mask_digest, scan_source
+from ondevice.data.build_tokenizer import PIN, pinned_tokenizer, prepare_tokenizer
+from ondevice.data.build_tokens import finished_record, tokenise_source
+from ondevice.data.dataset import MANIFEST, MANIFEST_VERSION, USE_LOCK, Dataset, tokens_hash
+from ondevice.data.documents import Problems
+from ondevice.data.split import parse_split
+from ondevice.data.tokenizer import Tokenizer
+from ondevice.data.tokenizer_base import content_hash
+from ondevice.errors import DataError, DeviceError, RunBusy
+from ondevice.run.files import fsync_folder, write_json
+from ondevice.run.schema import DataConfig, TokenizerConfig
+
+__all__ = ["Progress", "build_dataset"]
+
+Progress = Callable[[int, int, str], None]
+"""``progress(done_bytes, total_bytes, phase)``; phases are ``scan``, ``tokenizer`` and ``tokens``."""
+
+_LOCK = "build.lock"
+_NOT_DROPPED = ("invalid_utf8_line", "duplicate_document", "unknown_symbol")
+
+
+def build_dataset(
+    data: DataConfig,
+    tokenizer: TokenizerConfig,
+    *,
+    base: Path,
+    folder: Path,
+    progress: Progress | None = None,
+    retrain: bool = False,
+    verify: bool = True,
+) -> Dataset:
+    """Builds or completes the dataset in ``folder``; relative paths in the config start at ``base``.
+
+    ``retrain`` trains the tokenizer anew although there is one; ``verify`` compares existing chunks with their hashes
+    and makes damaged ones again. Raises DataError (sources, vocabulary), ResourceError (disk full), RunBusy (another
+    build in this folder), DeviceError (a package is missing).
+
+    >>> build_dataset(config.data, config.tokenizer, base=Path("."), folder=Path("datasets/notes")).sources[0].name
+    'notes'
+    """
+    if not data.sources:
+        raise DataError("There are no sources: name at least one file or folder under [[data.sources]].")
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        build = _Build(data, tokenizer, base, folder, progress or (lambda *_: None))
+        if not retrain and (finished := build.finished(verify=verify)):
+            return finished
+        build.run(retrain=retrain, verify=verify)
+        return Dataset.open(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds the folder against other builds. Raises RunBusy, DeviceError where the filesystem has no locks."""
+    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise RunBusy(f"{folder}: another build of this dataset is running; wait for it to end.") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+            raise DeviceError(
+                f"{folder}: this filesystem has no file locks; keep datasets in your home folder, not on /sdcard."
+            ) from error
+        raise
+    finally:
+        os.close(descriptor)
+
+
+@dataclass
+class _Meter:
+    """Turns "so many bytes more" into calls of the progress function."""
+
+    progress: Progress
+    total: int
+    phase: str
+    done: int = 0
+
+    def __call__(self, more: int) -> None:
+        self.done = min(self.done + more, self.total)
+        self.progress(self.done, self.total, self.phase)
+
+
+class _Build:
+    """One build: the config and the files as they are now."""
+
+    def __init__(
+        self, data: DataConfig, tokenizer: TokenizerConfig, base: Path, folder: Path, progress: Progress
+    ) -> None:
+        self._data = data
+        self._config = tokenizer
+        self._base = base
+        self._folder = folder
+        self._progress = progress
+        self._split = parse_split(data.split)
+        self._scans = folder / "scan"
+        self._lists = [
+            list_content(source, base=base, bad_utf8=data.bad_utf8, folder=self._scans) for source in data.sources
+        ]
+
+    def _inputs(self, tokenizer_sha256: str) -> str:
+        """Hash of everything the manifest depends on."""
+        wish = [self._data.split, self._data.chunk_tokens, self._data.deduplicate]
+        units = [[listed.content, listed.source.weight] for listed in self._lists]
+        return content_hash([MANIFEST_VERSION, wish, units, tokenizer_sha256])
+
+    def finished(self, *, verify: bool) -> Dataset | None:
+        """The dataset of an earlier build if nothing changed and nothing is damaged."""
+        pinned = None if self._config.path else pinned_tokenizer(self._config, self._folder)
+        try:
+            dataset = Dataset.open(self._folder)
+            if self._config.path:
+                dataset.tokenizer()
+            elif pinned is None or pinned[0].sha256 != dataset.manifest["tokenizer"]["sha256"]:
+                return None
+            if verify:
+                dataset.verify()
+        except DataError:
+            return None
+        sha256 = dataset.manifest["tokenizer"]["sha256"]
+        if self._config.path and self._imported_hash() != sha256:
+            return None
+        return dataset if dataset.manifest["inputs"] == self._inputs(sha256) else None
+
+    def _imported_hash(self) -> str:
+        from ondevice.data.tokenizer import import_tokenizer
+
+        return import_tokenizer(self._base / Path(self._config.path).expanduser()).sha256
+
+    def run(self, *, retrain: bool, verify: bool) -> None:
+        """All passes; the manifest is written when everything it names is durable."""
+        self._scans.mkdir(exist_ok=True)
+        _remove_leftovers(self._folder)
+        scans = self._scan()
+        dropped = find_duplicates(scans, self._folder, deduplicate=self._data.deduplicate)
+        plans = [
+            SourcePlan(listed, scan, bits, data=self._data, split=self._split, base=self._base)
+            for listed, scan, bits in zip(self._lists, scans, dropped, strict=True)
+        ]
+        meter = _Meter(self._progress, sum(scan.bytes for scan in scans), "tokenizer")
+        tokenizer, note = prepare_tokenizer(
+            self._config, plans, self._folder, base=self._base, retrain=retrain, advance=meter
+        )
+        keys = [self._key(plan, bits, tokenizer) for plan, bits in zip(plans, dropped, strict=True)]
+        records = self._tokenise(plans, keys, tokenizer, verify=verify)
+        self._commit(keys, records, tokenizer, note)
+        self._remove_stale(keys, note["folder"])
+
+    def _scan(self) -> list[Scan]:
+        meter = _Meter(self._progress, sum(listed.bytes for listed in self._lists), "scan")
+        scans = [
+            scan_source(listed, base=self._base, bad_utf8=self._data.bad_utf8, folder=self._scans, advance=meter)
+            for listed in self._lists
+        ]
+        names = [part.name for scan in scans for part in scan.parts]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise DataError(f"Two sources are called '{twice[0]}'; give one of them another name = ... in the config.")
+        return scans
+
+    def _key(self, plan: SourcePlan, dropped: bytes, tokenizer: Tokenizer) -> str:
+        """Names everything that decides the chunks of one source."""
+        wish = [self._data.split, self._data.chunk_tokens, self._data.deduplicate]
+        return content_hash([1, plan.listed.content, tokenizer.sha256, wish, mask_digest(dropped)])[:20]
+
+    def _tokenise(
+        self, plans: list[SourcePlan], keys: list[str], tokenizer: Tokenizer, *, verify: bool
+    ) -> list[dict[str, Any]]:
+        meter = _Meter(self._progress, sum(plan.scan.bytes for plan in plans), "tokens")
+        records = []
+        for plan, key in zip(plans, keys, strict=True):
+            folder = self._folder / "chunks" / key
+            record = finished_record(folder, verify=verify)
+            if record is None:
+                record = tokenise_source(plan, tokenizer, folder, chunk_tokens=self._data.chunk_tokens, advance=meter)
+                fsync_folder(folder.parent)
+            records.append(record)
+        return records
+
+    def _commit(
+        self, keys: list[str], records: list[dict[str, Any]], tokenizer: Tokenizer, note: dict[str, Any]
+    ) -> None:
+        """Writes the manifest. Raises DataError when there is nothing to train on."""
+        chunks = [
+            {**chunk, "file": f"chunks/{key}/{chunk['file']}"}
+            for key, record in zip(keys, records, strict=True)
+            for chunk in record["chunks"]
+        ]
+        problems = Problems()
+        for record in records:
+            problems.merge(Problems.from_json(record["problems"]))
+        sources = [
+            _source_entry(source, listed.source.weight, problems)
+            for listed, record in zip(self._lists, records, strict=True)
+            for source in record["sources"]
+        ]
+        if not any(source["train_tokens"] for source in sources):
+            raise DataError("The corpus has no text to train on; add text to the sources or take a smaller split.")
+        names = [source["name"] for source in sources]
+        manifest = {
+            "v": MANIFEST_VERSION,
+            "id": secrets.token_hex(8),
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "sha256": tokens_hash(tokenizer.sha256, names, chunks),
+            "inputs": self._inputs(tokenizer.sha256),
+            "tokenizer": note,
+            "split": self._data.split,
+            "sources": sources,
+            "chunks": chunks,
+            "problems": problems.to_json(),
+            "totals": _totals(sources),
+        }
+        write_json(self._folder / MANIFEST, manifest)
+
+    def _remove_stale(self, keys: list[str], tokenizer_folder: str) -> None:
+        """Deletes what the new manifest does not name, unless someone still reads from this dataset."""
+        with _unused(self._folder) as unused:
+            if not unused:
+                return
+            for path in (self._folder / "chunks").iterdir():
+                if path.name not in keys:
+                    shutil.rmtree(path, ignore_errors=True)
+            for path in self._folder.glob("tokenizer-*"):
+                if path.name != tokenizer_folder:
+                    shutil.rmtree(path, ignore_errors=True)
+        known = {name for x in self._lists for name in (f"{x.slot}.json", f"{x.slot}-{x.content[:16]}.docs")}
+        for path in self._scans.iterdir():
+            if path.name not in known:
+                path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _unused(folder: Path) -> Iterator[bool]:
+    """Whether no `Dataset` of this folder is open anywhere; none can be opened with the old manifest meanwhile."""
+    descriptor = os.open(folder / USE_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(descriptor)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Deletes what a killed build had begun: names that start with ``.tmp-`` are never read."""
+    for path in [*folder.glob(".tmp-*"), *folder.glob("scan/.tmp-*"), *folder.glob("chunks/*/.tmp-*")]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _source_entry(source: dict[str, Any], weight: float, problems: Problems) -> dict[str, Any]:
+    """A source as the manifest has it (the fields of `SourceEntry`)."""
+    return {
+        "name": source["name"],
+        "language": source["language"],
+        "weight": weight,
+        "documents": source["documents"],
+        "duplicates": source["duplicates"],
+        "dropped": sum(n for name, why, n in problems if name == source["name"] and why not in _NOT_DROPPED),
+        **{
+            f"{split}_{key}": source[split][key]
+            for split in ("train", "val")
+            for key in ("documents", "tokens", "bytes")
+        },
+    }
+
+
+def _totals(sources: list[dict[str, Any]]) -> dict[str, int]:
+    keys = ("documents", "duplicates", "train_documents", "val_documents", "train_tokens", "val_tokens")
+    totals = {key: sum(source[key] for source in sources) for key in (*keys, "train_bytes", "val_bytes", "dropped")}
+    return {**totals, "tokens": totals["train_tokens"] + totals["val_tokens"]}

@@ -1,0 +1,206 @@
+"""Which documents of a source are kept, and which side of the split each falls on.
+
+`SourcePlan.pieces` is the second reading of a source: the same documents as in the scan, without the dropped ones,
+cut where the split asks for it. A pure function of the scan, the dropped documents and the split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ondevice.data import sources
+from ondevice.data.build_scan import FileList, Scan
+from ondevice.data.documents import Document, Problems
+from ondevice.data.duplicates import DocumentHashes, document_hashes
+from ondevice.data.split import (
+    Split,
+    cut_sections,
+    cut_tail,
+    validation_mask,
+    validation_threshold,
+)
+from ondevice.errors import DataError
+from ondevice.run.schema import DataConfig
+
+__all__ = ["Piece", "SourcePlan", "find_duplicates"]
+
+SPLITS = ("train", "val")
+_FEW_DOCUMENTS = 100  # with fewer, a share of 5 % would be a handful of documents
+_SECTIONS = 200
+_MIN_SECTION_CHARS = 500
+_HASHES_FOR_THRESHOLD = 1 << 20  # more do not make the share more exact, and 8 bytes each
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text that is followed by an end-of-text token. ``part`` is an index into the parts of the scan."""
+
+    text: str
+    part: int
+    split: str
+    origin: str
+
+
+def find_duplicates(scans: list[Scan], scratch: Path, *, deduplicate: bool) -> list[bytes]:
+    """For each scan one bit a document: whether it is a copy of an earlier one, in any source.
+
+    Earlier sources win. Bounded memory but for the bits themselves.
+    """
+    if not deduplicate:
+        return [b"" for _ in scans]
+    with DocumentHashes(scratch) as hashes:
+        return [_duplicate_bits(scan, hashes) for scan in scans]
+
+
+def _duplicate_bits(scan: Scan, hashes: DocumentHashes) -> bytes:
+    # The batches of a scan but the last hold a multiple of eight records, so that their bits can be joined.
+    return b"".join(np.packbits(hashes.seen_batch(batch["hash"])).tobytes() for batch in scan.batches())
+
+
+class SourcePlan:
+    """The kept documents of one source and their split."""
+
+    def __init__(self, listed: FileList, scan: Scan, dropped: bytes, *, data: DataConfig, split: Split, base: Path):
+        self.listed = listed
+        self.scan = scan
+        self._dropped = np.unpackbits(np.frombuffer(dropped, dtype=np.uint8)).astype(np.bool_)
+        self._data = data
+        self._split = split
+        self._base = base
+
+    @cached_property
+    def _kept(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Documents and characters kept, by part."""
+        parts = len(self.scan.parts)
+        documents, chars = np.zeros(parts, dtype=np.int64), np.zeros(parts, dtype=np.int64)
+        for batch in self._kept_batches():
+            documents += np.bincount(batch["part"], minlength=parts)
+            chars += np.bincount(batch["part"], weights=batch["chars"], minlength=parts).astype(np.int64)
+        return documents, chars
+
+    def _kept_batches(self) -> Iterator[npt.NDArray[Any]]:
+        at = 0
+        for batch in self.scan.batches():
+            dropped = self._dropped[at : at + len(batch)]
+            at += len(batch)
+            yield batch[~dropped] if len(dropped) else batch
+
+    def documents(self, part: int) -> int:
+        """Documents kept."""
+        return int(self._kept[0][part])
+
+    def duplicates(self, part: int) -> int:
+        """Documents dropped because an earlier one is equal."""
+        return self.scan.parts[part].documents - self.documents(part)
+
+    def pieces(self, problems: Problems | None = None) -> Iterator[Piece]:
+        """Reads the source again. Raises DataError when it is not what it was at the scan.
+
+        Duplicates are noted in ``problems``.
+        """
+        position = [0] * len(self.scan.parts)
+        for (document, part, dropped), side in zip(self._documents(), self._sides(), strict=True):
+            if not dropped:
+                yield from self._cut(document, part, position[part], SPLITS[side])
+                position[part] += len(document.text)
+            elif problems is not None:
+                problems.add(document.source, "duplicate_document", document.origin)
+
+    def _sides(self) -> Iterator[bool]:
+        """For every document of the scan whether it is for validation, by its hash alone."""
+        by_hash = self._split.kind == "hash" and self._split.share > 0
+        for batch in self.scan.batches():
+            sides = np.zeros(len(batch), dtype=np.bool_)
+            for part in np.unique(batch["part"]) if by_hash else ():
+                chosen = batch["part"] == part
+                sides[chosen] = validation_mask(batch["hash"][chosen], self._thresholds[part])
+            yield from sides.tolist()
+
+    def _documents(self) -> Iterator[tuple[Document, int, bool]]:
+        """Every document with its part and whether it was dropped."""
+        read = sources.iter_documents(
+            self.listed.source, base=self._base, bad_utf8=self._data.bad_utf8, problems=Problems()
+        )
+        names = [part.name for part in self.scan.parts]
+        at = 0
+        for batch in self.scan.batches():
+            for chars, part in zip(batch["chars"].tolist(), batch["part"].tolist(), strict=True):
+                document = next(read, None)
+                if document is None or len(document.text) != chars or document.source != names[part]:
+                    raise self._changed()
+                yield document, part, bool(len(self._dropped)) and bool(self._dropped[at])
+                at += 1
+        if next(read, None) is not None:
+            raise self._changed()
+
+    def _changed(self) -> DataError:
+        return DataError(f"{self.listed.source.path}: changed while it was read; repeat the command.")
+
+    def _cut(self, document: Document, part: int, start: int, side: str) -> Iterator[Piece]:
+        """The pieces of a document that begins at character ``start`` of its part."""
+        if self._split.kind == "tail":
+            yield from self._tail(document, part, start)
+        elif self._split.share > 0 and self._few(part):
+            yield from self._sections(document, part)
+        else:
+            yield Piece(document.text, part, side, document.origin)
+
+    def _tail(self, document: Document, part: int, start: int) -> Iterator[Piece]:
+        """The last characters of a part are for validation, wherever in a document they begin."""
+        border = int(int(self._kept[1][part]) * (1 - self._split.share)) - start
+        text = document.text
+        # cut_tail cuts after int(len * (1 - share)) characters; half a character keeps rounding from moving the cut.
+        head, tail = cut_tail(text, 1 - (border + 0.5) / len(text)) if 0 < border < len(text) else (text, "")
+        if border <= 0:
+            head, tail = "", text
+        for piece, split in ((head, "train"), (tail, "val")):
+            if piece:
+                yield Piece(piece, part, split, document.origin)
+
+    def _few(self, part: int) -> bool:
+        return self.documents(part) < _FEW_DOCUMENTS
+
+    def _sections(self, document: Document, part: int) -> Iterator[Piece]:
+        """Neighbouring sections on the same side stay one text, so that training sees no cut that is not there."""
+        sections = cut_sections(document.text, self._section_chars(part))
+        sides = validation_mask(document_hashes(sections), self._thresholds[part]).tolist()
+        for side, run in groupby(zip(sides, sections, strict=True), key=lambda pair: bool(pair[0])):
+            yield Piece("".join(text for _, text in run), part, SPLITS[side], document.origin)
+
+    def _section_chars(self, part: int) -> int:
+        return max(_MIN_SECTION_CHARS, int(self._kept[1][part]) // _SECTIONS)
+
+    @cached_property
+    def _thresholds(self) -> list[int]:
+        """The validation threshold of each part."""
+        few = {part for part in range(len(self.scan.parts)) if self._few(part)}
+        sections: dict[int, list[npt.NDArray[np.uint64]]] = {part: [] for part in few}
+        if few:
+            for document, part, dropped in self._documents():
+                if part in few and not dropped:
+                    sections[part].append(document_hashes(cut_sections(document.text, self._section_chars(part))))
+        share = self._split.share
+        return [
+            validation_threshold(_joined(sections[part]), share) if part in few else self._threshold(part)
+            for part in range(len(self.scan.parts))
+        ]
+
+    def _threshold(self, part: int) -> int:
+        if not self._data.deduplicate:
+            # One bound for all sources: a document that is in two of them must fall on the same side in both.
+            return int(self._split.share * 2.0**64)
+        thin = np.uint64((1 << max(0, (self.documents(part) // _HASHES_FOR_THRESHOLD).bit_length())) - 1)
+        hashes = [batch["hash"][batch["part"] == part] for batch in self._kept_batches()]
+        return validation_threshold(_joined([h[(h & thin) == 0] for h in hashes]), self._split.share)
+
+
+def _joined(parts: list[npt.NDArray[np.uint64]]) -> npt.NDArray[np.uint64]:
+    return np.concatenate([np.empty(0, dtype=np.uint64), *parts])

@@ -1,0 +1,228 @@
+"""The first pass: what documents a source has, as hashes and lengths, kept on disk for the next build.
+
+A scan is valid as long as the content of the source's files is the same; a file that was only touched is recognised
+by its hash. Written and read by the dataset build alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ondevice.data import sources
+from ondevice.data.documents import Document, Problems
+from ondevice.data.duplicates import document_hash
+from ondevice.data.tokenizer_base import content_hash
+from ondevice.errors import DataError, ResourceError
+from ondevice.run.files import read_json, sha256_of, write_json
+from ondevice.run.schema import SourceConfig
+
+__all__ = ["Advance", "FileList", "Part", "Scan", "list_content", "scan_source", "utf8_length"]
+
+_VERSION = 1  # of the scan and of what the readers make of a file
+_RECORD = np.dtype([("hash", "<u8"), ("chars", "<u4"), ("part", "<u2")])
+_BATCH = 1 << 14
+
+Advance = Callable[[int], None]
+"""Called with the bytes of text that were read since the last call."""
+
+
+@dataclass(frozen=True)
+class FileList:
+    """The files of one source now. ``content`` changes when a reader could read something else."""
+
+    source: SourceConfig
+    name: str
+    slot: str
+    content: str
+    bytes: int
+    files: tuple[tuple[str, int, int, str], ...]  # relative path, size, mtime_ns, sha256
+
+
+@dataclass(frozen=True)
+class Part:
+    """One name under which documents of a source are reported: the source itself, or a language of its code."""
+
+    name: str
+    language: str
+    documents: int
+    chars: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Result of a scan; the documents' records are in ``records_file``."""
+
+    content: str
+    parts: tuple[Part, ...]
+    problems: dict[str, Any]
+    records_file: Path
+
+    @property
+    def bytes(self) -> int:
+        return sum(part.bytes for part in self.parts)
+
+    def batches(self) -> Iterator[npt.NDArray[Any]]:
+        """Records (hash, chars, part) of all documents as they are read, some thousand at a time."""
+        with open(self.records_file, "rb") as file:
+            while data := file.read(_RECORD.itemsize * _BATCH):
+                yield np.frombuffer(data, dtype=_RECORD)
+
+
+def utf8_length(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def list_content(source: SourceConfig, *, base: Path, bad_utf8: str, folder: Path) -> FileList:
+    """The files of a source with their hashes; only files whose size or time changed are read.
+
+    Raises DataError when a file vanishes meanwhile.
+    """
+    resolved = sources.resolve(source, base=base)
+    meaning = {key: value for key, value in asdict(source).items() if key not in ("path", "weight", "name")}
+    meaning |= {"v": _VERSION, "name": resolved.name, "format": resolved.format, "bad_utf8": bad_utf8}
+    slot = content_hash([meaning, str(resolved.path)])[:16]
+    known = {(name, size, time): sha for name, size, time, sha in _known_files(folder / f"{slot}.json")}
+    files = []
+    for entry in sources.list_files(source, base):
+        key = (entry.relative, entry.size, entry.mtime_ns)
+        files.append((*key, known.get(key) or _file_hash(entry.path)))
+    content = content_hash([meaning, [[name, size, sha] for name, size, _, sha in files]])
+    return FileList(source, resolved.name, slot, content, sum(size for _, size, _, _ in files), tuple(files))
+
+
+def _known_files(path: Path) -> list[list[Any]]:
+    record = _cached(path)
+    return record["files"] if record else []
+
+
+def _cached(path: Path) -> dict[str, Any] | None:
+    """The record of an earlier scan, or None where there is none that this program reads."""
+    try:
+        record = read_json(path)
+    except DataError:
+        return None
+    return record if isinstance(record, dict) and record.get("v") == _VERSION else None
+
+
+def _file_hash(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        # Whether a file that cannot be read is an error or is left out is decided by the readers.
+        return f"unreadable: {error.strerror}"
+
+
+def scan_source(listed: FileList, *, base: Path, bad_utf8: str, folder: Path, advance: Advance) -> Scan:
+    """The scan of a source, from the last build where its content is the same. Raises DataError, ResourceError."""
+    path = folder / f"{listed.slot}.json"
+    records = folder / f"{listed.slot}-{listed.content[:16]}.docs"
+    record = _cached(path)
+    if record and record["content"] == listed.content and records.exists():
+        if [tuple(file) for file in record["files"]] != list(listed.files):
+            write_json(path, {**record, "files": listed.files}, indent=None)
+        return _from_record(record, records)
+    problems = Problems()
+    documents = sources.iter_documents(listed.source, base=base, bad_utf8=bad_utf8, problems=problems)
+    parts = _write_records(records, documents, advance)
+    record = {
+        "v": _VERSION,
+        "content": listed.content,
+        "files": listed.files,
+        "parts": [asdict(part) for part in parts],
+        "problems": problems.to_json(),
+    }
+    write_json(path, record, indent=None)
+    return _from_record(record, records)
+
+
+def _from_record(record: dict[str, Any], records: Path) -> Scan:
+    parts = tuple(Part(**part) for part in record["parts"])
+    return Scan(record["content"], parts, record["problems"], records)
+
+
+def _write_records(path: Path, documents: Iterator[Document], advance: Advance) -> list[Part]:
+    """Writes one record a document; a file that is not complete never has its final name."""
+    temporary = path.with_name(f".tmp-{path.name}")
+    tally = _Tally()
+    with full_disk(path.parent):
+        with open(temporary, "wb") as file:
+            for batch in _batches(documents):
+                records = np.array([tally.add(document) for document in batch], dtype=_RECORD)
+                file.write(records.tobytes())
+                advance(tally.take_bytes())
+        temporary.replace(path)
+    return tally.parts()
+
+
+def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
+    """Documents in lists of at most 1,024 or about a megabyte."""
+    batch: list[Document] = []
+    chars = 0
+    for document in documents:
+        batch.append(document)
+        chars += len(document.text)
+        if len(batch) == 1024 or chars > 1 << 20:
+            yield batch
+            batch, chars = [], 0
+    if batch:
+        yield batch
+
+
+class _Tally:
+    """Counts of the documents by the name they are reported under."""
+
+    def __init__(self) -> None:
+        self._index: dict[str, int] = {}
+        self._languages: list[str] = []
+        self._counts: list[list[int]] = []  # documents, chars, bytes
+        self._new_bytes = 0
+
+    def add(self, document: Document) -> tuple[int, int, int]:
+        """Counts a document; returns its record."""
+        index = self._index.setdefault(document.source, len(self._index))
+        if index == len(self._counts):
+            self._counts.append([0, 0, 0])
+            self._languages.append(document.language)
+        size = utf8_length(document.text)
+        counts = self._counts[index]
+        counts[0] += 1
+        counts[1] += len(document.text)
+        counts[2] += size
+        self._new_bytes += size
+        return document_hash(document.text), len(document.text), index
+
+    def take_bytes(self) -> int:
+        taken, self._new_bytes = self._new_bytes, 0
+        return taken
+
+    def parts(self) -> list[Part]:
+        names = zip(self._index, self._languages, self._counts, strict=True)
+        return [Part(name, language, *counts) for name, language, counts in names]
+
+
+@contextmanager
+def full_disk(folder: Path) -> Iterator[None]:
+    """Turns "no space left" into a ResourceError and removes what was begun in the folder."""
+    try:
+        yield
+    except OSError as error:
+        for leftover in folder.glob(".tmp-*"):
+            leftover.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceError(f"{folder}: the disk is full; free some space and repeat the command.") from error
+        raise
+
+
+def mask_digest(mask: bytes) -> str:
+    """Hash of which documents were dropped."""
+    return hashlib.sha256(mask).hexdigest()

@@ -1,0 +1,183 @@
+"""A finished dataset: the manifest ``dataset.json`` and what it promises.
+
+Written by the build, last and in one instant; read by training, evaluation and reports. Knows nothing of order.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ondevice.data.build_plan import SPLITS
+from ondevice.data.chunks import verify_chunk
+from ondevice.data.documents import Problems
+from ondevice.data.inventory import check_totals
+from ondevice.data.stream import TokenStream
+from ondevice.data.tokenizer import Tokenizer, load_tokenizer
+from ondevice.data.tokenizer_base import content_hash
+from ondevice.errors import DataError, UsageError, nearest
+from ondevice.run.files import read_json
+
+__all__ = ["MANIFEST", "MANIFEST_VERSION", "USE_LOCK", "Dataset", "SourceEntry", "tokens_hash"]
+
+MANIFEST = "dataset.json"
+MANIFEST_VERSION = 1
+USE_LOCK = "use.lock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceEntry:
+    """Counts of one source. Tokens include the end-of-text tokens, bytes do not."""
+
+    name: str
+    language: str
+    weight: float
+    documents: int
+    duplicates: int
+    dropped: int
+    train_documents: int
+    val_documents: int
+    train_tokens: int
+    val_tokens: int
+    train_bytes: int
+    val_bytes: int
+
+
+class Dataset:
+    """Opened with `Dataset.open`; keeps its chunks from being deleted by a later build as long as it lives.
+
+    >>> dataset = Dataset.open(folder)
+    >>> dataset.stream("notes", "val").read(0, 3)
+    array([72, 105, 256], dtype=uint16)
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.id: str = manifest["id"]
+        self.sha256: str = manifest["sha256"]
+        self.vocab_size: int = manifest["tokenizer"]["vocab_size"]
+        self.sources = tuple(SourceEntry(**entry) for entry in manifest["sources"])
+        self._streams: dict[tuple[str, str], TokenStream] = {}
+        _hold(self, folder / USE_LOCK)
+
+    @classmethod
+    def open(cls, folder: Path) -> Dataset:
+        """Reads the manifest and checks totals, presence and size of every chunk (not their bytes).
+
+        Raises DataError: no dataset here, a newer format, a chunk that is missing or has another size.
+        """
+        path = folder / MANIFEST
+        if not path.exists():
+            raise DataError(f"{folder}: no dataset here; make one with `ondevice data build`.")
+        manifest = read_json(path)
+        version = manifest.get("v") if isinstance(manifest, dict) else None
+        if isinstance(version, int) and version > MANIFEST_VERSION:
+            raise DataError(
+                f"{path}: dataset format {version}, this program reads {MANIFEST_VERSION}; update ondevice."
+            )
+        try:
+            _check(folder, manifest)
+            return cls(folder, manifest)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{path}: not a dataset's manifest ({error}); `ondevice data build` makes it again."
+            ) from error
+
+    @cached_property
+    def problems(self) -> Problems:
+        """What was left out of the sources, with examples."""
+        return Problems.from_json(self.manifest["problems"])
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that made the tokens. Raises DataError, DeviceError."""
+        return self._tokenizer
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        expected = self.manifest["tokenizer"]
+        tokenizer = load_tokenizer(self.folder / expected["folder"])
+        if tokenizer.sha256 != expected["sha256"]:
+            raise DataError(
+                f"{self.folder / expected['folder']}: not the tokenizer that made this dataset; "
+                "`ondevice data build` makes it again."
+            )
+        return tokenizer
+
+    def stream(self, source: str, split: str) -> TokenStream:
+        """All tokens of a source and split (``train`` or ``val``). Raises UsageError for an unknown source."""
+        names = [entry.name for entry in self.sources]
+        if source not in names:
+            raise UsageError(f"{self.folder}: no source '{source}'{nearest(source, names)}.")
+        if split not in SPLITS:
+            raise UsageError(f"no split '{split}': it is train or val.")
+        if (source, split) not in self._streams:
+            chunks = [
+                (self.folder / chunk["file"], chunk["tokens"])
+                for chunk in self.manifest["chunks"]
+                if chunk["source"] == source and chunk["split"] == split
+            ]
+            self._streams[source, split] = TokenStream(chunks, vocab_size=self.vocab_size)
+        return self._streams[source, split]
+
+    def unigram_counts(self, source: str | None = None) -> npt.NDArray[np.int64]:
+        """How often each id occurs in the training tokens of a source, or of all; shape [vocab_size]."""
+        counts = np.zeros(self.vocab_size, dtype=np.int64)
+        for name in [entry.name for entry in self.sources] if source is None else [source]:
+            for block in self.stream(name, "train").blocks():
+                counts += np.bincount(block, minlength=self.vocab_size)
+        return counts
+
+    def verify(self) -> None:
+        """Compares every byte of every chunk and of the tokenizer with its hash. Raises DataError naming the file."""
+        self.tokenizer()
+        for chunk in self.manifest["chunks"]:
+            path = self.folder / chunk["file"]
+            if verify_chunk(path).sha256 != chunk["sha256"]:
+                raise DataError(
+                    f"{path}: this chunk is not the one of this dataset; `ondevice data build` makes it again."
+                )
+
+
+def tokens_hash(tokenizer_sha256: str, sources: Iterable[str], chunks: Iterable[dict[str, Any]]) -> str:
+    """Hash of what determines the token streams: tokenizer, names and order of sources, contents of chunks."""
+    body = [[chunk["source"], chunk["split"], chunk["tokens"], chunk["sha256"]] for chunk in chunks]
+    return content_hash([tokenizer_sha256, list(sources), body])
+
+
+def _check(folder: Path, manifest: dict[str, Any]) -> None:
+    path = folder / MANIFEST
+    names = [entry["name"] for entry in manifest["sources"]]
+    if tokens_hash(manifest["tokenizer"]["sha256"], names, manifest["chunks"]) != manifest["sha256"]:
+        raise DataError(f"{path}: was changed after it was written; `ondevice data build` makes it again.")
+    check_totals(manifest, where=str(path))
+    for chunk in manifest["chunks"]:
+        file = folder / chunk["file"]
+        try:
+            size = file.stat().st_size
+        except OSError:
+            raise DataError(f"{file}: this chunk is missing; `ondevice data build` makes it again.") from None
+        if size != chunk["size"]:
+            raise DataError(f"{file}: this chunk has the wrong size; `ondevice data build` makes it again.")
+
+
+def _hold(dataset: Dataset, path: Path) -> None:
+    """Takes a shared lock that a build respects before it deletes old chunks; gone with the object."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return  # a read-only folder has no builds
+    weakref.finalize(dataset, os.close, descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return  # a build is deleting just now what no manifest names, or locks do not work here

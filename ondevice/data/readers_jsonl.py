@@ -1,0 +1,103 @@
+"""JSON Lines: one object a line, with the text in a declared field."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from ondevice.data.readers import Leaf
+from ondevice.errors import DataError, nearest
+
+__all__ = ["LINE_BYTES", "jsonl_rows", "jsonl_texts"]
+
+LINE_BYTES = 64 << 20
+_FIELDS_SHOWN = 12
+
+
+def jsonl_rows(blocks: Iterable[bytes], shown: str) -> Iterator[tuple[int, bytes]]:
+    """Line number (from 1) and bytes of each line that is not blank.
+
+    Raises DataError for a line longer than `LINE_BYTES`.
+    """
+    number, parts, size = 1, [b""], 0
+    for block in blocks:
+        first, *others = block.split(b"\n")
+        parts.append(first)
+        size += len(first)
+        if size > LINE_BYTES:
+            raise DataError(
+                f"{shown}:{number}: this line is longer than {LINE_BYTES >> 20} MiB; write one JSON object a line, "
+                "and cut very long texts into several rows."
+            )
+        for other in others:
+            yield from _row(number, b"".join(parts))
+            number, parts, size = number + 1, [other], len(other)
+    yield from _row(number, b"".join(parts))
+
+
+def _row(number: int, line: bytes) -> Iterator[tuple[int, bytes]]:
+    if number == 1:
+        line = line.removeprefix(codecs.BOM_UTF8)
+    if line and not line.isspace():
+        yield number, line
+
+
+def jsonl_texts(leaf: Leaf, *, text_field: str, title_field: str) -> Iterator[tuple[int, str | bytes]]:
+    """Line number and text of each row: title, blank line, text.
+
+    Bytes instead of a text are a line that is not valid UTF-8. Raises DataError for a broken line or field.
+    """
+    for number, line in jsonl_rows(leaf.blocks(), leaf.shown):
+        try:
+            decoded = line.decode()
+        except UnicodeDecodeError:
+            yield number, line
+            continue
+        row = _parsed(decoded, f"{leaf.shown}:{number}")
+        yield number, _text(row, text_field, title_field, f"{leaf.shown}:{number}")
+
+
+def _parsed(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{where}: not valid JSON ({error.msg} at column {error.colno}); correct or delete this line."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: JSON that cannot be read ({error}); correct or delete this line.") from error
+    if not isinstance(row, dict):
+        raise DataError(
+            f'{where}: expected an object such as {{"text": "..."}}, found {_kind(row)}; correct this line.'
+        )
+    return row
+
+
+def _text(row: dict[str, Any], text_field: str, title_field: str, where: str) -> str:
+    text = _field(row, text_field, "text_field", where)
+    if not isinstance(text, str):
+        raise DataError(f"{where}: the field '{text_field}' holds {_kind(text)}, not text; correct this line.")
+    title = _field(row, title_field, "title_field", where) if title_field else None
+    if not isinstance(title, str | None):
+        raise DataError(f"{where}: the field '{title_field}' holds {_kind(title)}, not text; correct this line.")
+    joined = f"{title}\n\n{text}" if title and text else title or text
+    return joined.replace("\r\n", "\n")
+
+
+def _field(row: dict[str, Any], name: str, key: str, where: str) -> Any:
+    if name in row:
+        return row[name]
+    there = ", ".join(list(row)[:_FIELDS_SHOWN]) + (", ..." if len(row) > _FIELDS_SHOWN else "")
+    raise DataError(
+        f"{where}: there is no field '{name}'{nearest(name, row)}; the fields are: {there or 'none'}; set {key} to one "
+        "of them."
+    )
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    names = {bool: "true or false", dict: "an object", list: "a list", str: "a string"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,189 @@
+"""From the sources a person declared to a stream of documents, in a deterministic order.
+
+Decides which reader a file gets; which files there are is decided in `sources_find`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+from ondevice.data.documents import Document, Problems
+from ondevice.data.readers import Leaf, Unreadable, file_leaf, sniff, zip_leaves
+from ondevice.data.readers_html import html_text
+from ondevice.data.readers_jsonl import jsonl_texts
+from ondevice.data.readers_units import LINE, PARAGRAPH, Piece, cut_pieces, records
+from ondevice.data.readers_utf8 import Chunk, first_invalid, lenient_text, lines_text, strict_text
+from ondevice.data.sources_find import Found, ResolvedSource, find, fits
+from ondevice.data.sources_types import is_archive, kind_of, language_of
+from ondevice.data.sources_walk import FileEntry, label
+from ondevice.errors import DataError
+from ondevice.run.schema import SourceConfig
+
+__all__ = ["FileEntry", "ResolvedSource", "iter_documents", "list_files", "resolve"]
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def resolve(source: SourceConfig, *, base: Path) -> ResolvedSource:
+    """Absolute path, name and format of a source; relative paths start at ``base``.
+
+    >>> resolve(SourceConfig(path="notes"), base=Path("/home/me"))
+    ResolvedSource(path=PosixPath('/home/me/notes'), name='notes', format='text', reason='every file is text')
+
+    Raises DataError when there is nothing to read, UsageError for a name with characters that are not allowed.
+    """
+    return find(source, base).resolved
+
+
+def list_files(source: SourceConfig, base: Path) -> list[FileEntry]:
+    """The files that `iter_documents` would look into, sorted by relative path; an archive is one file."""
+    return find(source, base).files
+
+
+def iter_documents(source: SourceConfig, *, base: Path, bad_utf8: str, problems: Problems) -> Iterator[Document]:
+    """The documents of a source, always in the same order. What is left out is counted in ``problems``.
+
+    ``bad_utf8`` is ``skip_line``, ``skip_document`` or ``refuse``. Raises DataError for damaged input, for a file that
+    was named directly and cannot be read, and at the end when there was no document at all.
+    """
+    found = find(source, base)
+    for reason, origin in found.skipped:
+        problems.add(found.resolved.name, reason, origin)
+    empty = True
+    for document in _Reader(source, found, bad_utf8, problems).documents():
+        empty = False
+        yield document
+    if empty:
+        raise DataError(_no_document(found.resolved, problems))
+
+
+def _no_document(resolved: ResolvedSource, problems: Problems) -> str:
+    names = {name for name, _, _ in problems if name == resolved.name or name.startswith(f"{resolved.name}.")}
+    left_out = "; ".join(line.rstrip(".") for line in problems.summary() if line.partition(":")[0] in names)
+    why = f" ({left_out})" if left_out else ""
+    return f"{resolved.path}: no text was found{why}; name a file or folder with text, or change the format."
+
+
+class _Reader:
+    """Reads the files of one source one after another."""
+
+    def __init__(self, source: SourceConfig, found: Found, bad_utf8: str, problems: Problems) -> None:
+        self._source = source
+        self._found = found
+        self._name = found.resolved.name
+        self._bad_utf8 = bad_utf8
+        self._problems = problems
+
+    def documents(self) -> Iterator[Document]:
+        for entry in self._found.files:
+            try:
+                if is_archive(entry.path.name):
+                    yield from self._archive(entry)
+                else:
+                    yield from self._leaf(file_leaf(entry))
+            except Unreadable as error:
+                if self._found.direct:
+                    raise DataError(f"{label(str(entry.path))} {error.detail}; {error.advice}.") from error
+                self._problems.add(self._name, error.reason, entry.relative)
+
+    def _archive(self, entry: FileEntry) -> Iterator[Document]:
+        for leaf in zip_leaves(entry, self._found.rules, partial(self._problems.add, self._name)):
+            try:
+                if is_archive(leaf.name) or not fits(self._found.resolved.format, leaf.name):
+                    self._problems.add(self._name, "unsupported_file", leaf.origin)
+                else:
+                    yield from self._leaf(leaf)
+            except Unreadable as error:
+                self._problems.add(self._name, error.reason, leaf.origin)
+
+    def _leaf(self, leaf: Leaf) -> Iterator[Document]:
+        """Documents of one file. Raises Unreadable when it holds no text."""
+        head = leaf.head()
+        if problem := sniff(head):
+            raise problem
+        form = self._found.resolved.format
+        kind = kind_of(leaf.name) if form == "mixed" else form
+        if kind == "jsonl":
+            return self._jsonl(leaf)
+        if kind == "html":
+            return self._html(leaf)
+        if form == "code":
+            return self._code(leaf, head)
+        return self._text(leaf)
+
+    def _text(self, leaf: Leaf) -> Iterator[Document]:
+        if self._source.document == "file":
+            return self._whole(leaf, self._name, self._source.language)
+        return self._records(leaf, PARAGRAPH if self._source.document == "paragraph" else LINE)
+
+    def _code(self, leaf: Leaf, head: bytes) -> Iterator[Document]:
+        language = language_of(leaf.name, head.partition(b"\n")[0])
+        if not language:
+            raise Unreadable(
+                "unsupported_file", "is not of a programming language that is known", 'set format = "text" to read it'
+            )
+        return self._whole(leaf, f"{self._name}.{language}", language)
+
+    def _html(self, leaf: Leaf) -> Iterator[Document]:
+        chunks = self._chunks(leaf, self._name)
+        pieces = cut_pieces(html_text(chunk.text for chunk in chunks))
+        return self._emit(pieces, leaf.origin, self._name, self._source.language)
+
+    def _whole(self, leaf: Leaf, name: str, language: str) -> Iterator[Document]:
+        pieces = cut_pieces(chunk.text for chunk in self._chunks(leaf, name))
+        return self._emit(pieces, leaf.origin, name, language)
+
+    def _chunks(self, leaf: Leaf, name: str) -> Iterator[Chunk]:
+        """The text of a file that is one document, with the wish about invalid UTF-8 carried out."""
+        if self._bad_utf8 == "skip_line":
+            return lines_text(leaf, partial(self._bad_line, leaf, name))
+        if self._bad_utf8 == "skip_document":
+            offset = first_invalid(leaf)
+            if offset is not None:
+                self._problems.add(name, "invalid_utf8_document", f"{leaf.origin}:{offset}")
+                return iter(())
+        return strict_text(leaf)
+
+    def _bad_line(self, leaf: Leaf, name: str, offset: int) -> None:
+        self._problems.add(name, "invalid_utf8_line", f"{leaf.origin}:{offset}")
+
+    def _emit(self, pieces: Iterable[Piece], origin: str, name: str, language: str) -> Iterator[Document]:
+        """The pieces of one document. A document without a visible character is counted instead."""
+        nothing = True
+        for text, number, _ in pieces:
+            if number or not text.isspace():
+                nothing = False
+                yield Document(text, name, language, f"{origin}#{number}" if number else origin)
+        if nothing:
+            self._problems.add(name, "empty_document", origin)
+
+    def _records(self, leaf: Leaf, separator: re.Pattern[str]) -> Iterator[Document]:
+        """Paragraphs or lines, each a document. Under ``skip_document`` each is judged by itself."""
+        lenient = self._bad_utf8 == "skip_document"
+        chunks = lenient_text(leaf) if lenient else self._chunks(leaf, self._name)
+        language = self._source.language
+        for text, number, line in records(chunks, separator):
+            origin = f"{leaf.origin}:{line}#{number}" if number else f"{leaf.origin}:{line}"
+            if lenient and _SURROGATE.search(text):
+                self._problems.add(self._name, "invalid_utf8_document", origin)
+            else:
+                yield Document(text, self._name, language, origin)
+
+    def _jsonl(self, leaf: Leaf) -> Iterator[Document]:
+        fields = {"text_field": self._source.text_field, "title_field": self._source.title_field}
+        for line, text in jsonl_texts(leaf, **fields):
+            if isinstance(text, bytes) or _SURROGATE.search(text):
+                self._bad_row(leaf, line, "invalid_utf8_line" if isinstance(text, bytes) else "lone_surrogate")
+            else:
+                yield from self._emit(cut_pieces([text]), f"{leaf.origin}:{line}", self._name, self._source.language)
+
+    def _bad_row(self, leaf: Leaf, line: int, reason: str) -> None:
+        if self._bad_utf8 == "refuse":
+            raise DataError(
+                f"{leaf.shown}:{line}: this line holds text that is not valid UTF-8; correct it, or set "
+                'data.bad_utf8 = "skip_line" to leave such lines out.'
+            )
+        self._problems.add(self._name, reason, f"{leaf.origin}:{line}")

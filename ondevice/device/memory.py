@@ -1,0 +1,79 @@
+"""Memory of the machine and of this process, in MiB (2**20 bytes).
+
+Reads /proc where there is one, because psutil fails in parts on Android; psutil and getrusage elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["MIB", "MachineMemory", "machine_memory", "peak_rss_mb", "rss_mb"]
+
+MIB = 1 << 20
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class MachineMemory:
+    """MiB. ``available_mb`` is what can be had without swapping, an estimate of the kernel."""
+
+    total_mb: float
+    available_mb: float
+    swap_total_mb: float
+    swap_free_mb: float
+
+
+def machine_memory(proc: Path = _PROC) -> MachineMemory:
+    """The memory of the whole machine. Raises OSError, LookupError or ImportError where it cannot be read."""
+    if (proc / "meminfo").exists():
+        return _from_meminfo((proc / "meminfo").read_text())
+    import psutil  # here, so that doctor can still say that psutil is missing
+
+    ram, swap = psutil.virtual_memory(), psutil.swap_memory()
+    return MachineMemory(ram.total / MIB, ram.available / MIB, swap.total / MIB, swap.free / MIB)
+
+
+def _from_meminfo(text: str) -> MachineMemory:
+    kib = {name: int(value) for name, value in re.findall(r"^(\w+):\s+(\d+)", text, re.MULTILINE)}
+    if "MemTotal" not in kib:
+        raise LookupError("meminfo has no MemTotal")
+    available = kib.get("MemAvailable", kib.get("MemFree", 0) + kib.get("Cached", 0))  # before Linux 3.14
+    values = (kib["MemTotal"], available, kib.get("SwapTotal", 0), kib.get("SwapFree", 0))
+    return MachineMemory(*(value / 1024 for value in values))
+
+
+def rss_mb(proc: Path = _PROC) -> float:
+    """Resident memory of this process in MiB. Raises OSError, ValueError or ImportError where it cannot be read."""
+    statm = proc / "self/statm"
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MIB  # pages of 4 or 16 KiB
+    import psutil
+
+    return float(psutil.Process().memory_info().rss) / MIB
+
+
+def peak_rss_mb(proc: Path = _PROC) -> float | None:
+    """The most memory this process ever held, in MiB; None where the system does not tell. Never raises.
+
+    VmHWM comes first: getrusage keeps, across exec, the peak of the process that started this one.
+    """
+    try:
+        match = re.search(r"^VmHWM:\s+(\d+) kB", (proc / "self/status").read_text(), re.MULTILINE)
+        if match:
+            return int(match[1]) / 1024
+    except OSError:
+        pass
+    return _peak_of_getrusage()
+
+
+def _peak_of_getrusage() -> float | None:
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / MIB if sys.platform == "darwin" else peak / 1024  # macOS counts bytes, Linux and Android KiB

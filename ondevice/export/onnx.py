@@ -1,0 +1,241 @@
+"""The export folder: ``model.onnx`` (and its data), tokenizer files, ``parity.json``, and last ``export.json``.
+
+The folder is built beside its place and renamed, so it is whole or absent. ``export.json`` names every other file with
+size and SHA-256 and carries the lineage its caller gives; ``ondevice.infer.onnx_backend`` reads it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ondevice.errors import DeviceError, ResourceError, UsageError
+from ondevice.export.graph import Graph, WrittenFile
+from ondevice.export.graph_gpt2 import build_gpt2
+from ondevice.export.graph_llama import build_llama
+from ondevice.export.onnx_format import IR_VERSION, OPSET
+from ondevice.export.verify import LogitsFn, Parity, verify_onnx
+from ondevice.infer.export_folder import EXPORT_FILE, EXPORT_VERSION, PARITY_FILE
+from ondevice.infer.onnx_session import OLDEST_ONNXRUNTIME
+from ondevice.run.files import fsync_folder, sha256_of, write_json
+from ondevice.run.recipe import ModelShape
+
+__all__ = ["ExportInfo", "build_graph", "export_onnx"]
+
+_EXTERNAL_ABOVE = 64 << 20  # bytes: mapped weights need no copy in memory; protobuf itself ends at 2 GiB
+_SPARE_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportInfo:
+    """What was written. ``parity`` is None when it could not be checked; ``unchecked`` then says why."""
+
+    folder: Path
+    files: tuple[WrittenFile, ...]
+    parameters: int
+    nodes: int
+    parity: Parity | None
+    unchecked: str = ""
+
+    @property
+    def bytes(self) -> int:
+        return sum(each.bytes for each in self.files)
+
+
+def build_graph(shape: ModelShape, state: Mapping[str, Any]) -> Graph:
+    """The portable graph of a decoder. Raises UsageError for an unknown architecture, CheckpointError for weights
+    that do not fit the shape."""
+    builders = {"gpt2": build_gpt2, "llama": build_llama}
+    if shape.arch not in builders:
+        raise UsageError(f"No ONNX graph for the architecture {shape.arch!r}; known: {', '.join(builders)}.")
+    return builders[shape.arch](shape, state)
+
+
+def export_onnx(
+    shape: ModelShape,
+    state: Mapping[str, Any],
+    folder: Path,
+    *,
+    metadata: Mapping[str, Any],
+    tokenizer: Callable[[Path], object] | Path | None = None,
+    reference: LogitsFn | None = None,
+    external: bool | None = None,
+    overwrite: bool = False,
+) -> ExportInfo:
+    """Writes an export folder, checked against ``reference`` before it appears.
+
+    ``state`` maps the names of ARCHITECTURE.md to torch tensors or numpy arrays of any float type. ``metadata`` goes
+    into ``export.json`` under ``lineage`` (run id, step, hashes). ``tokenizer`` is called with the folder to fill
+    (`Tokenizer.save`), or is a file or folder to copy. ``reference(ids_BT) -> logits_BTV`` is the model itself, such as
+    `TorchBackend.logits`. ``external`` puts the weights into ``model.onnx.data``, which onnxruntime maps instead of
+    reading; None does so above 64 MB.
+
+    Raises UsageError when the folder exists (``overwrite`` replaces an earlier export, never another folder),
+    CheckpointError for wrong weights, ResourceError for a full disk, OndeviceError when the parity check fails; in
+    each case nothing is left behind.
+
+    >>> export_onnx(decoder.shape, decoder.state_dict(), Path("exports/first"), metadata={"run": "notes", "step": 800},
+    ...             tokenizer=tokenizer.save, reference=TorchBackend(decoder).logits)
+    """
+    _check_place(folder, overwrite=overwrite)
+    graph = build_graph(shape, state)
+    outside = graph.data_bytes > _EXTERNAL_ABOVE if external is None else external
+    with _folder_in_place(folder, need_bytes=graph.data_bytes) as temporary:
+        files = graph.save(temporary, external=outside, metadata={"arch": shape.arch})
+        files += _save_tokenizer(tokenizer, temporary)
+        parity, unchecked = _check(temporary, reference, shape)
+        write_json(temporary / PARITY_FILE, _parity_json(parity, unchecked))
+        files.append(_written(temporary / PARITY_FILE, temporary))
+        info = ExportInfo(
+            folder=folder,
+            files=tuple(files),
+            parameters=_parameters(state),
+            nodes=graph.nodes,
+            parity=parity,
+            unchecked=unchecked,
+        )
+        write_json(temporary / EXPORT_FILE, _export_json(shape, info, metadata))
+    return info
+
+
+def _check_place(folder: Path, *, overwrite: bool) -> None:
+    if not folder.exists():
+        return
+    if not overwrite:
+        raise UsageError(f"{folder}: exists already; choose another folder or ask to overwrite it.")
+    if not (folder / EXPORT_FILE).is_file():
+        raise UsageError(
+            f"{folder}: not an export (no {EXPORT_FILE}), so it is not overwritten; choose another folder."
+        )
+
+
+@contextmanager
+def _folder_in_place(folder: Path, *, need_bytes: int) -> Iterator[Path]:
+    """A fresh folder beside ``folder`` that takes its place at the end; removed if anything fails before."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(folder)
+    free = shutil.disk_usage(folder.parent).free
+    if free < need_bytes + _SPARE_BYTES:
+        raise ResourceError(
+            f"{folder.parent}: the export needs {need_bytes / 1e6:.0f} MB, the disk has {free / 1e6:.0f} MB free; "
+            "free some space and repeat the command."
+        )
+    temporary = folder.with_name(f".tmp-{folder.name}-{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        temporary.mkdir()
+        yield temporary
+        fsync_folder(temporary)
+        _replace(temporary, folder)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceError(
+                f"{folder.parent}: the disk is full; free some space and repeat the command."
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace(temporary: Path, folder: Path) -> None:
+    """Renames into place. An earlier export steps aside first: a folder cannot be renamed onto a full one."""
+    if not folder.exists():
+        temporary.rename(folder)
+    else:
+        aside = temporary.with_name(f"{temporary.name}-old")
+        folder.rename(aside)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            aside.rename(folder)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+    fsync_folder(folder.parent)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Deletes what an export killed half-way left beside the folder: Android kills often, and these are large."""
+    ours = re.compile(re.escape(f".tmp-{folder.name}-") + r"(\d+)-[0-9a-f]{8}(-old)?")
+    for path in list(folder.parent.iterdir()):
+        match = ours.fullmatch(path.name)
+        # An "-old" one is the only copy of the earlier export as long as the folder is not there.
+        if match and not _alive(int(match[1])) and (folder.exists() or not match[2]):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _save_tokenizer(tokenizer: Callable[[Path], object] | Path | None, folder: Path) -> list[WrittenFile]:
+    before = set(folder.rglob("*"))
+    if isinstance(tokenizer, Path):
+        if tokenizer.is_dir():
+            shutil.copytree(tokenizer, folder, dirs_exist_ok=True)
+        else:
+            shutil.copy(tokenizer, folder)
+    elif tokenizer is not None:
+        tokenizer(folder)
+    return [_written(path, folder) for path in sorted(set(folder.rglob("*")) - before) if path.is_file()]
+
+
+def _written(path: Path, folder: Path) -> WrittenFile:
+    """Makes a file that someone else wrote durable, and names it relative to the export."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return WrittenFile(name=path.relative_to(folder).as_posix(), bytes=path.stat().st_size, sha256=sha256_of(path))
+
+
+def _check(folder: Path, reference: LogitsFn | None, shape: ModelShape) -> tuple[Parity | None, str]:
+    if reference is None:
+        return None, "no reference model was given"
+    try:
+        return verify_onnx(folder, reference, shape=shape), ""
+    except DeviceError as error:  # a phone without onnxruntime may still export for another machine
+        return None, str(error)
+
+
+def _parity_json(parity: Parity | None, unchecked: str) -> dict[str, Any]:
+    if parity is None:
+        return {"v": EXPORT_VERSION, "checked": False, "reason": unchecked}
+    return {"v": EXPORT_VERSION, "checked": True, **parity.to_json()}
+
+
+def _parameters(state: Mapping[str, Any]) -> int:
+    total = 0
+    for tensor in state.values():
+        count = 1
+        for dim in tensor.shape:
+            count *= int(dim)
+        total += count
+    return total
+
+
+def _export_json(shape: ModelShape, info: ExportInfo, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "v": EXPORT_VERSION,
+        "format": "onnx",
+        "precision": "fp32",
+        "opset": OPSET,
+        "ir_version": IR_VERSION,
+        "onnxruntime": OLDEST_ONNXRUNTIME,
+        "shape": dataclasses.asdict(shape),
+        "parameters": info.parameters,
+        "nodes": info.nodes,
+        "files": {each.name: {"bytes": each.bytes, "sha256": each.sha256} for each in info.files},
+        "lineage": dict(metadata),
+    }

@@ -1,0 +1,114 @@
+"""Opens what a person names (a run, one of its checkpoints, an export folder) as a backend with its tokenizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ondevice.data.tokenizer import Tokenizer, load_tokenizer
+from ondevice.errors import CheckpointError, UsageError
+from ondevice.infer.backend import Backend
+from ondevice.infer.export_folder import EXPORT_FILE
+from ondevice.run.directory import RunDir, find_run
+from ondevice.run.store import Checkpoint, Store
+from ondevice.run.telemetry import read_records
+
+if TYPE_CHECKING:
+    from ondevice.model.decoder import Decoder
+
+__all__ = ["Opened", "choose_checkpoint", "load_decoder", "open_checkpoint", "open_target"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A model ready to generate. ``what`` says for people what was opened."""
+
+    backend: Backend
+    tokenizer: Tokenizer
+    what: str
+
+
+def open_target(target: str, *, step: int | None = None, threads: int | None = None) -> Opened:
+    """A run's name or path (its best checkpoint by validation loss unless ``step`` is given), the folder of a
+    checkpoint, or an export folder (through onnxruntime).
+
+    Raises UsageError for something else, CheckpointError for damage, DeviceError when a package is missing.
+    """
+    path = Path(target).expanduser()
+    if (path / EXPORT_FILE).is_file():
+        from ondevice.infer.onnx_backend import OnnxBackend
+
+        return Opened(
+            backend=OnnxBackend(path, threads=threads),
+            tokenizer=load_tokenizer(path),
+            what=f"{path} (onnxruntime)",
+        )
+    if (path / "manifest.json").is_file() and path.parent.name == "checkpoints":
+        run, step = RunDir(path.absolute().parent.parent), _step_of(path)
+    else:
+        run = find_run(target)
+    chosen, why = choose_checkpoint(run, step)
+    return open_checkpoint(run, chosen, why=why, threads=threads)
+
+
+def _step_of(path: Path) -> int:
+    digits = path.name.removeprefix("step-")
+    if not digits.isdigit():
+        raise UsageError(f"{path}: not a checkpoint folder (step-...).")
+    return int(digits)
+
+
+def choose_checkpoint(run: RunDir, step: int | None = None) -> tuple[Checkpoint, str]:
+    """The checkpoint of ``step``, or the best by validation loss that is kept, else the newest; and why."""
+    store = Store(run.checkpoints)
+    if step is not None:
+        if step not in store.steps():
+            known = ", ".join(map(str, store.steps())) or "none yet"
+            raise CheckpointError(f"{run.name}: no checkpoint of step {step}; there are: {known}.")
+        return store.open(step), "asked for"
+    for candidate, why in _by_validation_loss(run, store.steps()):
+        try:
+            return store.open(candidate), why
+        except CheckpointError:
+            continue
+    checkpoint, damage = store.latest()
+    if checkpoint is None:
+        reason = damage[0] if damage else "it has not saved yet; ask it with `ondevice save`"
+        raise CheckpointError(f"{run.name}: no checkpoint to use: {reason}.")
+    return checkpoint, "the newest"
+
+
+def _by_validation_loss(run: RunDir, kept: list[int]) -> list[tuple[int, str]]:
+    """Kept steps with their validation loss, best first; a step measured twice counts as last measured."""
+    losses: dict[int, float] = {}
+    for record in read_records(run.telemetry):
+        if record["kind"] == "eval" and record.get("val_loss_mixed") is not None:
+            losses[int(record["step"])] = float(record["val_loss_mixed"])
+    ranked = sorted((loss, step) for step, loss in losses.items() if step in kept)
+    return [(step, f"lowest validation loss of those kept, {loss:.4f}") for loss, step in ranked]
+
+
+def load_decoder(run: RunDir, checkpoint: Checkpoint) -> Decoder:
+    """The model of a checkpoint, in evaluation mode."""
+    from ondevice.model.build import build_model
+    from ondevice.model.weights import load_weights
+
+    model = build_model(run.read_recipe().model, seed=None)
+    load_weights(checkpoint.path / "model.safetensors", model)
+    return model.eval()
+
+
+def open_checkpoint(run: RunDir, checkpoint: Checkpoint, *, why: str = "", threads: int | None = None) -> Opened:
+    """A checkpoint through torch."""
+    import torch
+
+    from ondevice.infer.torch_backend import TorchBackend
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return Opened(
+        backend=TorchBackend(load_decoder(run, checkpoint)),
+        tokenizer=load_tokenizer(run.tokenizer),
+        what=f"{run.name} step {checkpoint.step} ({why})" if why else f"{run.name} step {checkpoint.step}",
+    )

@@ -1,0 +1,74 @@
+"""The torch backend: one of our decoders with its key-value cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from ondevice.model.cache import KVCache
+from ondevice.model.decoder import Decoder
+
+__all__ = ["TorchBackend"]
+
+
+class TorchBackend:
+    """A `Backend` over a decoder that may be in training: its mode is put back after each call.
+
+    >>> backend = TorchBackend(decoder)
+    >>> backend.start(1); logits_BV = backend.step(np.array([[5, 9, 2]]))
+    """
+
+    name = "torch"
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self.context = decoder.shape.context
+        self.vocab_size = decoder.shape.vocab_size
+        self._cache: KVCache | None = None
+        self._length = 0
+
+    def start(self, batch: int) -> None:
+        if self._cache is None or self._cache.batch != batch:
+            self._cache = KVCache(self._decoder.shape, batch=batch, dtype=self._decoder.head_weight.dtype)
+        self._length = 0
+
+    def step(self, ids_BT: np.ndarray) -> np.ndarray:
+        if self._cache is None:
+            self.start(len(ids_BT))
+        count = ids_BT.shape[1]
+        if self._length + count > self.context:
+            raise ValueError(f"{self._length} + {count} tokens exceed the context of {self.context}")
+        with self._evaluating():
+            hidden_BTC = self._decoder(_tensor(ids_BT), cache=self._cache, start=self._length)
+            logits_BV = _array(self._decoder.logits(hidden_BTC[:, -1]))
+        self._length += count
+        return logits_BV
+
+    def logits(self, ids_BT: np.ndarray) -> np.ndarray:
+        with self._evaluating():
+            return _array(self._decoder.logits(self._decoder(_tensor(ids_BT))))
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """No dropout and no gradients inside."""
+        training = self._decoder.training
+        if training:
+            self._decoder.eval()
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            if training:
+                self._decoder.train()
+
+
+def _tensor(ids_BT: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(ids_BT, dtype=np.int64))
+
+
+def _array(logits: torch.Tensor) -> np.ndarray:
+    array: np.ndarray = logits.float().numpy()
+    return array

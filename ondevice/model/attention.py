@@ -1,0 +1,89 @@
+"""Causal self-attention of both decoders: one matrix product for queries, keys and values, grouped heads, cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ondevice.model.cache import KVCache
+from ondevice.model.layers import Linear
+from ondevice.model.rope import Rotation, rotate
+from ondevice.run.recipe import ModelShape
+
+__all__ = ["Attention", "Place", "attend", "continuation_mask"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the tokens of one forward pass stand, the same for every block."""
+
+    start: int
+    cache: KVCache | None = None
+    mask: Tensor | None = None  # [T, S], only for several tokens after others; else causality needs no tensor
+    rotation: Rotation | None = None
+
+
+def continuation_mask(start: int, count: int, device: torch.device) -> Tensor | None:
+    """True where token ``start + i`` may look, ``[count, start + count]``; None where no mask is needed."""
+    if start == 0 or count == 1:
+        return None
+    return torch.ones(count, start + count, dtype=torch.bool, device=device).tril(start)
+
+
+def attend(
+    q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, *, mask: Tensor | None = None, dropout: float = 0.0
+) -> Tensor:
+    """Attention of T queries over S keys -> ``[B, H, T, D]``; without mask causal from position 0 (or T is 1).
+
+    Query head h reads key head ``h // (H / K)``. Keys and values are not repeated in memory.
+    """
+    B, H, T, D = q_BHTD.shape
+    K = k_BKSD.shape[1]
+    if T == 1 and H != K:  # the queries of a group are rows of one product: half the time of enable_gqa
+        grouped = F.scaled_dot_product_attention(q_BHTD.reshape(B, K, H // K, D), k_BKSD, v_BKSD, dropout_p=dropout)
+        return grouped.reshape(B, H, 1, D)
+    return F.scaled_dot_product_attention(
+        q_BHTD,
+        k_BKSD,
+        v_BKSD,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=mask is None and T > 1,
+        enable_gqa=H != K,
+    )
+
+
+class Attention(nn.Module):
+    """``qkv`` rows are queries, then keys, then values; ``out`` joins the heads again."""
+
+    def __init__(self, shape: ModelShape, layer: int, *, bias: bool) -> None:
+        super().__init__()
+        self.layer = layer
+        self.heads, self.kv_heads, self.head_dim = shape.heads, shape.kv_heads, shape.head_dim
+        self.dropout = shape.dropout
+        self.qkv = Linear(shape.width, (shape.heads + 2 * shape.kv_heads) * shape.head_dim, bias=bias)
+        self.out = Linear(shape.heads * shape.head_dim, shape.width, bias=bias)
+
+    def forward(self, x_BTC: Tensor, place: Place) -> Tensor:
+        B, T, _ = x_BTC.shape
+        q_BHTD, k_BKTD, v_BKTD = self._heads(x_BTC, place)
+        if place.cache is not None:
+            k_BKTD, v_BKTD = place.cache.store(self.layer, place.start, k_BKTD, v_BKTD)
+        dropout = self.dropout if self.training else 0.0
+        y_BHTD = attend(q_BHTD, k_BKTD, v_BKTD, mask=place.mask, dropout=dropout)
+        y_BTC: Tensor = self.out(y_BHTD.transpose(1, 2).reshape(B, T, -1))
+        return y_BTC
+
+    def _heads(self, x_BTC: Tensor, place: Place) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, heads before time; queries and keys are turned together, in one go."""
+        B, T, _ = x_BTC.shape
+        turning = self.heads + self.kv_heads
+        qkv = self.qkv(x_BTC).view(B, T, turning + self.kv_heads, self.head_dim)
+        qk, v = qkv.split((turning, self.kv_heads), dim=2)
+        if place.rotation is not None:
+            qk = rotate(qk, place.rotation)
+        q, k = qk.split((self.heads, self.kv_heads), dim=2)
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)

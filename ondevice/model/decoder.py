@@ -1,0 +1,85 @@
+"""What both decoders share: embedding, a stack of blocks, a final norm, and a head that may be the embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from ondevice.model.attention import Place, continuation_mask
+from ondevice.model.cache import KVCache
+from ondevice.model.layers import Embedding, Linear
+from ondevice.model.rope import Rotation
+from ondevice.run.recipe import ModelShape
+
+__all__ = ["Decoder"]
+
+
+class Decoder(nn.Module):
+    """A causal language model. Set ``activation_checkpointing`` to keep one activation a block and compute the rest
+    again in backward; the gradients are the same to the bit."""
+
+    def __init__(self, shape: ModelShape, *, positions: bool, blocks: Iterable[nn.Module], norm: nn.Module) -> None:
+        super().__init__()
+        self.shape = shape
+        self.activation_checkpointing = False
+        self.embed = Embedding(shape.vocab_size, shape.width)
+        self.position = Embedding(shape.context, shape.width) if positions else None
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = norm
+        self.head = None if shape.tied else Linear(shape.width, shape.vocab_size, bias=False)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """``weight_VC`` of the output head."""
+        return self.embed.weight if self.head is None else self.head.weight
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """``hidden [..., C]`` -> ``[..., V]``. For training use `linear_cross_entropy`, which never holds them all."""
+        return F.linear(hidden, self.head_weight)
+
+    def forward(self, ids_BT: Tensor, *, cache: KVCache | None = None, start: int = 0) -> Tensor:
+        """Hidden states after the final norm, ``[B, T, C]``.
+
+        With a cache, ``ids`` are the tokens at positions ``start ...``; their keys and values are stored, and the
+        cache must hold those of every earlier position. Raises ValueError for more tokens than fit.
+        """
+        place = self._place(ids_BT, cache, start)
+        x_BTC = self._embedded(ids_BT, start)
+        for block in self.blocks:
+            x_BTC = self._through(block, x_BTC, place)
+        hidden_BTC: Tensor = self.norm(x_BTC)
+        return hidden_BTC
+
+    def _place(self, ids_BT: Tensor, cache: KVCache | None, start: int) -> Place:
+        B, T = ids_BT.shape
+        if cache is None and start != 0:
+            raise ValueError("tokens at a later position need the cache of those before")
+        if cache is not None and cache.batch != B:
+            raise ValueError(f"{B} sequences given to a cache of {cache.batch}")
+        room = self.shape.context if cache is None else min(self.shape.context, cache.length)
+        if T < 1 or start < 0 or start + T > room:
+            raise ValueError(f"positions {start} to {start + T} are not within the {room} there is room for")
+        mask = continuation_mask(start, T, ids_BT.device)
+        return Place(start=start, cache=cache, mask=mask, rotation=self._rotation(start, T))
+
+    def _rotation(self, start: int, count: int) -> Rotation | None:
+        """Rotary angles of ``count`` positions, for decoders that turn queries and keys."""
+        return None
+
+    def _embedded(self, ids_BT: Tensor, start: int) -> Tensor:
+        x_BTC: Tensor = self.embed(ids_BT)
+        if self.position is not None:
+            x_BTC = x_BTC + self.position.weight[start : start + ids_BT.shape[1]]
+        return F.dropout(x_BTC, self.shape.dropout, self.training) if self.shape.dropout else x_BTC
+
+    def _through(self, block: nn.Module, x_BTC: Tensor, place: Place) -> Tensor:
+        if not (self.activation_checkpointing and place.cache is None and torch.is_grad_enabled()):
+            y_BTC: Tensor = block(x_BTC, place)
+            return y_BTC
+        # Restoring the random state costs time, and only dropout draws from it.
+        drops = self.training and self.shape.dropout > 0.0
+        return checkpoint(block, x_BTC, place, use_reentrant=False, preserve_rng_state=drops)

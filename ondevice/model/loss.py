@@ -1,0 +1,214 @@
+"""Output head and cross-entropy in one operation that never holds the logits of more than one chunk of tokens.
+
+Gradients are computed while the chunk's logits exist, in forward, so backward only scales them. Positions whose
+target is IGNORE are dropped before the head: they cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["IGNORE", "linear_cross_entropy"]
+
+IGNORE = -100
+_TILE = 4096  # vocabulary rows of a half-precision weight gradient computed at once
+
+
+def linear_cross_entropy(hidden_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, *, chunk_tokens: int) -> Tensor:
+    """The sum of nats of ``targets`` under ``softmax(hidden @ weight.T)``, a scalar fp32 tensor (fp64 for fp64).
+
+    ``targets`` are int64, IGNORE to leave a position out. Gradients of hidden and weight are exact; only those
+    wanted are computed, none under ``no_grad``. Under CPU autocast or with half-precision ``hidden`` the products
+    are in that precision and the softmax in fp32. Differentiable once, and backward runs once for each forward.
+    Raises ValueError for shapes that do not fit and IndexError for a target outside the vocabulary.
+
+    ::
+
+        loss = linear_cross_entropy(model(x).flatten(0, 1), model.head_weight, y.flatten(), chunk_tokens=512) / count
+    """
+    _check(hidden_NC, weight_VC, targets_N, chunk_tokens)
+    dtype = _product_dtype(hidden_NC)
+    arguments = (hidden_NC, weight_VC, targets_N, chunk_tokens, dtype)
+    if torch.is_grad_enabled() and (hidden_NC.requires_grad or weight_VC.requires_grad):
+        loss: Tensor = _LinearCrossEntropy.apply(*arguments)
+        return loss
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        head = _Head(*arguments)
+        return head.sum_of(head.loss(chunk) for chunk in head.chunks())
+
+
+def _check(hidden_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, chunk_tokens: int) -> None:
+    if hidden_NC.ndim != 2 or weight_VC.ndim != 2 or hidden_NC.shape[1] != weight_VC.shape[1]:
+        raise ValueError(f"hidden {tuple(hidden_NC.shape)} and weight {tuple(weight_VC.shape)} do not multiply")
+    if targets_N.dtype != torch.int64 or targets_N.shape != hidden_NC.shape[:1]:
+        raise ValueError(f"{hidden_NC.shape[0]} int64 targets wanted, not {tuple(targets_N.shape)} {targets_N.dtype}")
+    if chunk_tokens < 1:
+        raise ValueError(f"chunk_tokens must be at least 1, not {chunk_tokens}")
+
+
+def _product_dtype(hidden_NC: Tensor) -> torch.dtype:
+    if hidden_NC.dtype == torch.float32 and torch.is_autocast_enabled("cpu"):
+        return torch.get_autocast_dtype("cpu")
+    return hidden_NC.dtype
+
+
+class _Chunk:
+    """Some kept tokens: which rows of hidden (a slice when none is left out), their states and targets."""
+
+    def __init__(self, rows: slice | Tensor, hidden_nC: Tensor, targets_n: Tensor) -> None:
+        self.rows = rows
+        self.hidden = hidden_nC
+        self.targets = targets_n[:, None]
+
+
+class _Head:
+    """The chunks of one call and the buffers they share.
+
+    ``product`` holds a matrix product [chunk, V]; ``scores`` its softmax in fp32, the same memory where the
+    product is fp32 already.
+    """
+
+    def __init__(self, hidden_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, chunk: int, dtype: torch.dtype) -> None:
+        self.hidden = hidden_NC
+        self.weight = weight_VC.to(dtype)
+        self.dtype = dtype
+        self.exact = torch.float64 if dtype == torch.float64 else torch.float32
+        kept = (targets_N != IGNORE).nonzero()[:, 0]
+        self.rows = None if len(kept) == len(targets_N) else kept
+        self.targets = targets_N if self.rows is None else targets_N[kept]
+        self.count = len(self.targets)
+        self.chunk = max(1, min(chunk, self.count))
+        self._check_targets()
+        self.product = torch.empty(self.chunk, len(self.weight), dtype=dtype)
+        self.scores = self.product if dtype == self.exact else torch.empty_like(self.product, dtype=self.exact)
+
+    def _check_targets(self) -> None:
+        if not self.count:
+            return
+        low, high = (int(bound) for bound in self.targets.aminmax())
+        if low < 0 or high >= len(self.weight):
+            wrong = low if low < 0 else high
+            raise IndexError(f"target {wrong} is outside the vocabulary of {len(self.weight)}")
+
+    def chunks(self) -> Iterator[_Chunk]:
+        for first in range(0, self.count, self.chunk):
+            part = slice(first, min(first + self.chunk, self.count))
+            if self.rows is None:
+                yield _Chunk(part, self.hidden[part].to(self.dtype), self.targets[part])
+            else:
+                rows = self.rows[part]
+                yield _Chunk(rows, self.hidden.index_select(0, rows).to(self.dtype), self.targets[part])
+
+    def loss(self, chunk: _Chunk) -> Tensor:
+        """Sum of the chunk's nats, fp64; leaves the probabilities in ``scores``."""
+        product, scores = self._buffers(chunk)
+        torch.mm(chunk.hidden, self.weight.t(), out=product)
+        if scores is not product:
+            scores.copy_(product)
+        wanted = scores.gather(1, chunk.targets)[:, 0]
+        top = scores.amax(dim=1)
+        torch.softmax(scores, dim=1, out=scores)
+        # The largest probability is exp(0) / sum, at least 1 / V, so its logarithm gives log(sum) without loss:
+        # one fused kernel and two reads are half the time of logsumexp, subtract, exp.
+        return (top - scores.amax(dim=1).log_() - wanted).sum(dtype=torch.float64)
+
+    def gradient(self, chunk: _Chunk) -> Tensor:
+        """d loss / d logits of the chunk whose probabilities are in ``scores``: softmax minus one-hot."""
+        product, scores = self._buffers(chunk)
+        scores.scatter_add_(1, chunk.targets, scores.new_full((len(scores), 1), -1.0))
+        return product.copy_(scores) if scores is not product else product
+
+    def sum_of(self, losses: Iterator[Tensor]) -> Tensor:
+        """Added in fp64, so that the chunk size hardly shows."""
+        return sum(losses, start=torch.zeros((), dtype=torch.float64)).to(self.exact)
+
+    def _buffers(self, chunk: _Chunk) -> tuple[Tensor, Tensor]:
+        product = self.product[: len(chunk.targets)]
+        return product, product if self.scores is self.product else self.scores[: len(chunk.targets)]
+
+
+class _HiddenGradient:
+    """``[N, C]``, rows of ignored positions zero."""
+
+    def __init__(self, head: _Head) -> None:
+        make = torch.empty if head.rows is None else torch.zeros
+        self.total = make(head.hidden.shape, dtype=head.hidden.dtype)
+        self.weight = head.weight
+
+    def add(self, chunk: _Chunk, gradient_nV: Tensor) -> None:
+        if isinstance(chunk.rows, Tensor):
+            self.total.index_copy_(0, chunk.rows, torch.mm(gradient_nV, self.weight).to(self.total.dtype))
+        elif self.total.dtype == gradient_nV.dtype:
+            torch.mm(gradient_nV, self.weight, out=self.total[chunk.rows])
+        else:
+            self.total[chunk.rows] = torch.mm(gradient_nV, self.weight)
+
+
+class _WeightGradient:
+    """``[V, C]``, added up over the chunks in one fp32 buffer."""
+
+    def __init__(self, head: _Head) -> None:
+        make = torch.empty if head.count else torch.zeros
+        self.total = make(head.weight.shape, dtype=head.exact)
+        self.fresh = True
+        rows = min(_TILE, len(head.weight))
+        # Half-precision products cannot add into an fp32 buffer; tiles bound what lies between.
+        self.tile = None if head.dtype == head.exact else torch.empty(rows, head.weight.shape[1], dtype=head.dtype)
+
+    def add(self, chunk: _Chunk, gradient_nV: Tensor) -> None:
+        if self.tile is None:
+            self.total.addmm_(gradient_nV.t(), chunk.hidden, beta=0 if self.fresh else 1)
+        else:
+            self._add_tiles(self.tile, gradient_nV.t(), chunk.hidden)
+        self.fresh = False
+
+    def _add_tiles(self, tile: Tensor, gradient_Vn: Tensor, hidden_nC: Tensor) -> None:
+        for total, gradient in zip(self.total.split(len(tile)), gradient_Vn.split(len(tile)), strict=True):
+            product = torch.mm(gradient, hidden_nC, out=tile[: len(total)])
+            total.copy_(product) if self.fresh else total.add_(product)
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, chunk_tokens: int, dtype: torch.dtype
+    ) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            head = _Head(hidden_NC, weight_VC, targets_N, chunk_tokens, dtype)
+            for_hidden = _HiddenGradient(head) if ctx.needs_input_grad[0] else None
+            for_weight = _WeightGradient(head) if ctx.needs_input_grad[1] else None
+            loss = head.sum_of(_pass(head, for_hidden, for_weight))
+        ctx.gradients = (
+            None if for_hidden is None else for_hidden.total,
+            None if for_weight is None else for_weight.total.to(weight_VC.dtype),
+        )
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        if torch.is_grad_enabled():  # create_graph=True; once_differentiable would give a constant without a word
+            raise RuntimeError("linear_cross_entropy cannot be differentiated twice")
+        if ctx.gradients is None:
+            raise RuntimeError("linear_cross_entropy gives its gradients once; compute the loss again")
+        hidden, weight = ctx.gradients
+        ctx.gradients = None  # the caller owns them now: a first weight gradient becomes .grad without a copy
+        if grad.item() != 1.0:
+            for gradient in (hidden, weight):
+                if gradient is not None:
+                    gradient.mul_(grad)
+        return hidden, weight, None, None, None
+
+
+def _pass(head: _Head, for_hidden: _HiddenGradient | None, for_weight: _WeightGradient | None) -> Iterator[Tensor]:
+    """The loss of each chunk, its gradients added before the next chunk takes the buffers."""
+    for chunk in head.chunks():
+        yield head.loss(chunk)
+        gradient_nV = head.gradient(chunk)
+        if for_hidden is not None:
+            for_hidden.add(chunk, gradient_nV)
+        if for_weight is not None:
+            for_weight.add(chunk, gradient_nV)

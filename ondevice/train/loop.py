@@ -1,0 +1,271 @@
+"""The loop: the one place that knows the order of events.
+
+It pulls letters, readings and batches; it pushes records, status, samples and checkpoints. Nothing calls it back. Two
+safe points: between micro-batches it may wait; between optimizer steps it may also evaluate, sample, save or leave.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ondevice.data.dataset import Dataset
+from ondevice.device.readings import Sensors
+from ondevice.errors import OndeviceError
+from ondevice.evaluate.losses import Evaluation, mixed_loss
+from ondevice.run import control
+from ondevice.run.directory import RunDir
+from ondevice.run.files import write_json
+from ondevice.run.recipe import Fit, Recipe
+from ondevice.run.schema import Limits
+from ondevice.run.store import Store
+from ondevice.run.telemetry import TelemetryWriter
+from ondevice.train.engine import Engine, NonFiniteError
+from ondevice.train.keeper import Keeper
+from ondevice.train.orders import Orders, obey
+from ondevice.train.pulse import Pulse
+from ondevice.train.samples import write_sample
+from ondevice.train.schedule import learning_rate
+from ondevice.train.signals import Signals
+from ondevice.train.state import TrainState
+
+__all__ = ["Display", "Loop", "Outcome"]
+
+INBOX_EVERY_S = 0.25
+READING_EVERY_S = 30.0
+WAIT_S = 0.2
+
+
+class Display(Protocol):
+    """Who watches in the terminal. The loop pushes; nothing comes back."""
+
+    def status(self, status: dict[str, Any]) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a launch ended: ``finished``, ``stopped`` or ``failed``, and a sentence why."""
+
+    outcome: str
+    step: int
+    why: str = ""
+
+
+class Loop:
+    """One launch of one run, from a state that was just restored or made, to an `Outcome`."""
+
+    def __init__(
+        self,
+        *,
+        run: RunDir,
+        recipe: Recipe,
+        fit: Fit,
+        limits: Limits,
+        state: TrainState,
+        engine: Engine,
+        dataset: Dataset,
+        telemetry: TelemetryWriter,
+        pulse: Pulse,
+        orders: Orders,
+        signals: Signals,
+        sensors: Sensors,
+        display: Display,
+        launch: int,
+    ) -> None:
+        self.run, self.recipe, self.fit, self.limits = run, recipe, fit, limits
+        self.state, self.engine, self.dataset = state, engine, dataset
+        self.telemetry, self.pulse, self.orders, self.signals = telemetry, pulse, orders, signals
+        self.sensors, self.display, self.launch = sensors, display, launch
+        self.keeper = Keeper(Store(run.checkpoints), sensors, saved_step=state.step)
+        self.inbox_at, self.reading_at = 0.0, 0.0
+
+    def run_to_end(self) -> Outcome:
+        """Trains until the recipe is fulfilled or someone asks to leave."""
+        while True:
+            self._between_steps()
+            if self.orders.stop:
+                return self._leave("stopped", self.orders.stop)
+            if self.state.step >= self.recipe.train.steps:
+                return self._leave("finished", "every planned step is done")
+            try:
+                self._step()
+            except NonFiniteError as error:
+                return self._leave_unsaved(error)
+
+    def _between_steps(self) -> None:
+        step = self.state.step
+        best = False
+        if step in self.recipe.eval.steps and step not in self.state.evaluated:
+            best = self._evaluate()
+            self.state.evaluated.append(step)
+        if step in self.recipe.sample.steps and step not in self.state.sampled:
+            self._sample(self.recipe.sample.prompts)
+            self.state.sampled.append(step)
+        self._safe_point()
+        if self.orders.evaluate:
+            self.orders.evaluate = False
+            self._evaluate()
+        if self.orders.prompts:
+            prompts, self.orders.prompts = tuple(self.orders.prompts), []
+            self._sample(prompts)
+        if self.orders.save or self.keeper.is_due(step, best=best, limits=self.limits):
+            self._save()
+
+    def _step(self) -> None:
+        state, started, waited = self.state, time.monotonic(), 0.0
+        cursor_before = state.cursor.state_dict()
+        batch = state.cursor.next()
+        lr = learning_rate(self.recipe.train, state.step)
+        self.engine.begin(batch.y_BT)
+        try:
+            for first in range(0, len(batch.x_BT), self.fit.micro_batch):
+                rows = slice(first, first + self.fit.micro_batch)
+                self.engine.accumulate(batch.x_BT[rows], batch.y_BT[rows])
+                waited += self._safe_point()
+            result = self.engine.update(lr)
+        except NonFiniteError as error:
+            state.cursor.load_state_dict(cursor_before)
+            raise NonFiniteError(f"{error} at step {state.step + 1} (learning rate {lr:.3g})") from error
+        step_s = time.monotonic() - started - waited
+        state.step += 1
+        state.tokens += batch.x_BT.size
+        state.train_s += step_s
+        self.pulse.after_step(step_s)
+        self.pulse.note(loss=result.loss, lr=lr, epoch=state.cursor.epoch)
+        self.telemetry.write(
+            "step",
+            state.step,
+            tokens=state.tokens,
+            loss=result.loss,
+            lr=lr,
+            grad_norm=result.grad_norm,
+            step_s=round(step_s, 5),
+            tok_s=round(batch.x_BT.size / step_s, 1),
+        )
+
+    def _safe_point(self) -> float:
+        """Answers letters, tells how it is going, and waits while held. Gives the seconds waited."""
+        began = time.monotonic()
+        self._read_inbox(began)
+        self._read_sensors(began)
+        self._beat("running")
+        if not self.orders.hold or self.orders.stop:
+            return 0.0
+        while self.orders.hold and not self.orders.stop:
+            self._beat("waiting")
+            time.sleep(WAIT_S)
+            self._read_inbox(time.monotonic())
+        self._beat("running")
+        return time.monotonic() - began
+
+    def _beat(self, state: str) -> None:
+        status = self.pulse.beat(state=state, step=self.state.step, tokens=self.state.tokens, hold=self.orders.hold)
+        if status is not None:
+            self.display.status(status)
+
+    def _read_inbox(self, now: float) -> None:
+        if self.signals.received and not self.orders.stop:
+            self.orders.stop = f"asked by {self.signals.received}"
+        if now - self.inbox_at < INBOX_EVERY_S:
+            return
+        self.inbox_at = now
+        for letter in control.pending(self.run):
+            limits, answer = obey(letter, self.orders, self.limits, self.keeper.store)
+            if limits != self.limits:
+                self.limits = limits
+                write_json(self.run.limits, {"v": 1, **vars(limits)})
+            self.telemetry.write("control", self.state.step, **answer)
+            control.discard(self.run, letter)
+
+    def _read_sensors(self, now: float) -> None:
+        if now - self.reading_at < READING_EVERY_S and self.reading_at:
+            return
+        self.reading_at = now
+        reading = {key: value for key, value in self.sensors.read().to_json().items() if key != "t"}
+        self.telemetry.write("reading", self.state.step, **reading)
+        self.pulse.note(**reading)
+        rss_mb, limit_mb = reading.get("rss_mb"), self.limits.max_rss_mb
+        if rss_mb and limit_mb and rss_mb > limit_mb and not self.orders.stop:
+            self.orders.stop = f"memory {rss_mb:,.0f} MB passed limits.max_rss_mb {limit_mb:,.0f}"
+
+    def _evaluate(self) -> bool:
+        """Measures the validation text; gives whether it is the best so far."""
+        state, began = self.state, time.monotonic()
+        evaluation = Evaluation(
+            state.model,
+            self.dataset,
+            max_tokens=self.recipe.eval.max_tokens,
+            batch=self.fit.micro_batch,
+            loss_chunk_tokens=self.fit.loss_chunk_tokens,
+        )
+        for _ in evaluation.batches():
+            self._safe_point()
+        mixed = mixed_loss(evaluation.losses)
+        if mixed is None:
+            return False
+        best = state.best_loss is None or mixed < state.best_loss
+        if best:
+            state.best_loss, state.best_step = mixed, state.step
+        losses = {name: loss.nats for name, loss in evaluation.losses.items()}
+        self.telemetry.write(
+            "eval",
+            state.step,
+            tokens=state.tokens,
+            val_loss_mixed=mixed,
+            val_loss=losses,
+            bits_per_byte={name: loss.bits_per_byte for name, loss in evaluation.losses.items()},
+            val_tokens={name: loss.tokens for name, loss in evaluation.losses.items()},
+            best_step=state.best_step,
+            eval_s=round(time.monotonic() - began, 3),
+        )
+        self.pulse.note(val_loss=losses, val_loss_mixed=mixed, best_step=state.best_step, best_loss=state.best_loss)
+        self.display.say(f"step {state.step}: validation loss {mixed:.4f}" + (" (best)" if best else ""))
+        return best
+
+    def _sample(self, prompts: tuple[str, ...]) -> None:
+        for prompt in prompts:
+            text = write_sample(self.state.model, self.dataset.tokenizer(), self.recipe.sample, prompt)
+            self.telemetry.write("sample", self.state.step, prompt=prompt, text=text)
+            self.display.say(f"step {self.state.step} sample: {prompt}{text}")
+
+    def _save(self) -> None:
+        """Commits a checkpoint. The story is made durable first, so that no checkpoint is ahead of it."""
+        self.orders.save = False
+        self.telemetry.sync()
+        saved = self.keeper.save(self.state, recipe=self.recipe, fit=self.fit, limits=self.limits, launch=self.launch)
+        if saved is None:
+            text = str(self.keeper.fault)
+            self.telemetry.write("note", self.state.step, text=text)
+            self.pulse.note(last_error=text)
+            self.display.say(text)
+        else:
+            self.telemetry.write("checkpoint", self.state.step, **vars(saved))
+            self.pulse.note(saved_step=self.state.step, last_error=None)
+
+    def _leave(self, outcome: str, why: str) -> Outcome:
+        if self.state.step not in (0, self.keeper.saved_step):
+            self._save()
+            if self.keeper.fault is not None:
+                self._end("failed", str(self.keeper.fault))
+                raise self.keeper.fault
+        self._end(outcome, why)
+        return Outcome(outcome=outcome, step=self.state.step, why=why)
+
+    def _leave_unsaved(self, error: OndeviceError) -> Outcome:
+        """Leaves after a step that was refused: weights and cursor are as before it and worth keeping."""
+        why = (
+            f"{error}. Nothing was written to the weights. Fork from an earlier checkpoint with a lower train.lr, or "
+            "look at the text around this point."
+        )
+        self.telemetry.write("note", self.state.step, text=why)
+        return self._leave("failed", why)
+
+    def _end(self, outcome: str, why: str) -> None:
+        self.telemetry.write("end", self.state.step, outcome=outcome, why=why, **self.pulse.rates(self.state.step))
+        self.telemetry.sync()
+        self.pulse.beat(
+            state=outcome, step=self.state.step, tokens=self.state.tokens, hold=self.orders.hold, force=True
+        )

@@ -1,0 +1,207 @@
+"""From a wish to a run: builds the dataset, measures the machine, fixes the recipe, makes the run directory.
+
+Everything here happens once in a run's life; afterwards the recipe is read, never derived again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ondevice.data.build import build_dataset
+from ondevice.data.cursor import BatchCursor
+from ondevice.data.dataset import Dataset
+from ondevice.device.memory import machine_memory
+from ondevice.errors import UsageError
+from ondevice.model.shape import check_shape
+from ondevice.run.config import parse_config, to_toml
+from ondevice.run.directory import RunDir, create_run, home, safe_name
+from ondevice.run.recipe import DataRecipe, Fit, ModelShape, Recipe
+from ondevice.run.schema import Config
+from ondevice.train.plan import Estimate, estimate, make_recipe
+from ondevice.train.probe import matmul_rates, step_rate
+from ondevice.train.sizing import Corpus, Machine, choose_batch, choose_fit, choose_shape, expected_tokens
+
+__all__ = [
+    "Prepared",
+    "corpus_of",
+    "dataset_folder",
+    "make_cursor",
+    "make_dataset",
+    "make_run",
+    "prepare",
+    "resume_or_refuse",
+    "run_name",
+]
+
+PHONE_SHARE = 0.35  # of all memory: beyond this Android may kill the app
+LAPTOP_SHARE = 0.6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A recipe with the fit it starts with and what it is expected to take at ``tok_s`` tokens a second."""
+
+    recipe: Recipe
+    fit: Fit
+    estimate: Estimate
+    tok_s: float
+
+
+def dataset_folder(config: Config) -> Path:
+    """Where the dataset of a config lives: named after its sources, plus a hash of what decides its tokens."""
+    if not config.data.sources:
+        raise UsageError("no text to learn from: name a file or folder, or add a [[data.sources]] table to the config.")
+    data = dataclasses.replace(config.data, order="shuffled", seed=0, max_unique_tokens=None)
+    wish = json.dumps([dataclasses.asdict(data), dataclasses.asdict(config.tokenizer)], sort_keys=True)
+    names = "-".join(safe_name(source.name or Path(source.path).stem) for source in config.data.sources[:3])
+    return home() / "datasets" / f"{names[:40]}-{hashlib.sha256(wish.encode()).hexdigest()[:8]}"
+
+
+def run_name(config: Config) -> str:
+    """The name of the run a config wishes for."""
+    if config.name:
+        if config.name != safe_name(config.name):
+            raise UsageError(f"'name' {config.name!r}: use lower case letters, digits, '.', '_' and '-'.")
+        return config.name
+    return dataset_folder(config).name
+
+
+def make_dataset(config: Config, progress: Callable[[int, int, str], None] | None = None) -> Dataset:
+    """Builds the dataset, or opens it where nothing changed. Raises DataError or ResourceError."""
+    return build_dataset(
+        config.data, config.tokenizer, base=Path.cwd(), folder=dataset_folder(config), progress=progress
+    )
+
+
+def corpus_of(dataset: Dataset) -> Corpus:
+    """What the plan needs to know of a dataset."""
+    return Corpus(
+        train_tokens=sum(entry.train_tokens for entry in dataset.sources),
+        val_tokens=sum(entry.val_tokens for entry in dataset.sources),
+        vocab_size=dataset.tokenizer().vocab_size,
+        sources=len(dataset.sources),
+    )
+
+
+def measure_machine(config: Config, *, cores: int, android: bool, flops_s: float) -> Machine:
+    """The machine as the plan sees it: memory from the config, or a polite share of what is there."""
+    memory = machine_memory()
+    share = PHONE_SHARE if android else LAPTOP_SHARE
+    polite_mb = min(share * memory.total_mb, 0.8 * memory.available_mb + 200.0)
+    return Machine(flops_s=flops_s, memory_mb=config.budget.memory_mb or polite_mb, cores=cores)
+
+
+def prepare(config: Config, dataset: Dataset, *, cores: int, android: bool, rate: float | None = None) -> Prepared:
+    """The decision. Measures matrix products and, unless ``rate`` tokens a second is given, a few whole steps."""
+    why: dict[str, str] = {}
+    rates = matmul_rates()
+    precision = rates.precision if config.train.precision == "auto" else config.train.precision
+    why["train.precision"] = (
+        f"{precision}: fp32 {rates.fp32_flops_s / 1e9:.0f}, bf16 {rates.bf16_flops_s / 1e9:.0f} GFLOP/s measured"
+    )
+    machine = measure_machine(config, cores=cores, android=android, flops_s=rates.fp32_flops_s)
+    corpus = corpus_of(dataset)
+    shape = choose_shape(config, corpus, machine, why)
+    check_shape(shape)
+    batch = choose_batch(config, shape, expected_tokens(config, corpus, shape, machine), why)
+    fit = choose_fit(config, shape, machine, batch=batch, why=why)
+    tok_s = rate or step_rate(shape, fit, batch=batch, precision=precision)
+    recipe = make_recipe(
+        config,
+        corpus,
+        shape=shape,
+        batch=batch,
+        data=_data_recipe(config, dataset, shape, batch),
+        precision=precision,
+        tok_s=tok_s,
+        prompts=_prompts(dataset),
+        why=why,
+    )
+    return Prepared(recipe=recipe, fit=fit, estimate=estimate(recipe, fit, tok_s=tok_s), tok_s=tok_s)
+
+
+def _data_recipe(config: Config, dataset: Dataset, shape: ModelShape, batch: int) -> DataRecipe:
+    recipe = DataRecipe(
+        dataset=dataset.folder.name if dataset.folder.parent == home() / "datasets" else str(dataset.folder),
+        dataset_sha256=dataset.sha256,
+        tokenizer_sha256=dataset.tokenizer().sha256,
+        order=config.data.order,
+        order_sha256="",
+        seed=config.data.seed,
+        weights={entry.name: entry.weight for entry in dataset.sources},
+        train_tokens=sum(entry.train_tokens for entry in dataset.sources),
+        max_unique_tokens=config.data.max_unique_tokens,
+    )
+    cursor = make_cursor(dataset, recipe, context=shape.context, batch=batch)
+    return dataclasses.replace(recipe, order_sha256=cursor.order_sha256)
+
+
+def make_cursor(dataset: Dataset, data: DataRecipe, *, context: int, batch: int) -> BatchCursor:
+    """The order of a recipe over its dataset."""
+    return BatchCursor(
+        dataset,
+        context=context,
+        batch=batch,
+        order=data.order,
+        seed=data.seed,
+        weights=data.weights,
+        max_unique_tokens=data.max_unique_tokens,
+    )
+
+
+def _prompts(dataset: Dataset) -> tuple[str, ...]:
+    """A prompt from the validation text of the largest source: the first line long enough to say something."""
+    largest = max(dataset.sources, key=lambda entry: entry.val_tokens, default=None)
+    if largest is None or largest.val_tokens < 2:
+        return ("",)
+    tokenizer = dataset.tokenizer()
+    ids = dataset.stream(largest.name, "val").read(0, min(largest.val_tokens, 400))
+    text = tokenizer.decode([int(token) for token in ids if token != tokenizer.eot_id])
+    lines = [line for line in text.splitlines() if len(line.strip()) >= 12]
+    return (lines[0][:48] if lines else text[:24],)
+
+
+def make_run(config: Config, prepared: Prepared, dataset: Dataset) -> RunDir:
+    """The run directory of a decision."""
+    return create_run(
+        home() / "runs" / run_name(config),
+        config_toml=to_toml(config),
+        recipe=prepared.recipe,
+        fit=prepared.fit,
+        save_tokenizer=dataset.tokenizer().save,
+    )
+
+
+def resume_or_refuse(config: Config) -> RunDir | None:
+    """The run a config made earlier, None if there is none yet. Raises UsageError when it was made by another wish."""
+    run = RunDir(home() / "runs" / run_name(config))
+    if not run.identity.is_file():
+        return None
+    run.read_identity()
+    before = parse_config(run.config.read_text("utf-8"), where=str(run.config), base=Path.cwd())
+    changed = _first_difference(_wish(before), _wish(config))
+    if changed:
+        key, old, new = changed
+        raise UsageError(
+            f"{run.name}: this run was started with {key} = {old!r}, not {new!r}, and a run's recipe never changes. "
+            f"Go on with `ondevice train {run.name}`, or choose another name with --name."
+        )
+    return run
+
+
+def _wish(config: Config) -> dict[str, object]:
+    """The part of a config that decides what is learned."""
+    flat: dict[str, object] = {}
+    for section in ("data", "tokenizer", "model", "train", "budget", "eval", "sample"):
+        for key, value in dataclasses.asdict(getattr(config, section)).items():
+            flat[f"{section}.{key}"] = value
+    return flat
+
+
+def _first_difference(before: dict[str, object], now: dict[str, object]) -> tuple[str, object, object] | None:
+    return next(((key, before[key], now[key]) for key in now if before[key] != now[key]), None)

@@ -1,0 +1,33 @@
+"""A sample of text in the middle of training, without touching training's random state."""
+
+from __future__ import annotations
+
+from ondevice.data.tokenizer import Tokenizer
+from ondevice.infer.generate import generate
+from ondevice.infer.sampling import Sampling
+from ondevice.infer.torch_backend import TorchBackend
+from ondevice.model.decoder import Decoder
+from ondevice.run.recipe import SampleRecipe
+
+__all__ = ["write_sample"]
+
+
+def write_sample(model: Decoder, tokenizer: Tokenizer, recipe: SampleRecipe, prompt: str) -> str:
+    """What the model writes after ``prompt``; the same model, recipe and prompt give the same text."""
+    settings = Sampling(
+        temperature=recipe.temperature,
+        top_k=recipe.top_k,
+        top_p=recipe.top_p,
+        repetition_penalty=recipe.repetition_penalty,
+        seed=recipe.seed,
+    )
+    backend = TorchBackend(model)
+    prompt_ids = tokenizer.encode(prompt) or [tokenizer.eot_id]
+    ids = generate(
+        backend,
+        prompt_ids,
+        settings=settings,
+        stop_ids=(tokenizer.eot_id,),
+        max_new_tokens=recipe.max_new_tokens,
+    )
+    return tokenizer.decode(list(ids))

@@ -1,0 +1,200 @@
+"""One dial: derives model shape, batch and learning rate from minutes and memory where a config leaves them open.
+
+Pure arithmetic over values; every derived number comes with a sentence that says why. Makes no decision a person made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ondevice.errors import ResourceError, UsageError
+from ondevice.model.counts import count_parameters, flops_per_token
+from ondevice.run.recipe import Fit, ModelShape
+from ondevice.run.schema import Config
+from ondevice.train.memory import estimate_memory
+
+__all__ = ["Corpus", "Machine", "choose_batch", "choose_fit", "choose_lr", "choose_shape", "expected_tokens"]
+
+DEFAULT_MINUTES = 30.0
+TOKENS_PER_PARAMETER = 5.0  # below this a smaller model learns more in the same time
+EFFICIENCY = 0.35  # share of the measured matrix-product rate that a whole step reaches on small models
+# (layers, width), each about 1.7 times the work of the one before
+LADDER = ((2, 64), (3, 96), (4, 128), (4, 192), (5, 256), (6, 320), (8, 384), (10, 512), (12, 640), (12, 768))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """What the plan needs to know of a dataset."""
+
+    train_tokens: int
+    val_tokens: int
+    vocab_size: int
+    sources: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What the plan needs to know of the device. ``flops_s``: measured fp32 matrix-product rate; ``memory_mb``: what
+    the process may use."""
+
+    flops_s: float
+    memory_mb: float
+    cores: int
+
+
+def choose_shape(config: Config, corpus: Corpus, machine: Machine, why: dict[str, str]) -> ModelShape:
+    """The shape of the config with open keys derived; reasons go to ``why``. Raises ResourceError if nothing fits."""
+    context = config.model.context or _choose_context(corpus, why)
+    ladder: tuple[tuple[int, int], ...] = LADDER
+    if config.model.width is not None or config.model.layers is not None:
+        ladder = (_given_size(config),)
+    fitting = [
+        shape
+        for layers, width in ladder
+        if _fits(shape := _shape(config, corpus, layers=layers, width=width, context=context), machine)
+    ]
+    if not fitting:
+        smallest = _shape(config, corpus, layers=ladder[0][0], width=ladder[0][1], context=context)
+        need_mb = estimate_memory(smallest, choose_fit(config, smallest, machine, batch=1, why={})).total_mb
+        raise ResourceError(
+            f"A model of {count_parameters(smallest):,} parameters needs about {need_mb:,.0f} MB and "
+            f"{machine.memory_mb:,.0f} MB may be used; make model.width, model.context or the vocabulary smaller, or "
+            "raise budget.memory_mb."
+        )
+    if len(ladder) == 1:
+        return fitting[0]
+    return _largest_worth_training(config, fitting, machine, why)
+
+
+def _largest_worth_training(
+    config: Config, shapes: list[ModelShape], machine: Machine, why: dict[str, str]
+) -> ModelShape:
+    minutes = config.budget.minutes
+    if minutes is None and config.train.tokens is None:
+        if config.budget.memory_mb is not None:
+            why["model"] = f"the largest shape that trains within {config.budget.memory_mb:,.0f} MB"
+            return shapes[-1]
+        minutes = DEFAULT_MINUTES
+        why["budget.minutes"] = f"nothing else was given, so {minutes:.0f} minutes"
+    chosen = shapes[0]
+    for shape in shapes:
+        if _tokens_within(config, shape, machine, minutes) >= TOKENS_PER_PARAMETER * count_parameters(shape):
+            chosen = shape
+    expected = _tokens_within(config, chosen, machine, minutes)
+    why["model"] = (
+        f"the largest shape that sees at least {TOKENS_PER_PARAMETER:g} tokens a parameter: about "
+        f"{expected / 1e6:.1f} M tokens for {count_parameters(chosen) / 1e6:.2f} M parameters"
+    )
+    return chosen
+
+
+def expected_tokens(config: Config, corpus: Corpus, shape: ModelShape, machine: Machine) -> float:
+    """About how many tokens the run will see, before any step was timed."""
+    train = config.train
+    if train.tokens is not None:
+        return train.tokens
+    if train.epochs is not None:
+        return train.epochs * corpus.train_tokens
+    if train.steps is not None:
+        return train.steps * (train.batch or 16) * shape.context
+    return _tokens_within(config, shape, machine, config.budget.minutes or DEFAULT_MINUTES)
+
+
+def _tokens_within(config: Config, shape: ModelShape, machine: Machine, minutes: float | None) -> float:
+    if config.train.tokens is not None:
+        return config.train.tokens
+    assert minutes is not None
+    return minutes * 60.0 * EFFICIENCY * machine.flops_s / flops_per_token(shape, shape.context)
+
+
+def _choose_context(corpus: Corpus, why: dict[str, str]) -> int:
+    context = 256 if corpus.train_tokens >= 1_000_000 else 128
+    while context > 32 and corpus.train_tokens < 64 * context:
+        context //= 2
+    why["model.context"] = f"{context} suits {corpus.train_tokens:,} training tokens"
+    return context
+
+
+def _given_size(config: Config) -> tuple[int, int]:
+    """Layers and width where at least one is given; the other follows the ladder's proportions."""
+    layers, width = config.model.layers, config.model.width
+    if width is None:
+        return layers or 1, min(LADDER, key=lambda size: abs(size[0] - (layers or 1)))[1]
+    return layers or min(LADDER, key=lambda size: abs(size[1] - width))[0], width
+
+
+def _shape(config: Config, corpus: Corpus, *, layers: int, width: int, context: int) -> ModelShape:
+    model = config.model
+    head_dim = 64 if width >= 512 else 32
+    heads = model.heads or max(1, width // head_dim)
+    if model.arch == "gpt2" and model.kv_heads not in (None, heads):
+        raise UsageError("'model.kv_heads' must equal 'model.heads' for gpt2; leave it out.")
+    ratio = 8 / 3 if model.arch == "llama" else 4
+    return ModelShape(
+        arch=model.arch,
+        vocab_size=corpus.vocab_size,
+        context=context,
+        layers=layers,
+        width=width,
+        heads=heads,
+        kv_heads=model.kv_heads or heads,
+        hidden=model.hidden or round(ratio * width / 32) * 32 or 32,
+        tied=model.tied,
+        dropout=model.dropout,
+        rope_theta=model.rope_theta,
+        norm_eps=model.norm_eps,
+    )
+
+
+def _fits(shape: ModelShape, machine: Machine) -> bool:
+    fit = Fit(micro_batch=1, threads=1, activation_checkpointing=False, loss_chunk_tokens=256)
+    return estimate_memory(shape, fit).total_mb <= machine.memory_mb
+
+
+def choose_batch(config: Config, shape: ModelShape, expected_tokens: float, why: dict[str, str]) -> int:
+    """Sequences in an optimizer step: about 1/1500 of the expected tokens, between 2,048 and 65,536 tokens."""
+    if config.train.batch is not None:
+        return config.train.batch
+    wanted = min(65_536.0, max(2_048.0, expected_tokens / 1500.0))
+    batch = 1 << (max(1, round(wanted / shape.context)).bit_length() - 1)
+    why["train.batch"] = f"{batch} x {shape.context} = {batch * shape.context:,} tokens a step"
+    return batch
+
+
+def choose_fit(config: Config, shape: ModelShape, machine: Machine, *, batch: int, why: dict[str, str]) -> Fit:
+    """The largest micro-batch up to 4,096 tokens that fits, recomputing activations only when one sequence does not
+    fit without. Raises ResourceError when nothing fits."""
+    wish = config.fit
+    threads = wish.threads or max(1, min(4, machine.cores))
+    start = wish.micro_batch or max(1, min(batch, 4096 // shape.context))
+    chunk = wish.loss_chunk_tokens
+    for recompute in (False, True) if wish.activation_checkpointing is None else (wish.activation_checkpointing,):
+        micro_batch = min(start, batch)
+        while micro_batch >= 1:
+            fit = Fit(
+                micro_batch=micro_batch,
+                threads=threads,
+                activation_checkpointing=recompute,
+                loss_chunk_tokens=min(chunk, max(16, micro_batch * shape.context)),
+            )
+            need_mb = estimate_memory(shape, fit).total_mb
+            if need_mb <= machine.memory_mb:
+                why["fit"] = (
+                    f"micro-batch {micro_batch} of {batch}{', recomputing activations' if recompute else ''}: about "
+                    f"{need_mb:,.0f} of {machine.memory_mb:,.0f} MB"
+                )
+                return fit
+            micro_batch //= 2
+    raise ResourceError(
+        f"Training needs about {need_mb:,.0f} MB and {machine.memory_mb:,.0f} MB may be used; "
+        "make model.width or model.context smaller, or raise budget.memory_mb."
+    )
+
+
+def choose_lr(config: Config, shape: ModelShape, why: dict[str, str]) -> float:
+    """Peak rate for AdamW: 3e-3 up to width 128, then falling as 1/width (as in maximal-update scaling)."""
+    if config.train.lr is not None:
+        return config.train.lr
+    lr = 3e-3 * min(1.0, 128 / shape.width)
+    why["train.lr"] = f"3e-3 x min(1, 128 / width {shape.width})"
+    return lr

@@ -1,0 +1,75 @@
+"""Learning rates against the declared formulas and their checked values."""
+
+import dataclasses
+import math
+
+import pytest
+
+from ondevice.run.recipe import TrainRecipe
+from ondevice.train.schedule import learning_rate, tail_rate
+
+BASE = TrainRecipe(
+    steps=1000,
+    tokens=0,
+    batch=1,
+    optimizer="adamw",
+    optimizer_state="adamw-fp32",
+    lr=2e-4,
+    lr_min=2e-5,
+    schedule="wsd",
+    warmup_steps=10,
+    tail="inverse-proportional",
+    tail_steps=100,
+    weight_decay=0.0,
+    beta1=0.9,
+    beta2=0.99,
+    eps=1e-8,
+    clip=1.0,
+    seed=0,
+    precision="fp32",
+)
+
+
+@pytest.mark.parametrize(
+    ("start", "length", "step", "expected"),
+    [(13500, 1350, 14200, 3.529412e-5), (11000, 1100, 11900, 2.391304e-5), (8000, 800, 8600, 2.580645e-5)],
+)
+def test_inverse_proportional_tail_matches_the_published_values(start, length, step, expected):
+    recipe = dataclasses.replace(BASE, steps=start + length, tail_steps=length)
+    assert learning_rate(recipe, step) == pytest.approx(expected, rel=5e-7)
+
+
+def test_warmup_is_linear_and_reaches_the_peak_on_its_last_step():
+    rates = [learning_rate(BASE, step) for step in range(11)]
+    assert rates[:10] == pytest.approx([2e-4 * (step + 1) / 10 for step in range(10)])
+    assert rates[10] == 2e-4
+
+
+def test_wsd_keeps_the_peak_until_the_tail_begins():
+    assert {learning_rate(BASE, step) for step in range(10, 901)} == {2e-4}
+    assert learning_rate(BASE, 901) < 2e-4
+
+
+@pytest.mark.parametrize("shape", ["linear", "cosine", "1-sqrt", "inverse-proportional"])
+def test_tails_fall_from_the_peak_to_the_floor_without_rising(shape):
+    rates = [tail_rate(shape, index / 50, peak=1.0, low=0.1) for index in range(51)]
+    assert rates[0] == pytest.approx(1.0)
+    assert rates[-1] == pytest.approx(0.1)
+    assert all(later < earlier for earlier, later in zip(rates, rates[1:], strict=False))
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_decaying_schedules_run_over_all_steps_after_warmup(schedule):
+    recipe = dataclasses.replace(BASE, schedule=schedule, lr_min=0.0)
+    middle = learning_rate(recipe, 10 + 495)
+    assert middle == pytest.approx(1e-4, rel=1e-9)
+    assert 0 < learning_rate(recipe, 999) < 1e-6 * 1000
+
+
+def test_constant_stays_constant():
+    recipe = dataclasses.replace(BASE, schedule="constant")
+    assert learning_rate(recipe, 10) == learning_rate(recipe, 999) == 2e-4
+
+
+def test_cosine_is_the_cosine():
+    assert tail_rate("cosine", 0.25, peak=1.0, low=0.0) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
