@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ondevice.cli.build_progress import BuildProgress
 from ondevice.cli.common import add_config_flags, config_from, print_json
+from ondevice.cli.data_text import dataset_lines, inventory_lines
 from ondevice.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from ondevice.data.dataset import Dataset
 
-__all__ = ["EXAMPLES", "add_arguments", "dataset_lines", "run"]
+__all__ = ["EXAMPLES", "add_arguments", "run"]
 
 EXAMPLES = """examples:
   ondevice data build --data ~/notes              reads the text, trains a tokenizer, writes token chunks
@@ -73,23 +75,12 @@ def _find(name: str) -> Path:
 
 
 def _show(dataset: Dataset, args: argparse.Namespace, *, context: int) -> None:
+    from ondevice.data.inventory import take_inventory
+
+    inventory = take_inventory(dataset.sources, context)
     if args.json:
-        print_json(
-            {"path": str(dataset.folder), **dataset.to_json(), "inventory": dataset.inventory(context).to_json()}
-        )
+        print_json({"path": str(dataset.folder), **dataset.manifest, "inventory": dataclasses.asdict(inventory)})
         return
     print(dataset.folder)
-    for line in dataset_lines(dataset):
+    for line in [*dataset_lines(dataset), *inventory_lines(inventory)]:
         print(line)
-    for line in dataset.inventory(context).lines():
-        print(line)
-
-
-def dataset_lines(dataset: Dataset) -> list[str]:
-    """Sources with their tokens, then what was left out and why."""
-    tokenizer = dataset.tokenizer()
-    lines = [f"Tokens   {tokenizer.kind}, vocabulary {tokenizer.vocab_size:,}"]
-    for entry in dataset.sources:
-        lines.append(f"Source   {entry.name} ({entry.language or 'any language'}): {entry.documents:,} documents")
-        lines.append(f"         {entry.train_tokens:,} tokens to train on, {entry.val_tokens:,} to validate")
-    return lines + dataset.problem_lines()

@@ -7,6 +7,7 @@ import dataclasses
 
 from ondevice.cli.build_progress import BuildProgress
 from ondevice.cli.common import add_config_flags, config_from, cores, is_android, print_json
+from ondevice.cli.data_text import dataset_lines, inventory_lines
 from ondevice.cli.plan_text import plan_lines
 
 __all__ = ["EXAMPLES", "add_arguments", "run"]
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ondevice.data.inventory import take_inventory
     from ondevice.train.plan import warnings_of
     from ondevice.train.prepare import make_dataset, prepare
 
@@ -36,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         progress.close()
     prepared = prepare(config, dataset, cores=cores(), android=is_android(), rate=args.rate)
     warnings = warnings_of(prepared.estimate)
-    chunks = dataset.inventory(prepared.recipe.model.context)
+    inventory = take_inventory(dataset.sources, prepared.recipe.model.context)
     if args.json:
         print_json(
             {
@@ -50,11 +52,12 @@ def run(args: argparse.Namespace) -> int:
                     },
                 },
                 "tok_s": prepared.tok_s,
-                "inventory": chunks.to_json(),
+                "inventory": dataclasses.asdict(inventory),
                 "warnings": warnings,
             }
         )
         return 0
-    for line in [*dataset.report_lines(), *plan_lines(prepared), *(f"Warning: {text}" for text in warnings)]:
-        print(line)
+    print("\n".join([*dataset_lines(dataset), *plan_lines(prepared), *inventory_lines(inventory)]))
+    for text in warnings:
+        print(f"Warning: {text}")
     return 0

@@ -55,6 +55,7 @@ def _find_or_start(args: argparse.Namespace, display: QuietDisplay) -> RunDir:
 
 def start_run(config: Config, display: QuietDisplay, *, quiet: bool) -> RunDir:
     """The run of a config: found if the same command made it before, else built, planned and made."""
+    from ondevice.cli.data_text import dataset_lines
     from ondevice.cli.plan_text import plan_lines
     from ondevice.train.plan import warnings_of
     from ondevice.train.prepare import make_dataset, make_run, prepare, resume_or_refuse
@@ -67,7 +68,7 @@ def start_run(config: Config, display: QuietDisplay, *, quiet: bool) -> RunDir:
         dataset = make_dataset(config, progress)
     finally:
         progress.close()
-    for line in dataset.report_lines():
+    for line in dataset_lines(dataset):
         display.say(line)
     prepared = prepare(config, dataset, cores=cores(), android=is_android())
     for line in plan_lines(prepared):

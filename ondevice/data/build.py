@@ -6,32 +6,32 @@ changed rebuilds only its own chunks. Everything is a pure function of the sourc
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ondevice.data.build_plan import SourcePlan, find_duplicates
-from ondevice.data.build_scan import FileList, Scan, list_content, mask_digest, scan_source
-from ondevice.data.build_tokenizer import PIN, pinned_tokenizer, prepare_tokenizer
+from ondevice.data.build_scan import Scan, full_disk, list_content, mask_digest, scan_source
+from ondevice.data.build_tokenizer import prepare_tokenizer
 from ondevice.data.build_tokens import finished_record, tokenise_source
 from ondevice.data.dataset import MANIFEST, MANIFEST_VERSION, USE_LOCK, Dataset, tokens_hash
 from ondevice.data.documents import Problems
 from ondevice.data.split import parse_split
-from ondevice.data.tokenizer import Tokenizer
+from ondevice.data.tokenizer import Tokenizer, import_tokenizer
 from ondevice.data.tokenizer_base import content_hash
 from ondevice.errors import DataError, DeviceError, RunBusy
 from ondevice.run.files import fsync_folder, write_json
 from ondevice.run.schema import DataConfig, TokenizerConfig
 
-__all__ = ["Progress", "build_dataset"]
+__all__ = ["Progress", "build_dataset", "train_from_sources"]
 
 Progress = Callable[[int, int, str], None]
 """``progress(done_bytes, total_bytes, phase)``; phases are ``scan``, ``tokenizer`` and ``tokens``."""
@@ -59,15 +59,25 @@ def build_dataset(
     >>> build_dataset(config.data, config.tokenizer, base=Path("."), folder=Path("datasets/notes")).sources[0].name
     'notes'
     """
-    if not data.sources:
-        raise DataError("There are no sources: name at least one file or folder under [[data.sources]].")
+    build = _Build(data, tokenizer, base, folder, progress or (lambda *_: None))
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
-        build = _Build(data, tokenizer, base, folder, progress or (lambda *_: None))
+    with _locked(folder), full_disk(folder):
         if not retrain and (finished := build.finished(verify=verify)):
             return finished
         build.run(retrain=retrain, verify=verify)
         return Dataset.open(folder)
+
+
+def train_from_sources(
+    data: DataConfig, tokenizer: TokenizerConfig, *, base: Path, folder: Path, progress: Progress | None = None
+) -> Tokenizer:
+    """Trains the tokenizer a dataset of these sources would get, and saves it in ``folder``. Raises as a build does."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder.parent) as scratch, full_disk(folder.parent):
+        build = _Build(data, tokenizer, base, Path(scratch), progress or (lambda *_: None))
+        trained, _ = build.tokenizer(build.plans()[0], retrain=True)
+    trained.save(folder)
+    return trained
 
 
 @contextmanager
@@ -75,18 +85,21 @@ def _locked(folder: Path) -> Iterator[None]:
     """Holds the folder against other builds. Raises RunBusy, DeviceError where the filesystem has no locks."""
     descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor, folder)
         yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise RunBusy(f"{folder}: another build of this dataset is running; wait for it to end.") from error
     except OSError as error:
-        if error.errno in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
-            raise DeviceError(
-                f"{folder}: this filesystem has no file locks; keep datasets in your home folder, not on /sdcard."
-            ) from error
-        raise
-    finally:
-        os.close(descriptor)
+        raise DeviceError(
+            f"{folder}: this filesystem has no file locks ({error.strerror}); keep datasets in your home folder."
+        ) from error
 
 
 @dataclass
@@ -116,6 +129,8 @@ class _Build:
         self._progress = progress
         self._split = parse_split(data.split)
         self._scans = folder / "scan"
+        if not data.sources:
+            raise DataError("There are no sources: name at least one file or folder under [[data.sources]].")
         self._lists = [
             list_content(source, base=base, bad_utf8=data.bad_utf8, folder=self._scans) for source in data.sources
         ]
@@ -128,45 +143,48 @@ class _Build:
 
     def finished(self, *, verify: bool) -> Dataset | None:
         """The dataset of an earlier build if nothing changed and nothing is damaged."""
-        pinned = None if self._config.path else pinned_tokenizer(self._config, self._folder)
         try:
             dataset = Dataset.open(self._folder)
-            if self._config.path:
-                dataset.tokenizer()
-            elif pinned is None or pinned[0].sha256 != dataset.manifest["tokenizer"]["sha256"]:
+            tokenizer = dataset.tokenizer()
+            note = dataset.manifest["tokenizer"]
+            if note["config"] != asdict(self._config) or dataset.manifest["inputs"] != self._inputs(tokenizer.sha256):
                 return None
             if verify:
                 dataset.verify()
-        except DataError:
+        except (DataError, KeyError):
             return None
-        sha256 = dataset.manifest["tokenizer"]["sha256"]
-        if self._config.path and self._imported_hash() != sha256:
+        if self._config.path and self._imported().sha256 != tokenizer.sha256:
             return None
-        return dataset if dataset.manifest["inputs"] == self._inputs(sha256) else None
+        return dataset
 
-    def _imported_hash(self) -> str:
-        from ondevice.data.tokenizer import import_tokenizer
-
-        return import_tokenizer(self._base / Path(self._config.path).expanduser()).sha256
+    def _imported(self) -> Tokenizer:
+        return import_tokenizer(self._base / Path(self._config.path).expanduser())
 
     def run(self, *, retrain: bool, verify: bool) -> None:
         """All passes; the manifest is written when everything it names is durable."""
-        self._scans.mkdir(exist_ok=True)
         _remove_leftovers(self._folder)
+        plans, dropped = self.plans()
+        tokenizer, note = self.tokenizer(plans, retrain=retrain)
+        keys = [self._key(plan, bits, tokenizer) for plan, bits in zip(plans, dropped, strict=True)]
+        records = self._tokenise(plans, keys, tokenizer, verify=verify)
+        self._commit(keys, records, tokenizer, note)
+        self._remove_stale(keys, note["folder"])
+
+    def plans(self) -> tuple[list[SourcePlan], list[bytes]]:
+        """What will be read of every source, and one bit a document for the copies that will not."""
+        self._scans.mkdir(exist_ok=True)
         scans = self._scan()
         dropped = find_duplicates(scans, self._folder, deduplicate=self._data.deduplicate)
         plans = [
             SourcePlan(listed, scan, bits, data=self._data, split=self._split, base=self._base)
             for listed, scan, bits in zip(self._lists, scans, dropped, strict=True)
         ]
-        meter = _Meter(self._progress, sum(scan.bytes for scan in scans), "tokenizer")
-        tokenizer, note = prepare_tokenizer(
-            self._config, plans, self._folder, base=self._base, retrain=retrain, advance=meter
-        )
-        keys = [self._key(plan, bits, tokenizer) for plan, bits in zip(plans, dropped, strict=True)]
-        records = self._tokenise(plans, keys, tokenizer, verify=verify)
-        self._commit(keys, records, tokenizer, note)
-        self._remove_stale(keys, note["folder"])
+        return plans, dropped
+
+    def tokenizer(self, plans: list[SourcePlan], *, retrain: bool) -> tuple[Tokenizer, dict[str, Any]]:
+        """The dataset's tokenizer and the note about it."""
+        meter = _Meter(self._progress, sum(plan.scan.bytes for plan in plans), "tokenizer")
+        return prepare_tokenizer(self._config, plans, self._folder, base=self._base, retrain=retrain, advance=meter)
 
     def _scan(self) -> list[Scan]:
         meter = _Meter(self._progress, sum(listed.bytes for listed in self._lists), "scan")

@@ -25,7 +25,17 @@ from ondevice.errors import DataError, ResourceError
 from ondevice.run.files import read_json, sha256_of, write_json
 from ondevice.run.schema import SourceConfig
 
-__all__ = ["Advance", "FileList", "Part", "Scan", "list_content", "scan_source", "utf8_length"]
+__all__ = [
+    "Advance",
+    "FileList",
+    "Part",
+    "Scan",
+    "full_disk",
+    "list_content",
+    "mask_digest",
+    "scan_source",
+    "utf8_length",
+]
 
 _VERSION = 1  # of the scan and of what the readers make of a file
 _RECORD = np.dtype([("hash", "<u8"), ("chars", "<u4"), ("part", "<u2")])
@@ -154,13 +164,15 @@ def _write_records(path: Path, documents: Iterator[Document], advance: Advance) 
     """Writes one record a document; a file that is not complete never has its final name."""
     temporary = path.with_name(f".tmp-{path.name}")
     tally = _Tally()
-    with full_disk(path.parent):
+    try:
         with open(temporary, "wb") as file:
             for batch in _batches(documents):
                 records = np.array([tally.add(document) for document in batch], dtype=_RECORD)
                 file.write(records.tobytes())
                 advance(tally.take_bytes())
         temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return tally.parts()
 
 
@@ -212,12 +224,10 @@ class _Tally:
 
 @contextmanager
 def full_disk(folder: Path) -> Iterator[None]:
-    """Turns "no space left" into a ResourceError and removes what was begun in the folder."""
+    """Turns "no space left" into a ResourceError."""
     try:
         yield
     except OSError as error:
-        for leftover in folder.glob(".tmp-*"):
-            leftover.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ResourceError(f"{folder}: the disk is full; free some space and repeat the command.") from error
         raise

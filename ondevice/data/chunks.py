@@ -28,7 +28,7 @@ _MAGIC = b"ODCHUNK\n"
 _PREFIX = struct.Struct("<8sII16x32s")
 _ALIGN = 64
 _MAX_HEADER = 1 << 16
-_DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
+_DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ Written by the build, last and in one instant; read by training, evaluation and 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import weakref
@@ -68,7 +69,6 @@ class Dataset:
         self.vocab_size: int = manifest["tokenizer"]["vocab_size"]
         self.sources = tuple(SourceEntry(**entry) for entry in manifest["sources"])
         self._streams: dict[tuple[str, str], TokenStream] = {}
-        _hold(self, folder / USE_LOCK)
 
     @classmethod
     def open(cls, folder: Path) -> Dataset:
@@ -76,22 +76,16 @@ class Dataset:
 
         Raises DataError: no dataset here, a newer format, a chunk that is missing or has another size.
         """
-        path = folder / MANIFEST
-        if not path.exists():
+        if not (folder / MANIFEST).exists():
             raise DataError(f"{folder}: no dataset here; make one with `ondevice data build`.")
-        manifest = read_json(path)
-        version = manifest.get("v") if isinstance(manifest, dict) else None
-        if isinstance(version, int) and version > MANIFEST_VERSION:
-            raise DataError(
-                f"{path}: dataset format {version}, this program reads {MANIFEST_VERSION}; update ondevice."
-            )
+        lock = _Lock(folder / USE_LOCK)  # before the manifest is read, so that what it names cannot vanish
         try:
-            _check(folder, manifest)
-            return cls(folder, manifest)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(
-                f"{path}: not a dataset's manifest ({error}); `ondevice data build` makes it again."
-            ) from error
+            dataset = cls(folder, _read_manifest(folder))
+        except BaseException:
+            lock.close()
+            raise
+        weakref.finalize(dataset, lock.close)
+        return dataset
 
     @cached_property
     def problems(self) -> Problems:
@@ -154,6 +148,20 @@ def tokens_hash(tokenizer_sha256: str, sources: Iterable[str], chunks: Iterable[
     return content_hash([tokenizer_sha256, list(sources), body])
 
 
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    manifest = read_json(path)
+    version = manifest.get("v") if isinstance(manifest, dict) else None
+    if isinstance(version, int) and version > MANIFEST_VERSION:
+        raise DataError(f"{path}: dataset format {version}, this program reads {MANIFEST_VERSION}; update ondevice.")
+    try:
+        _check(folder, manifest)
+        [SourceEntry(**entry) for entry in manifest["sources"]]
+        return {**manifest}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: not a dataset's manifest ({error}); `ondevice data build` makes it again.") from error
+
+
 def _check(folder: Path, manifest: dict[str, Any]) -> None:
     path = folder / MANIFEST
     names = [entry["name"] for entry in manifest["sources"]]
@@ -170,14 +178,16 @@ def _check(folder: Path, manifest: dict[str, Any]) -> None:
             raise DataError(f"{file}: this chunk has the wrong size; `ondevice data build` makes it again.")
 
 
-def _hold(dataset: Dataset, path: Path) -> None:
-    """Takes a shared lock that a build respects before it deletes old chunks; gone with the object."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError:
-        return  # a read-only folder has no builds
-    weakref.finalize(dataset, os.close, descriptor)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return  # a build is deleting just now what no manifest names, or locks do not work here
+class _Lock:
+    """A shared lock that a build respects before it deletes what an older manifest names."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor: int | None = None
+        with contextlib.suppress(OSError):  # a read-only folder has no builds, and some filesystems no locks
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

@@ -7,7 +7,6 @@ instead of holding a long line in memory.
 from __future__ import annotations
 
 import gzip
-import lzma
 import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterator
@@ -21,6 +20,11 @@ from ondevice.data.sources_types import without_gz
 from ondevice.data.sources_walk import FileEntry, Rules, label
 from ondevice.errors import DataError
 
+try:
+    from lzma import LZMAError
+except ImportError:  # some builds of Python have no liblzma; zipfile then raises NotImplementedError
+    LZMAError = EOFError  # type: ignore[misc, assignment]
+
 __all__ = ["BLOCK", "Leaf", "Unreadable", "file_leaf", "sniff", "zip_leaves"]
 
 BLOCK = 1 << 18  # bytes; measured: larger blocks decode slower, they leave the processor's cache
@@ -29,7 +33,7 @@ BOMB_BYTES = 50_000_000
 BOMB_RATIO = 200
 _BINARY_SHARE = 0.3
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
-_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, ValueError)
+_DAMAGED = (zipfile.BadZipFile, zlib.error, LZMAError, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 Blocks = Generator[bytes, None, None]
 

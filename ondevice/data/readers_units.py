@@ -70,48 +70,81 @@ def _border(buffer: str, start: int, end: int) -> int:
 
 
 def records(chunks: Iterable[Chunk], separator: re.Pattern[str], limit: int = PIECE_CHARS) -> Iterator[Piece]:
-    """The paragraphs or lines of a text, without those that are blank.
+    """The paragraphs or lines of a text, without those that are blank; longer ones than ``limit`` come in pieces.
 
     A paragraph has no blank lines before it and no space after it; a line is left as it is.
     """
-    strip = _stripped if separator is PARAGRAPH else _unchanged
-    for text, number, line in _split(chunks, separator, limit):
-        text = text if number else strip(text)
-        if number or not (text.isspace() or not text):
-            yield Piece(text, number, line)
+    record = _Record(limit, strips=separator is PARAGRAPH)
+    for text, line, ends in _split(chunks, separator):
+        yield from record.add(text, line)
+        if ends:
+            yield from record.end()
+    yield from record.end()
 
 
-def _unchanged(text: str) -> str:
-    return text
-
-
-def _stripped(text: str) -> str:
-    blank = _LEADING_BLANK.match(text)
-    return (text[blank.end() :] if blank else text).rstrip()
-
-
-def _split(chunks: Iterable[Chunk], separator: re.Pattern[str], limit: int) -> Iterator[Piece]:
-    """The text between separators. Lines were left out where a chunk's line number jumps."""
-    carry, line = "", 1  # what follows the last separator, and the line it begins on
-    number, label = 0, 1  # of the document whose pieces are being given, and its line
+def _split(chunks: Iterable[Chunk], separator: re.Pattern[str]) -> Iterator[tuple[str, int, bool]]:
+    """Stretches of text without separators, the line each begins on, and whether a separator follows."""
+    held, line = "", 1  # what may be the first part of a separator
     for chunk in chunks:
-        if not carry:
-            line = chunk.line
-        jump = chunk.line - line - carry.count("\n")
-        known, buffer, start = len(carry), carry + chunk.text, 0
+        line = line if held else chunk.line
+        buffer, start = held + chunk.text, 0
+        counted, now = len(held), chunk.line  # lines may have been left out before the chunk
         for match in separator.finditer(buffer):
-            label = label if number else line
-            yield Piece(buffer[start : match.start()], number + 1 if number else 0, label)
-            line += buffer.count("\n", start, match.end())
-            start, number = match.end(), 0
-            if jump and start >= known:
-                line, jump = line + jump, 0
-        carry = buffer[start:]
-        for stop in _cuts(buffer[start:], limit):
-            label, number = (label if number else line), number + 1
-            begin = len(buffer) - start - len(carry)
-            piece = carry[: stop - begin]
-            yield Piece(piece, number, label)
-            line, carry = line + piece.count("\n"), carry[len(piece) :]
-    if carry:
-        yield Piece(carry, number + 1 if number else 0, label if number else line)
+            yield buffer[start : match.start()], line, True
+            start = match.end()
+            now += buffer.count("\n", counted, start)
+            counted, line = start, now
+        keep = _half_separator(buffer, start) if separator is PARAGRAPH else len(buffer)
+        yield buffer[start:keep], line, False
+        held, line = buffer[keep:], now + buffer.count("\n", counted, keep)
+    yield held, line, False
+
+
+def _half_separator(buffer: str, start: int) -> int:
+    """Where the last newline is when only blanks follow it, else the length of the buffer."""
+    newline = buffer.rfind("\n", start)
+    is_half = newline >= 0 and len(buffer) - newline < PIECE_CHARS and buffer[newline:].isspace()
+    return newline if is_half else len(buffer)
+
+
+class _Record:
+    """One paragraph or line that grows until it ends; gives pieces away when it becomes too long."""
+
+    def __init__(self, limit: int, *, strips: bool) -> None:
+        self._limit = limit
+        self._strips = strips
+        self._text = ""
+        self._line = 1
+        self._number = 0
+
+    def add(self, text: str, line: int) -> Iterator[Piece]:
+        if not self._text:
+            self._text, self._line = text, line
+        else:
+            self._text += text
+        return self._pieces() if len(self._text) > self._limit else iter(())
+
+    def _pieces(self) -> Iterator[Piece]:
+        start = 0
+        for stop in _cuts(self._text, self._limit):
+            self._number += 1
+            yield Piece(self._text[start:stop], self._number, self._line)
+            start = stop
+        self._text = self._text[start:]
+
+    def end(self) -> Iterator[Piece]:
+        """The whole record or its last piece, where there is something in it; then a new record begins."""
+        text, line, number = self._text, self._line, self._number
+        if self._strips and not number:
+            text, line = _stripped(text, line)
+        self._text, self._number = "", 0
+        if number or (text and not text.isspace()):
+            yield Piece(text, number + 1 if number else 0, line)
+
+
+def _stripped(text: str, line: int) -> tuple[str, int]:
+    """A paragraph without the blank lines before it and the space after it, and the line it begins on."""
+    blank = _LEADING_BLANK.match(text)
+    if blank:
+        text, line = text[blank.end() :], line + blank[0].count("\n")
+    return text.rstrip(), line

@@ -67,7 +67,7 @@ _INTERPRETERS = {
     "tclsh": "tcl",
     "zsh": "shell",
 }
-_SHEBANG = re.compile(rb"#![ \t]*\S*?([^/\s]+)(?:[ \t]+(?:-S[ \t]+)?(\S+))?")
+_SHEBANG = re.compile(rb"#![ \t]*(?:\S*/)?([^/\s]+)(?:[ \t]+(?:-S[ \t]+)?(\S+))?")
 
 _JSONL = (".jsonl", ".ndjson")
 _HTML = (".html", ".htm", ".xhtml")

@@ -13,7 +13,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from ondevice.data.tokenizer_base import EOT, TableTokenizer, content_hash, cut_text, join_ids, require, surrogate_error

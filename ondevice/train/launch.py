@@ -38,7 +38,7 @@ from ondevice.train.pulse import Pulse
 from ondevice.train.signals import Signals
 from ondevice.train.state import TrainState
 
-__all__ = ["launch", "open_dataset"]
+__all__ = ["launch", "make_loop", "open_dataset"]
 
 
 def launch(run: RunDir, *, display: Display, keep_hold: bool = False) -> Outcome:
@@ -56,6 +56,15 @@ def launch(run: RunDir, *, display: Display, keep_hold: bool = False) -> Outcome
 
 
 def _launch(run: RunDir, display: Display, keep_hold: bool, signals: Signals) -> Outcome:
+    loop = make_loop(run, display=display, keep_hold=keep_hold, signals=signals)
+    try:
+        return loop.run_to_end()
+    finally:
+        loop.telemetry.close()
+
+
+def make_loop(run: RunDir, *, display: Display, keep_hold: bool = False, signals: Signals | None = None) -> Loop:
+    """Everything a launch needs, restored or made, and its ``launch`` record written. The caller holds the lock."""
     recipe = run.read_recipe()
     dataset = open_dataset(recipe)
     found = _find_checkpoint(run, display)
@@ -64,35 +73,30 @@ def _launch(run: RunDir, display: Display, keep_hold: bool, signals: Signals) ->
     state = _make_state(recipe, dataset, fit, found.checkpoint)
     number = run.next_launch()
     telemetry = TelemetryWriter(run.telemetry, number)
-    try:
-        _tell_launch(telemetry, recipe, fit, number, found)
-        _drop_expired_letters(run, telemetry, state.step)
-        sensors = Sensors(run.path)
-        loop = Loop(
-            run=run,
-            recipe=recipe,
-            fit=fit,
-            limits=_read_limits(run),
-            state=state,
-            engine=Engine(
-                state.model,
-                state.optimizer,
-                clip=recipe.train.clip,
-                precision=recipe.train.precision,
-                loss_chunk_tokens=fit.loss_chunk_tokens,
-            ),
-            dataset=dataset,
-            telemetry=telemetry,
-            pulse=Pulse(run, recipe, launch=number, step=state.step),
-            orders=Orders(hold=str(read_status(run).get("hold") or "") if keep_hold else ""),
-            signals=signals,
-            sensors=sensors,
-            display=display,
-            launch=number,
-        )
-        return loop.run_to_end()
-    finally:
-        telemetry.close()
+    _tell_launch(telemetry, recipe, fit, number, found)
+    _drop_expired_letters(run, telemetry, state.step)
+    return Loop(
+        run=run,
+        recipe=recipe,
+        fit=fit,
+        limits=_read_limits(run),
+        state=state,
+        engine=Engine(
+            state.model,
+            state.optimizer,
+            clip=recipe.train.clip,
+            precision=recipe.train.precision,
+            loss_chunk_tokens=fit.loss_chunk_tokens,
+        ),
+        dataset=dataset,
+        telemetry=telemetry,
+        pulse=Pulse(run, recipe, launch=number, step=state.step),
+        orders=Orders(hold=str(read_status(run).get("hold") or "") if keep_hold else ""),
+        signals=signals or Signals(),
+        sensors=Sensors(run.path),
+        display=display,
+        launch=number,
+    )
 
 
 def open_dataset(recipe: Recipe) -> Dataset:

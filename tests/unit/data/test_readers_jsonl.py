@@ -37,7 +37,7 @@ def test_every_row_has_its_line_number_whatever_the_blocks(rows, block):
     ("line", "message"),
     [
         (b'{"text": "x"', r"rows.jsonl:2: not valid JSON \(.* at column \d+\); correct"),
-        (b'{"txt": 1, "id": 2}', r"rows.jsonl:2: there is no field 'text' \(did you mean 'txt'\?\); .*: txt, id; .*text_field"),
+        (b'{"txt": 1, "id": 2}', r"rows.jsonl:2: there is no field 'text' \(did you mean 'txt'\?\); .*: txt, id; "),
         (b"{}", r"rows.jsonl:2: there is no field 'text'; the fields are: none"),
         (b'{"text": 5}', r"rows.jsonl:2: the field 'text' holds a number, not text"),
         (b'{"text": null}', r"rows.jsonl:2: the field 'text' holds null"),

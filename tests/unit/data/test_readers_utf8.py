@@ -12,7 +12,20 @@ from ondevice.data.readers_utf8 import first_invalid, lenient_text, lines_text, 
 from ondevice.errors import DataError
 
 PARTS = st.sampled_from(
-    [b"a", b"line", b"\n", b"\n\n", b"\r\n", b"\r", "ğ".encode(), "日本".encode(), "😀".encode(), b"\xff", b"\xc3", b"\x80"]
+    [
+        b"a",
+        b"line",
+        b"\n",
+        b"\n\n",
+        b"\r\n",
+        b"\r",
+        "ğ".encode(),
+        "日本".encode(),
+        "😀".encode(),
+        b"\xff",
+        b"\xc3",
+        b"\x80",
+    ]
 )
 BYTES = st.lists(PARTS, max_size=60).map(b"".join)
 
@@ -73,7 +86,7 @@ def test_strict_text_is_all_or_an_error_with_the_offset(data, block, bom):
         text = data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError:
         wrong = first_invalid(leaf(data, block))
-        data[: wrong].decode()
+        data[:wrong].decode()
         with pytest.raises(DataError, match=rf"^/x/a.txt:{wrong}: .*skip_line"):
             list(strict_text(leaf(data, block)))
     else:

@@ -62,12 +62,12 @@ def test_a_folder_is_read_in_the_order_of_its_paths(tmp_path):
 
 def test_hidden_files_and_caches_are_skipped(tmp_path):
     hidden = [".git/config", ".venv/lib/a.txt", "node_modules/x/a.txt", "a/__pycache__/b.txt", ".hidden.txt"]
-    write(tmp_path, {name: "no" for name in hidden} | {"a/yes.txt": "yes"})
+    write(tmp_path, dict.fromkeys(hidden, "no") | {"a/yes.txt": "yes"})
     assert origins(tmp_path) == ["a/yes.txt"]
 
 
 def test_include_and_exclude(tmp_path):
-    write(tmp_path, {name: "x" for name in ["a.md", "a.txt", "old/b.md", "old/deep/c.md", "d.min.md"]})
+    write(tmp_path, dict.fromkeys(["a.md", "a.txt", "old/b.md", "old/deep/c.md", "d.min.md"], "x"))
     (tmp_path / "e.md.gz").write_bytes(gzip.compress(b"x"))
     zip_of(tmp_path / "z.zip", {"in.md": "x", "in.txt": "x", "old/in.md": "x"})
     assert origins(tmp_path, include=("*.md",), exclude=("old", "*.min.*")) == ["a.md", "e.md.gz", "z.zip!in.md"]
@@ -288,7 +288,7 @@ def test_auto_goes_by_the_extension_of_each_file(tmp_path):
 @pytest.mark.parametrize(
     ("files", "form", "reason"),
     [
-        ({"a.py": "x" * 100, "README.md": "y" * 20, "logo.png": b"\0" * 999}, "code", "82 % of its bytes are program code"),
+        ({"a.py": "x" * 100, "README.md": "y" * 20, "x.png": b"\0" * 99}, "code", "82 % of its bytes are program code"),
         ({"a.py": "x" * 20, "README.md": "y" * 100}, "text", "most of it is text"),
         ({"a.txt": "x", "b.md": "y", "c": "z"}, "text", "every file is text"),
         ({"a.jsonl": "{}"}, "jsonl", "every file is jsonl"),

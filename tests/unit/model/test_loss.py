@@ -211,6 +211,14 @@ def test_half_precision_products_with_fp32_softmax(autocast):
     assert_equal([loss, *grads], expected, 1e-2)
 
 
+def test_the_softmax_of_half_precision_products_is_exact():
+    hidden, weight, targets = problem(40, 300, 16, dtype=torch.bfloat16)
+    logits = (hidden @ weight.t()).detach().float().requires_grad_()
+    expected = F.cross_entropy(logits, targets, reduction="sum")
+    loss = linear_cross_entropy(hidden, weight, targets, chunk_tokens=16)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
 def test_second_derivatives_are_refused():
     hidden, weight, targets = problem(6, 9, 3)
     loss = linear_cross_entropy(hidden, weight, targets, chunk_tokens=4)

@@ -13,7 +13,14 @@ from ondevice.train.optimizer import adamw
 
 SHAPES = {
     arch: ModelShape(
-        arch=arch, vocab_size=61, context=16, layers=2, width=32, heads=4, kv_heads=2 if arch == "llama" else 4, hidden=48
+        arch=arch,
+        vocab_size=61,
+        context=16,
+        layers=2,
+        width=32,
+        heads=4,
+        kv_heads=2 if arch == "llama" else 4,
+        hidden=48,
     )
     for arch in ("llama", "gpt2")
 }

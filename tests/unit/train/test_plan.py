@@ -56,9 +56,7 @@ def test_more_minutes_give_a_larger_model_and_more_tokens(tmp_path):
 
 def test_a_faster_machine_gets_a_larger_model_in_the_same_minutes(tmp_path):
     wish = config(tmp_path, "budget.minutes=30")
-    slow, fast = (
-        choose_shape(wish, CORPUS, dataclasses.replace(LAPTOP, flops_s=rate), {}) for rate in (1e10, 1e12)
-    )
+    slow, fast = (choose_shape(wish, CORPUS, dataclasses.replace(LAPTOP, flops_s=rate), {}) for rate in (1e10, 1e12))
     assert count_parameters(slow) < count_parameters(fast)
 
 
@@ -70,7 +68,13 @@ def test_memory_alone_gives_the_largest_shape_that_fits_it(tmp_path):
 
 def test_what_a_person_gave_is_kept(tmp_path):
     wish = config(
-        tmp_path, "model.layers=3", "model.width=96", "model.heads=3", "train.batch=5", "train.lr=0.01", "train.steps=70"
+        tmp_path,
+        "model.layers=3",
+        "model.width=96",
+        "model.heads=3",
+        "train.batch=5",
+        "train.lr=0.01",
+        "train.steps=70",
     )
     recipe, fit = recipe_of(wish)
     assert (recipe.model.layers, recipe.model.width, recipe.model.heads) == (3, 96, 3)
@@ -103,7 +107,7 @@ def test_two_budgets_are_refused(tmp_path):
 
 
 def test_too_little_memory_is_refused_with_what_would_help(tmp_path):
-    with pytest.raises(ResourceError, match="MB may be used; make model.width"):
+    with pytest.raises(ResourceError, match=r"MB may be used; make model\.width"):
         choose_shape(config(tmp_path), CORPUS, dataclasses.replace(LAPTOP, memory_mb=100), {})
 
 

@@ -1,6 +1,7 @@
 """Learning rates against the declared formulas and their checked values."""
 
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -55,7 +56,7 @@ def test_tails_fall_from_the_peak_to_the_floor_without_rising(shape):
     rates = [tail_rate(shape, index / 50, peak=1.0, low=0.1) for index in range(51)]
     assert rates[0] == pytest.approx(1.0)
     assert rates[-1] == pytest.approx(0.1)
-    assert all(later < earlier for earlier, later in zip(rates, rates[1:], strict=False))
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates))
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])

@@ -1,0 +1,159 @@
+"""Batches of windows in an order, from any position: what the training loop reads.
+
+The whole state is one number, the windows served so far. Read by the loop and by reports of exposure; knows no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ondevice.data.dataset import Dataset
+from ondevice.data.inventory import window_count
+from ondevice.data.order import ORDER_VERSION, Grid, Windows, make_order
+from ondevice.data.tokenizer_base import content_hash
+from ondevice.errors import CheckpointError, DataError, UsageError, nearest
+
+__all__ = ["CURSOR_VERSION", "Batch", "BatchCursor"]
+
+CURSOR_VERSION = 1
+_AHEAD = 2048  # windows whose places are computed at once: 20 us for 2,048 cost little more than for 12
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """``y_BT`` is ``x_BT`` one token later (int64); ``sources_B`` holds indices into ``Dataset.sources``."""
+
+    x_BT: npt.NDArray[np.int64]  # noqa: N815
+    y_BT: npt.NDArray[np.int64]  # noqa: N815
+    sources_B: npt.NDArray[np.int64]  # noqa: N815
+
+
+class BatchCursor:
+    """Walks through the training tokens of a dataset.
+
+    ``weights`` replaces the weight of the sources it names; ``max_unique_tokens`` keeps every source to its share of
+    that many tokens, from its start. Raises DataError when no source has a single window, UsageError for an unknown
+    order or source.
+
+    >>> cursor = BatchCursor(dataset, context=64, batch=12, order="shuffled", seed=1)
+    >>> cursor.next().x_BT.shape
+    (12, 64)
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        context: int,
+        batch: int,
+        order: str,
+        seed: int,
+        weights: Mapping[str, float] | None = None,
+        max_unique_tokens: int | None = None,
+    ) -> None:
+        self._names = tuple(entry.name for entry in dataset.sources)
+        shares = _weights(dataset, weights or {})
+        lengths = [entry.train_tokens for entry in dataset.sources]
+        grid = _grid(lengths, context, seed, max_unique_tokens)
+        self.context = context
+        self.batch = batch
+        self.windows_per_epoch = grid.total
+        self._order = make_order(order, grid, shares)
+        self._streams = [dataset.stream(name, "train") for name in self._names]
+        identity = [ORDER_VERSION, order, seed, context, shares, lengths, max_unique_tokens, dataset.sha256]
+        self.order_sha256 = content_hash(identity)
+        self.position = 0
+        self._ahead: Windows | None = None
+        self._ahead_start = 0
+        self._counted = (0, np.zeros(len(lengths), dtype=np.int64))
+
+    @property
+    def epoch(self) -> int:
+        """Epochs completed: how often as many windows were served as there are."""
+        return self.position // self.windows_per_epoch
+
+    def next(self) -> Batch:
+        """The next ``batch`` windows. Raises DataError when a chunk they lie in is damaged."""
+        sources, starts = self._places()
+        width = self.context + 1
+        tokens = np.empty((self.batch, width), dtype=np.int64)
+        for row, (source, start) in enumerate(zip(sources.tolist(), starts.tolist(), strict=True)):
+            tokens[row] = self._streams[source].read(start, width)
+        self.position += self.batch
+        return Batch(tokens[:, :-1].copy(), tokens[:, 1:].copy(), sources.copy())
+
+    def _places(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Sources and starts of the next windows, from those computed ahead."""
+        begin = self.position - self._ahead_start
+        if self._ahead is None or begin < 0 or begin + self.batch > len(self._ahead.starts):
+            self._ahead_start, begin = self.position, 0
+            count = max(_AHEAD, self.batch)
+            self._ahead = self._order.windows(np.arange(self.position, self.position + count, dtype=np.int64))
+        end = begin + self.batch
+        return self._ahead.sources[begin:end], self._ahead.starts[begin:end]
+
+    def tokens_by_source(self, position: int | None = None) -> dict[str, int]:
+        """Tokens learned from each source after ``position`` windows (now, if not given)."""
+        wanted = self.position if position is None else position
+        if self._counted[0] != wanted:
+            self._counted = (wanted, self._order.counts(wanted))
+        return {name: int(n) * self.context for name, n in zip(self._names, self._counted[1], strict=True)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"v": CURSOR_VERSION, "position": self.position, "order_sha256": self.order_sha256}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes to a saved position. Raises CheckpointError for another order or a newer version."""
+        version, position = state.get("v"), state.get("position")
+        if version != CURSOR_VERSION:
+            raise CheckpointError(
+                f"The data cursor has version {version}, this program reads {CURSOR_VERSION}; update ondevice."
+            )
+        if state.get("order_sha256") != self.order_sha256:
+            raise CheckpointError(
+                "The checkpoint was made with other data or another order; restore the dataset and its order, "
+                "or fork the run."
+            )
+        if not isinstance(position, int) or position < 0:
+            raise CheckpointError(f"The data cursor has no valid position ({position!r}); take an earlier checkpoint.")
+        self.position = position
+
+
+def _weights(dataset: Dataset, given: Mapping[str, float]) -> list[float]:
+    names = [entry.name for entry in dataset.sources]
+    for name, weight in given.items():
+        if name not in names:
+            raise UsageError(f"weights: no source '{name}'{nearest(name, names)}.")
+        if not 0 < weight < float("inf"):
+            raise UsageError(f"weights: the weight of '{name}' is {weight}; it must be above 0.")
+    return [float(given.get(entry.name, entry.weight)) for entry in dataset.sources]
+
+
+def _grid(lengths: list[int], context: int, seed: int, cap: int | None) -> Grid:
+    """The windows of every source. Raises DataError when there are none."""
+    windows = np.array([window_count(length, context) for length in lengths], dtype=np.int64)
+    if not windows.any():
+        raise DataError(
+            f"The corpus is smaller than one block: its largest source has {max(lengths, default=0)} training tokens "
+            f"and a window needs {context + 1}; add text or take a smaller model.context."
+        )
+    if cap is None or cap >= int(windows.sum()) * context:
+        return Grid(windows, np.array(lengths, dtype=np.int64), context, seed)
+    if cap < context:
+        raise DataError(f"data.max_unique_tokens = {cap} is less than one window of {context} tokens; raise it.")
+    capped = _capped(windows, cap // context)
+    return Grid(capped, capped * context + 1, context, seed)
+
+
+def _capped(windows: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.int64]:
+    """``total`` windows in the proportion of those there are (largest remainders)."""
+    exact = windows * (total / int(windows.sum()))
+    result = np.floor(exact).astype(np.int64)
+    rest = total - int(result.sum())
+    result[np.argsort(result - exact, kind="stable")[:rest]] += 1
+    return result
