@@ -30,4 +30,3 @@ def inventory_lines(inventory: Inventory) -> Iterator[str]:
         if row.tokens:
             yield f"  {row.windows:>9,} {row.split:<5} {row.source}, remainder {row.remainder}"
     yield f"  {inventory.covered:,} covered + {inventory.remainder:,} remainder = {inventory.tokens:,} tokens"
-

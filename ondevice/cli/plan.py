@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         dataset = make_dataset(config, progress)
     finally:
         progress.close()
-    prepared = prepare(config, dataset, cores=cores(), android=is_android(), rate=args.rate)
+    prepared = prepare(config, dataset, cores=cores(), android=is_android(), rate=args.rate, always_time=True)
     warnings = warnings_of(prepared.estimate)
     inventory = take_inventory(dataset.sources, prepared.recipe.model.context)
     if args.json:

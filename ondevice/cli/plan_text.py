@@ -22,7 +22,8 @@ def plan_lines(prepared: Prepared) -> Iterator[str]:
     yield f"Steps    {train.steps:,} x {train.batch} x {model.context} = {train.tokens / 1e6:.2f} M tokens"
     yield f"         {expected.epochs:.2f} passes over the text, {train.precision}, peak rate {train.lr:.2g}"
     yield f"Memory   about {expected.memory.total_mb:,.0f} MB, micro-batch {fit.micro_batch}, {fit.threads} threads"
-    yield f"Time     about {duration(expected.train_s)} at {prepared.tok_s:,.0f} tokens/s"
+    if prepared.tok_s is not None:
+        yield f"Time     about {duration(expected.train_s)} at {prepared.tok_s:,.0f} tokens/s"
     yield f"Disk     {expected.checkpoint_mb:,.0f} MB a checkpoint"
     for key, reason in recipe.why.items():
         yield f"  {key}: {reason}"

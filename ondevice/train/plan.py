@@ -25,7 +25,7 @@ from ondevice.run.schema import Config
 from ondevice.train.memory import MemoryEstimate, estimate_memory
 from ondevice.train.sizing import DEFAULT_MINUTES, Corpus, choose_lr
 
-__all__ = ["Estimate", "estimate", "make_recipe", "spread", "train_budget", "warnings_of"]
+__all__ = ["Estimate", "estimate", "make_recipe", "needs_rate", "spread", "train_budget", "warnings_of"]
 
 SHARE_OF_TIME = 0.9  # the rest of the minutes goes to evaluation, samples, saves and start-up
 FEW_UPDATES = 100
@@ -58,13 +58,24 @@ def train_budget(config: Config, corpus: Corpus, *, tokens_per_step: int, tok_s:
     if train.epochs is not None:
         steps = math.ceil(train.epochs * corpus.train_tokens / tokens_per_step)
         return max(1, steps), f"{train.epochs:g} passes over {corpus.train_tokens:,} tokens"
-    if config.budget.minutes is None and config.budget.memory_mb is not None:
+    if not needs_rate(config):
         return _steps_for_data(corpus, tokens_per_step)
     minutes = config.budget.minutes or DEFAULT_MINUTES
     if tok_s is None:
         raise UsageError("a budget in minutes needs a measured rate; this is a bug in the caller.")
     steps = max(1, math.floor(minutes * 60.0 * SHARE_OF_TIME * tok_s / tokens_per_step))
     return steps, f"{minutes:g} minutes x {SHARE_OF_TIME:.0%} at {tok_s:,.0f} tokens/s, fixed now"
+
+
+def needs_rate(config: Config) -> bool:
+    """Whether the number of steps depends on how fast this machine is."""
+    train, budget = config.train, config.budget
+    return (
+        train.tokens is None
+        and train.steps is None
+        and train.epochs is None
+        and (budget.minutes is not None or budget.memory_mb is None)
+    )
 
 
 def _steps_for_data(corpus: Corpus, tokens_per_step: int) -> tuple[int, str]:

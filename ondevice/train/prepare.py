@@ -22,7 +22,7 @@ from ondevice.run.config import parse_config, to_toml
 from ondevice.run.directory import RunDir, create_run, home, safe_name
 from ondevice.run.recipe import DataRecipe, Fit, ModelShape, Recipe
 from ondevice.run.schema import Config
-from ondevice.train.plan import Estimate, estimate, make_recipe
+from ondevice.train.plan import Estimate, estimate, make_recipe, needs_rate
 from ondevice.train.probe import matmul_rates, step_rate
 from ondevice.train.sizing import Corpus, Machine, choose_batch, choose_fit, choose_shape, expected_tokens
 
@@ -44,12 +44,13 @@ LAPTOP_SHARE = 0.6
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A recipe with the fit it starts with and what it is expected to take at ``tok_s`` tokens a second."""
+    """A recipe with the fit it starts with and what it is expected to take at ``tok_s`` tokens a second (None: not
+    timed)."""
 
     recipe: Recipe
     fit: Fit
     estimate: Estimate
-    tok_s: float
+    tok_s: float | None
 
 
 def dataset_folder(config: Config) -> Path:
@@ -96,21 +97,28 @@ def measure_machine(config: Config, *, cores: int, android: bool, flops_s: float
     return Machine(flops_s=flops_s, memory_mb=config.budget.memory_mb or polite_mb, cores=cores)
 
 
-def prepare(config: Config, dataset: Dataset, *, cores: int, android: bool, rate: float | None = None) -> Prepared:
-    """The decision. Measures matrix products and, unless ``rate`` tokens a second is given, a few whole steps."""
+def prepare(
+    config: Config,
+    dataset: Dataset,
+    *,
+    cores: int,
+    android: bool,
+    rate: float | None = None,
+    always_time: bool = False,
+) -> Prepared:
+    """The decision. Times matrix products and whole steps where something depends on them, or ``always_time``; a
+    ``rate`` in tokens a second takes the place of timed steps."""
     why: dict[str, str] = {}
-    rates = matmul_rates()
-    precision = rates.precision if config.train.precision == "auto" else config.train.precision
-    why["train.precision"] = (
-        f"{precision}: fp32 {rates.fp32_flops_s / 1e9:.0f}, bf16 {rates.bf16_flops_s / 1e9:.0f} GFLOP/s measured"
-    )
-    machine = measure_machine(config, cores=cores, android=android, flops_s=rates.fp32_flops_s)
+    precision, flops_s = _measured_precision(config, why)
+    machine = measure_machine(config, cores=cores, android=android, flops_s=flops_s)
     corpus = corpus_of(dataset)
     shape = choose_shape(config, corpus, machine, why)
     check_shape(shape)
     batch = choose_batch(config, shape, expected_tokens(config, corpus, shape, machine), why)
     fit = choose_fit(config, shape, machine, batch=batch, why=why)
-    tok_s = rate or step_rate(shape, fit, batch=batch, precision=precision)
+    tok_s = rate
+    if tok_s is None and (always_time or needs_rate(config)):
+        tok_s = step_rate(shape, fit, batch=batch, precision=precision)
     recipe = make_recipe(
         config,
         corpus,
@@ -123,6 +131,20 @@ def prepare(config: Config, dataset: Dataset, *, cores: int, android: bool, rate
         why=why,
     )
     return Prepared(recipe=recipe, fit=fit, estimate=estimate(recipe, fit, tok_s=tok_s), tok_s=tok_s)
+
+
+def _measured_precision(config: Config, why: dict[str, str]) -> tuple[str, float]:
+    """Precision, and floating-point operations a second of fp32 products (0 where nothing depends on them)."""
+    given = config.train.precision
+    if given != "auto" and (config.model.width or config.model.layers):
+        return given, 0.0
+    rates = matmul_rates()
+    if given != "auto":
+        return given, rates.fp32_flops_s
+    why["train.precision"] = (
+        f"{rates.precision}: fp32 {rates.fp32_flops_s / 1e9:.0f}, bf16 {rates.bf16_flops_s / 1e9:.0f} GFLOP/s measured"
+    )
+    return rates.precision, rates.fp32_flops_s
 
 
 def _data_recipe(config: Config, dataset: Dataset, shape: ModelShape, batch: int) -> DataRecipe:

@@ -12,7 +12,28 @@ from ondevice.run.schema import TokenizerConfig
 
 tokenizers = pytest.importorskip("tokenizers")
 DATA = Path(os.environ.get("ONDEVICE_TEST_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
-LETTERS = ["a", "b", "aa", "the ", " ", "  ", "\n", "\t", "in", "ing", "e", "😀", "ş", "İ", "'s", "9", "00", ".", "é", "日本"]
+LETTERS = [
+    "a",
+    "b",
+    "aa",
+    "the ",
+    " ",
+    "  ",
+    "\n",
+    "\t",
+    "in",
+    "ing",
+    "e",
+    "😀",
+    "ş",
+    "İ",
+    "'s",
+    "9",
+    "00",
+    ".",
+    "é",
+    "日本",
+]
 SEVERE = [*LETTERS, "\u2581", "<0x41>", "<unk>", "<|endoftext|>", "\0", "\r\n", "|", "<"]
 
 
@@ -55,7 +76,11 @@ def test_gpt2_gives_the_ids_of_transformers():
 @pytest.mark.parametrize("corpus", ["tinyshakespeare.txt", "pud_tr.txt", ""])
 def test_the_json_of_a_sentencepiece_model_gives_its_ids(kind, corpus, tmp_path):
     pytest.importorskip("sentencepiece")
-    text = _need(corpus).read_text(encoding="utf-8") if corpus else "的一是不了人我在有他这为之大来以个中上们" * 300 + "。说到\n"
+    text = (
+        _need(corpus).read_text(encoding="utf-8")
+        if corpus
+        else "的一是不了人我在有他这为之大来以个中上们" * 300 + "。说到\n"
+    )
     config = TokenizerConfig(kind=kind, min_frequency=1)
     ours = train_tokenizer(config, [text[:400_000]], tmp_path, vocab_size=1000)
     engine = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))

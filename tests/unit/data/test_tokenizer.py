@@ -24,7 +24,8 @@ from ondevice.errors import DataError, DeviceError
 from ondevice.run.schema import TokenizerConfig
 
 TEXT = "".join(
-    f"Chapter {i}: the kâr of İstanbul isn't kar.\n\n  if x <= {i * 7}:\n\treturn 'ğüşiöç' + \"日本\"\n" for i in range(300)
+    f"Chapter {i}: the kâr of İstanbul isn't kar.\n\n  if x <= {i * 7}:\n\treturn 'ğüşiöç' + \"日本\"\n"
+    for i in range(300)
 )
 HARD = [
     "",
@@ -101,8 +102,8 @@ def test_long_texts_are_cut_where_no_token_is(kind, trained):
     tokenizer, _ = trained(kind)
     text = (TEXT * 3)[:60_000] + "y" * 20_000
     assert tokenizer.decode(tokenizer.encode(text)) == text
-    spaced = "some words of text " * 2_000
-    assert tokenizer.encode(spaced).count(tokenizer.encode(" words")[0]) == 2_000
+    spaced = " some words of text"
+    assert tokenizer.encode(spaced * 2_000) == tokenizer.encode(spaced) * 2_000
 
 
 @pytest.mark.parametrize("kind", [*EXACT, "char"])

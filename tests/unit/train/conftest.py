@@ -1,0 +1,73 @@
+"""A tiny corpus and config, so that whole runs take a second."""
+
+import dataclasses
+import random
+
+import pytest
+
+from ondevice.run.config import parse_config
+from ondevice.train.prepare import make_dataset, make_run, prepare
+
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "another", "dog", "run", "home", "è", "naïve"]
+
+TINY = """
+name = "tiny"
+[data]
+split = "hash:0.1"
+[tokenizer]
+kind = "byte"
+[model]
+layers = 2
+width = 32
+heads = 2
+context = 32
+[train]
+steps = 24
+batch = 6
+lr = 3e-3
+warmup_steps = 4
+precision = "fp32"
+[eval]
+count = 4
+max_tokens = 512
+[sample]
+count = 2
+max_new_tokens = 8
+[fit]
+micro_batch = 4
+threads = 1
+[limits]
+min_free_disk_mb = 0
+"""
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("ONDEVICE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    rng = random.Random(7)
+    for name in ("first", "second"):
+        lines = [" ".join(rng.choices(WORDS, k=12)) for _ in range(240)]
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines), "utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def make(home, corpus):
+    """``make("train.steps=5", name="x")`` -> a run directory, prepared and not started."""
+
+    def build(*changes, name="tiny"):
+        sources = "".join(
+            f'\n[[data.sources]]\npath = "{corpus / source}.txt"\nname = "{source}"\ndocument = "line"\n'
+            for source in ("first", "second")
+        )
+        config = parse_config(TINY + sources, where="tiny.toml", base=corpus, changes=changes)
+        config = dataclasses.replace(config, name=name)
+        dataset = make_dataset(config)
+        return make_run(config, prepare(config, dataset, cores=1, android=False, rate=1000.0), dataset)
+
+    return build

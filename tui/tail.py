@@ -1,0 +1,145 @@
+"""The tail of a run's telemetry: whole lines as they are appended, each exactly once, launch after launch.
+
+Remembers how far it read; a torn last line waits for its rest. Knows bytes and files, not records.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Line", "Tail"]
+
+_BLOCK = 256 * 1024
+_LONGEST = 8 * 1024 * 1024  # a line beyond this is damage: no record comes near
+
+
+@dataclass(frozen=True)
+class Line:
+    """One whole line and where it stands; ``data`` is empty for one that was too long to be read."""
+
+    file: str
+    number: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class _Seen:
+    path: Path
+    inode: int
+    size: int
+
+
+@dataclass
+class _Place:
+    """How far a file was read. ``settled`` is the size at which its end was reached, torn line excluded."""
+
+    inode: int
+    offset: int = 0
+    lines: int = 0
+    settled: int = -1
+    skipping: bool = False
+
+
+class Tail:
+    """``tail.look()`` and then ``for line in tail.lines(): ...``, as often as one likes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: list[_Seen] = []
+        self._places: dict[Path, _Place] = {}
+
+    def look(self) -> bool:
+        """Sees what files there are. True where they are not a continuation of what was read: begin again.
+
+        Raises OSError where the folder cannot be read.
+        """
+        self._files = _telemetry_files(self._folder)
+        if self._continues():
+            return False
+        self._places.clear()
+        return True
+
+    @property
+    def files(self) -> tuple[tuple[str, int, int], ...]:
+        """Name, inode and size of each file, as a cheap sign of change."""
+        return tuple((seen.path.name, seen.inode, seen.size) for seen in self._files)
+
+    @property
+    def share_read(self) -> float:
+        """Between 0 and 1: bytes read of those seen; 1 where only a torn line is left."""
+        if all(self._is_settled(seen) for seen in self._files):
+            return 1.0
+        total = sum(seen.size for seen in self._files)
+        done = sum(place.offset for place in self._places.values())
+        return min(0.999, done / total) if total else 1.0
+
+    def lines(self) -> Iterator[Line]:
+        """Whole lines not given yet. Stop early at will: the next call goes on after the last one given."""
+        for seen in self._files:
+            if not self._is_settled(seen):
+                yield from self._lines_of(seen, self._places.setdefault(seen.path, _Place(seen.inode)))
+
+    def _continues(self) -> bool:
+        """Read files are the first of those seen; only the last one read may have grown."""
+        begun = list(self._places.items())
+        if len(begun) > len(self._files):
+            return False
+        for number, (path, place) in enumerate(begun, 1):
+            seen = self._files[number - 1]
+            if seen.path != path or seen.inode != place.inode or seen.size < place.offset:
+                return False
+            if number < len(begun) and seen.size != place.settled:
+                return False
+        return True
+
+    def _is_settled(self, seen: _Seen) -> bool:
+        place = self._places.get(seen.path)
+        return place is not None and place.settled == seen.size
+
+    def _lines_of(self, seen: _Seen, place: _Place) -> Iterator[Line]:
+        try:
+            with open(seen.path, "rb", buffering=0) as file:
+                while block := _read(file.fileno(), place.offset, seen.size):
+                    if end := block.rfind(b"\n") + 1:
+                        yield from _cut(seen.path.name, place, block[:end])
+                    elif len(block) >= _LONGEST:
+                        place.offset, place.skipping = place.offset + len(block), True
+                    else:
+                        break  # a torn line waits for its rest
+        except FileNotFoundError:
+            return  # removed between looking and reading; the next look begins again
+        place.settled = seen.size
+
+
+def _read(fd: int, offset: int, end: int) -> bytes:
+    """At least one whole line from ``offset``, if there is one within reason; never beyond what was seen."""
+    data = b""
+    while (left := min(_BLOCK, end - offset - len(data), _LONGEST - len(data))) > 0:
+        more = os.pread(fd, left, offset + len(data))
+        data += more
+        if not more or b"\n" in more:
+            break
+    return data
+
+
+def _cut(name: str, place: _Place, block: bytes) -> Iterator[Line]:
+    """The lines of a block that ends with a line's end."""
+    for data in block[:-1].split(b"\n"):
+        place.offset += len(data) + 1
+        place.lines += 1
+        is_whole, place.skipping = not place.skipping, False
+        yield Line(name, place.lines, data if is_whole else b"")
+
+
+def _telemetry_files(folder: Path) -> list[_Seen]:
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            stem, dot, suffix = entry.name.partition(".")
+            if stem.isdecimal() and stem.isascii() and (dot, suffix) == (".", "jsonl") and entry.is_file():
+                stat = entry.stat()
+                found.append((int(stem), _Seen(Path(entry.path), stat.st_ino, stat.st_size)))
+    return [seen for _, seen in sorted(found, key=lambda item: item[0])]

@@ -1,0 +1,68 @@
+"""Numbers, times and foreign text as short words for a screen. Pure; ``None`` is always ``-``."""
+
+from __future__ import annotations
+
+import time
+
+__all__ = ["clock", "count", "decimal", "duration", "fit", "megabytes", "percent", "printable"]
+
+
+def count(value: float | None) -> str:
+    """``1234.4 -> '1,234'``."""
+    return "-" if value is None else f"{value:,.0f}"
+
+
+def decimal(value: float | None, digits: int = 3) -> str:
+    """``2.34567 -> '2.346'``; what would be too long or too small for that is written with an exponent."""
+    if value is None:
+        return "-"
+    if value != 0 and not 10**-digits <= abs(value) < 1e6:
+        return f"{value:.1e}"
+    return f"{value:.{digits}f}"
+
+
+def percent(share: float | None) -> str:
+    """``0.6169 -> '61.7%'``; never 100 before the end."""
+    if share is None:
+        return "-"
+    return "100%" if share >= 1 else f"{min(99.9, 100 * share):.1f}%"
+
+
+def megabytes(value: float | None) -> str:
+    """MiB as ``412 MB`` or ``11.2 GB``."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f} MB" if value < 10_000 else f"{value / 1024:,.1f} GB"
+
+
+def duration(seconds: float | None) -> str:
+    """``95 -> '1m35s'``, at most two units."""
+    if seconds is None:
+        return "-"
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400:,}d{whole % 86400 // 3600:02d}h"
+
+
+def clock(t: float | None) -> str:
+    """Local time of day of a unix time."""
+    try:
+        return "--:--:--" if t is None else time.strftime("%H:%M:%S", time.localtime(t))
+    except (OverflowError, ValueError, OSError):
+        return "--:--:--"
+
+
+def printable(text: str) -> str:
+    """Text of a stranger (a young model, a damaged file) that cannot command the terminal or break its encoding."""
+    return "".join(c if c.isprintable() or c == "\n" else " " if c in "\t\r\v\f" else "\ufffd" for c in text)
+
+
+def fit(text: str, width: int, ellipsis: str = "…") -> str:
+    """The text on one line of at most ``width`` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: max(0, width - len(ellipsis))] + ellipsis[: max(0, width)]
