@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ondevice.run.control import Letter
-from tui.clean import number, text, whole
 from tui.snapshot import Ask, Event
+from tui.values import number, text, whole
 from tui.words import count, decimal, printable
 
 __all__ = ["asks", "events"]

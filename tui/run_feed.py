@@ -6,24 +6,22 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ondevice.errors import OndeviceError
+from ondevice.errors import DataError, OndeviceError
 from ondevice.run import control
-from ondevice.run.digest import Digest
+from ondevice.run.digest import Digest, Series
 from ondevice.run.directory import RunDir, lock_holder
 from ondevice.run.liveness import read_liveness, read_status
-from ondevice.run.telemetry import VERSION
-from tui.clean import fault_of, flag, number, parse, text, too_new
+from ondevice.run.telemetry import parse_line
 from tui.events import asks, events
-from tui.snapshot import RunSnapshot, Sample, SourceLoss
+from tui.snapshot import Points, RunSnapshot, Sample, SourceLoss
 from tui.tail import Line, Tail
+from tui.values import flag, number, text
 from tui.words import printable
 
 __all__ = ["RunFeed"]
 
-_GARBAGE = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError)
-_STATES = frozenset(
-    {"new", "running", "resting", "waiting", "asleep", "finished", "stopped", "failed", "killed"}
-)
+_GARBAGE = (ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError, RecursionError)
+_STATES = frozenset({"new", "running", "resting", "waiting", "asleep", "finished", "stopped", "failed", "killed"})
 
 
 class RunFeed:
@@ -32,8 +30,7 @@ class RunFeed:
     def __init__(self, run: RunDir, *, clock: Callable[[], float] = time.time) -> None:
         self._run, self._clock = run, clock
         self._last: RunSnapshot | None = None
-        self._seen: Any = None
-        self._forget(identity=None)
+        self._forget()
 
     def poll(self, until: float) -> RunSnapshot:
         """The run now; the same object as before where nothing changed."""
@@ -52,11 +49,15 @@ class RunFeed:
         assert self._last is not None
         return self._last
 
-    def _forget(self, identity: Any) -> None:
+    def _forget(self) -> None:
         """Begins again, as with a run never seen."""
-        self._identity = identity
+        self._identity: Any = None
         self._tail = Tail(self._run.telemetry)
         self._fold = _Fold()
+        self._status: dict[str, Any] = {}
+        self._state_sign: Any = None
+        self._state_told = ("unknown", "")
+        self._seen: Any = None
 
     def _poll(self, until: float) -> RunSnapshot:
         self._check_identity()
@@ -80,9 +81,9 @@ class RunFeed:
         stat = self._run.identity.stat()
         identity = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
         if identity != self._identity:
-            self._forget(None)
+            self._forget()
             self._run.read_identity()
-            self._identity, self._seen, self._liveness_of = identity, None, None
+            self._identity = identity
 
     def _state(self) -> tuple[str, str]:
         """State and a sentence where it cannot be told. Sets `_status` on the way.
@@ -90,16 +91,17 @@ class RunFeed:
         A dead run's liveness means reading telemetry again, so it is asked only when something changed.
         """
         self._status = read_status(self._run)
-        sign = (lock_holder(self._run), self._tail.files, self._status)
-        if sign[0] is None and sign == self._liveness_of:
-            return self._state_then
+        holder = lock_holder(self._run)
+        sign = (holder, self._tail.files, self._status)
+        if holder is None and sign == self._state_sign:
+            return self._state_told
         try:
             state = read_liveness(self._run, now=self._clock()).state
-            self._state_then = (state, "") if state in _STATES else ("unknown", f"Its state is '{printable(state)}'.")
+            self._state_told = (state, "") if state in _STATES else ("unknown", f"Its state is '{printable(state)}'.")
         except (OndeviceError, *_GARBAGE) as error:
-            self._state_then = ("unknown", f"Its state cannot be told: {printable(str(error))}")
-        self._liveness_of = sign
-        return self._state_then
+            self._state_told = ("unknown", f"Its state cannot be told: {printable(str(error))}")
+        self._state_sign = sign
+        return self._state_told
 
     def _snapshot(self, state: tuple[str, str], letters: list[control.Letter]) -> RunSnapshot:
         return RunSnapshot(
@@ -126,7 +128,7 @@ class RunFeed:
         return RunSnapshot(name=printable(self._run.name), path=self._run.path, state="unknown", trouble=(sentence,))
 
     def _gone(self) -> RunSnapshot:
-        self._forget(None)
+        self._forget()
         name = printable(self._run.name)
         sentence = f"{name} was deleted or renamed."
         return RunSnapshot(name=name, path=self._run.path, state="gone", trouble=(sentence,))
@@ -150,22 +152,19 @@ class _Fold:
 
     def take(self, line: Line) -> None:
         """Folds one line. After a record of a newer version nothing more is understood."""
-        if self.refusal or not line.data.strip():
-            self._note(line, "too long") if not line.data and not self.refusal else None
+        if self.refusal or (line.data is not None and not line.data.strip()):
             return
-        record = parse(line.data)
+        try:
+            record = None if line.data is None else parse_line(line.data, where=f"{line.file}:{line.number}")
+        except DataError as error:
+            self.refusal = str(error)
+            return
         if record is None:
             self._note(line)
-        elif (version := too_new(record)) is not None:
-            self.refusal = (
-                f"{line.file}:{line.number}: telemetry version {version}, this program reads {VERSION}; update ondevice."
-            )
-        elif key := fault_of(record):
-            self._note(line, f"key '{printable(key)}'")
         else:
-            self._take_sound(line, record)
+            self._take_whole(line, record)
 
-    def _take_sound(self, line: Line, record: dict[str, Any]) -> None:
+    def _take_whole(self, line: Line, record: dict[str, Any]) -> None:
         if record["kind"] == "reading":
             self.reading = record
         try:
@@ -187,9 +186,9 @@ def _story(digest: Digest) -> dict[str, Any]:
         "steps": digest.steps,
         "tokens": digest.tokens,
         "loss": digest.loss.last,
-        "loss_curve": tuple(digest.loss.points),
+        "loss_curve": _points(digest.loss),
         "val": tuple(
-            SourceLoss(name=printable(name), last=series.last, curve=tuple(series.points))
+            SourceLoss(name=printable(name), last=series.last, curve=_points(series))
             for name, series in digest.val_loss.items()
             if series.last is not None
         ),
@@ -206,6 +205,11 @@ def _story(digest: Digest) -> dict[str, Any]:
         "outcome": printable(text(digest.ended or {}, "why")),
         "last_t": digest.last_t,
     }
+
+
+def _points(series: Series) -> Points:
+    """Points that can be drawn: nobody's loss is a trillion, and beyond that differences overflow."""
+    return tuple(point for point in series.points if abs(point[1]) < 1e12 and point[0] < 1e15)
 
 
 def _present(status: dict[str, Any], reading: dict[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from ondevice.run.telemetry import launch_files
 
 __all__ = ["Line", "Tail"]
 
@@ -18,11 +21,11 @@ _LONGEST = 8 * 1024 * 1024  # a line beyond this is damage: no record comes near
 
 @dataclass(frozen=True)
 class Line:
-    """One whole line and where it stands; ``data`` is empty for one that was too long to be read."""
+    """One whole line and where it stands; ``data`` is None for one that was too long to be read."""
 
     file: str
     number: int
-    data: bytes
+    data: bytes | None
 
 
 @dataclass(frozen=True)
@@ -131,15 +134,15 @@ def _cut(name: str, place: _Place, block: bytes) -> Iterator[Line]:
         place.offset += len(data) + 1
         place.lines += 1
         is_whole, place.skipping = not place.skipping, False
-        yield Line(name, place.lines, data if is_whole else b"")
+        yield Line(name, place.lines, data if is_whole else None)
 
 
 def _telemetry_files(folder: Path) -> list[_Seen]:
     found = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            stem, dot, suffix = entry.name.partition(".")
-            if stem.isdecimal() and stem.isascii() and (dot, suffix) == (".", "jsonl") and entry.is_file():
-                stat = entry.stat()
-                found.append((int(stem), _Seen(Path(entry.path), stat.st_ino, stat.st_size)))
-    return [seen for _, seen in sorted(found, key=lambda item: item[0])]
+    for path in launch_files(folder):
+        with suppress(FileNotFoundError):
+            stat = path.stat()
+            found.append(_Seen(path, stat.st_ino, stat.st_size))
+    if not found and folder.exists():
+        os.listdir(folder)  # an empty folder is fine; one that may not be read must not look like it
+    return found

@@ -9,7 +9,9 @@ __all__ = ["clock", "count", "decimal", "duration", "fit", "megabytes", "percent
 
 def count(value: float | None) -> str:
     """``1234.4 -> '1,234'``."""
-    return "-" if value is None else f"{value:,.0f}"
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) < 1e15 else f"{value:.1e}"
 
 
 def decimal(value: float | None, digits: int = 3) -> str:
@@ -29,10 +31,10 @@ def percent(share: float | None) -> str:
 
 
 def megabytes(value: float | None) -> str:
-    """MiB as ``412 MB`` or ``11.2 GB``."""
+    """MiB as ``412 MB`` or ``11 GB``."""
     if value is None:
         return "-"
-    return f"{value:,.0f} MB" if value < 10_000 else f"{value / 1024:,.1f} GB"
+    return f"{value:,.0f} MB" if value < 10_000 else f"{count(value / 1024)} GB"
 
 
 def duration(seconds: float | None) -> str:
@@ -40,6 +42,8 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return "-"
     whole = max(0, round(seconds))
+    if whole >= 1000 * 86400:
+        return ">1000d"
     if whole < 60:
         return f"{whole}s"
     if whole < 3600:

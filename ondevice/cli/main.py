@@ -52,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if os.name == "nt":
         print("ondevice needs Linux, Android or macOS; on Windows use WSL: `wsl --install`.", file=sys.stderr)
         return 6
+    # Threads that wait for each other must sleep, not spin: spinning heats a phone, and where other programs want the
+    # cores too it makes a step several times slower. Read by OpenMP when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return _run(words)
     except OndeviceError as error:

@@ -82,14 +82,7 @@ def _standard_library() -> SourceConfig:
     folder = sysconfig.get_paths()["stdlib"]
     if not any(Path(folder).glob("*.py")):
         raise UsageError(f"{folder}: this Python has no library sources; name a folder: `ondevice quickstart ~/notes`.")
-    exclude = (
-        "site-packages/*",
-        "dist-packages/*",
-        "config-*/*",
-        "idlelib/*",
-        "*/lib2to3/tests/data/*",
-        "turtledemo/*",
-    )
+    exclude = ("site-packages/*", "dist-packages/*", "config-*/*", "test/*", "*/test/*", "*/tests/*", "*/idle_test/*")
     return SourceConfig(path=folder, name="stdlib", format="code", include=("*.py",), exclude=exclude)
 
 

@@ -148,7 +148,7 @@ class SourcePlan:
         """The pieces of a document that begins at character ``start`` of its part."""
         if self._split.kind == "tail":
             yield from self._tail(document, part, start)
-        elif self._split.share > 0 and self._few(part):
+        elif self._split.share > 0 and self._few[part]:
             yield from self._sections(document, part)
         else:
             yield Piece(document.text, part, side, document.origin)
@@ -165,8 +165,10 @@ class SourcePlan:
             if piece:
                 yield Piece(piece, part, split, document.origin)
 
-    def _few(self, part: int) -> bool:
-        return self.documents(part) < _FEW_DOCUMENTS
+    @cached_property
+    def _few(self) -> list[bool]:
+        """For each part whether it has so few documents that they are cut into sections."""
+        return (self._kept[0] < _FEW_DOCUMENTS).tolist()
 
     def _sections(self, document: Document, part: int) -> Iterator[Piece]:
         """Neighbouring sections on the same side stay one text, so that training sees no cut that is not there."""
@@ -181,7 +183,7 @@ class SourcePlan:
     @cached_property
     def _thresholds(self) -> list[int]:
         """The validation threshold of each part."""
-        few = {part for part in range(len(self.scan.parts)) if self._few(part)}
+        few = {part for part in range(len(self.scan.parts)) if self._few[part]}
         sections: dict[int, list[npt.NDArray[np.uint64]]] = {part: [] for part in few}
         if few:
             for document, part, dropped in self._documents():

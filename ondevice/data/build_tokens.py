@@ -7,6 +7,7 @@ last. Chunks that are already there are kept and encoding goes on behind them.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from ondevice.data.build_plan import SPLITS, Piece, SourcePlan
 from ondevice.data.build_scan import Advance, utf8_length
+from ondevice.data.build_threads import WriteBehind, read_ahead
 from ondevice.data.chunks import ChunkHeader, chunk_dtype, verify_chunk, write_chunk
 from ondevice.data.documents import Problems
 from ondevice.data.tokenizer import Tokenizer
@@ -59,11 +61,12 @@ def tokenise_source(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECORD).unlink(missing_ok=True)
     problems = Problems.from_json(plan.scan.problems)
-    run = _Run(plan, tokenizer, folder, chunk_tokens)
-    for batch in _batches(plan.pieces(problems)):
-        run.add(batch, problems)
-        advance(sum(utf8_length(piece.text) for piece in batch))
-    record = run.finish(problems)
+    with WriteBehind() as writing, closing(read_ahead(_batches(plan.pieces(problems)))) as batches:
+        run = _Run(plan, tokenizer, folder, chunk_tokens, writing)
+        for batch in batches:
+            run.add(batch)
+            advance(sum(utf8_length(piece.text) for piece in batch))
+        record = run.finish(problems)
     write_json(folder / RECORD, record)
     return record
 
@@ -91,24 +94,28 @@ class _Tally:
 class _Run:
     """Encodes batches and hands the ids to the writer of each part and split."""
 
-    def __init__(self, plan: SourcePlan, tokenizer: Tokenizer, folder: Path, chunk_tokens: int) -> None:
+    def __init__(
+        self, plan: SourcePlan, tokenizer: Tokenizer, folder: Path, chunk_tokens: int, writing: WriteBehind
+    ) -> None:
         self._plan = plan
         self._tokenizer = tokenizer
         self._count_unknown = getattr(tokenizer, "count_unknown", None)
+        self._writing = writing
+        self._unknown = Problems()  # the reading thread fills the other one meanwhile
         dtype = chunk_dtype(tokenizer.vocab_size)
         self._eot = np.array([tokenizer.eot_id], dtype=dtype)
         self._writers: dict[tuple[int, str], _Writer] = {}
         self._tallies: dict[tuple[int, str], _Tally] = {}
         for index, part in enumerate(plan.scan.parts):
             for split in SPLITS:
-                prefix = f"{index:03d}-{part.name}-{split}"
+                common = {"source": part.name, "language": part.language, "split": split, "dtype": dtype}
                 self._writers[index, split] = _Writer(
-                    folder, prefix, part.name, part.language, split, dtype, chunk_tokens
+                    folder, f"{index:03d}-{part.name}-{split}", common, chunk_tokens, writing
                 )
                 self._tallies[index, split] = _Tally()
 
-    def add(self, batch: list[Piece], problems: Problems) -> None:
-        numbers = [self._counted(piece, problems) for piece in batch]
+    def add(self, batch: list[Piece]) -> None:
+        numbers = [self._counted(piece) for piece in batch]
         open_pieces = [
             (piece, number)
             for piece, number in zip(batch, numbers, strict=True)
@@ -118,19 +125,22 @@ class _Run:
         for (piece, number), ids in zip(open_pieces, encoded, strict=True):
             self._writers[piece.part, piece.split].add(number, ids, self._eot)
 
-    def _counted(self, piece: Piece, problems: Problems) -> int:
+    def _counted(self, piece: Piece) -> int:
         """Counts a piece; returns its number among those of its part and split."""
         tally = self._tallies[piece.part, piece.split]
         tally.documents += 1
         tally.bytes += utf8_length(piece.text)
         if self._count_unknown and (unknown := self._count_unknown(piece.text)):
-            problems.add(self._plan.scan.parts[piece.part].name, "unknown_symbol", piece.origin, unknown)
+            self._unknown.add(self._plan.scan.parts[piece.part].name, "unknown_symbol", piece.origin, unknown)
         return tally.documents - 1
 
     def finish(self, problems: Problems) -> dict[str, Any]:
+        for writer in self._writers.values():
+            writer.close()
+        self._writing.wait()
+        problems.merge(self._unknown)
         chunks = []
         for key, writer in self._writers.items():
-            writer.close()
             chunks += writer.chunks
             self._tallies[key].tokens = sum(chunk["tokens"] for chunk in writer.chunks)
         return {
@@ -154,15 +164,16 @@ class _Writer:
     """Fills the chunks of one part and split, going on behind those that are on disk already."""
 
     def __init__(
-        self, folder: Path, prefix: str, source: str, language: str, split: str, dtype: str, chunk_tokens: int
+        self, folder: Path, prefix: str, common: dict[str, str], chunk_tokens: int, writing: WriteBehind
     ) -> None:
         self._folder = folder
         self._prefix = prefix
-        self._common = {"source": source, "language": language, "split": split, "dtype": dtype}
-        self._dtype = np.dtype(dtype)
+        self._common: dict[str, Any] = common
         self._chunk_tokens = chunk_tokens
-        self.chunks: list[dict[str, Any]] = []
-        self._done = -1  # the last document whose ids are in a chunk, at least in part
+        self._writing = writing
+        self.chunks: list[dict[str, Any]] = []  # complete only after the writing thread was waited for
+        self._begun = 0  # chunks that are on disk or on their way
+        self._done = -1  # the last document whose ids were on disk at the start, at least in part
         self._done_offset = 0
         self._done_whole = True
         self._buffer: list[npt.NDArray[Any]] = []
@@ -171,33 +182,20 @@ class _Writer:
         self._resume()
 
     def _resume(self) -> None:
+        """Takes the chunks that are on disk into the list."""
         while True:
+            path = self._next_path()
             try:
-                header = verify_chunk(self._folder / self._name())
+                header = verify_chunk(path)
             except DataError:
                 return
-            self._note(header)
+            self.chunks.append(_entry(path, header))
+            self._begun += 1
+            self._done, self._done_offset = header.last_document, header.end_offset
+            self._done_whole = header.last_document_ends
 
-    def _name(self) -> str:
-        return f"{self._prefix}-{len(self.chunks):06d}.chunk"
-
-    def _note(self, header: ChunkHeader) -> None:
-        """Takes a chunk that is on disk into the list."""
-        name = self._name()
-        self.chunks.append(
-            {
-                "file": name,
-                "size": (self._folder / name).stat().st_size,
-                "source": header.source,
-                "split": header.split,
-                "tokens": header.tokens,
-                "first_document": header.first_document,
-                "last_document": header.last_document,
-                "sha256": header.sha256,
-            }
-        )
-        self._done, self._done_offset = header.last_document, header.end_offset
-        self._done_whole = header.last_document_ends
+    def _next_path(self) -> Path:
+        return self._folder / f"{self._prefix}-{self._begun:06d}.chunk"
 
     def has(self, number: int) -> bool:
         """Whether the chunks on disk already hold all of a document."""
@@ -205,18 +203,26 @@ class _Writer:
 
     def add(self, number: int, ids: npt.NDArray[Any], eot: npt.NDArray[Any]) -> None:
         """Appends a document and its end-of-text id, writing every chunk that becomes full."""
-        document = np.concatenate([ids.astype(self._dtype, copy=False), eot])
-        at = self._done_offset if number == self._done and not self._done_whole else 0
+        if self._buffered + len(ids) + 1 < self._chunk_tokens and number > self._done:
+            self._take(number, ids)
+            self._take(number, eot)
+            self._last = (number, len(ids) + 1, True)
+            return
+        document = np.concatenate([ids, eot])
+        at = self._done_offset if number == self._done else 0
         while at < len(document):
-            if not self._buffered:
-                self._first = number
             taken = document[at : at + self._chunk_tokens - self._buffered]
+            self._take(number, taken)
             at += len(taken)
-            self._buffer.append(taken)
-            self._buffered += len(taken)
             self._last = (number, at, at == len(document))
             if self._buffered == self._chunk_tokens:
                 self._write()
+
+    def _take(self, number: int, ids: npt.NDArray[Any]) -> None:
+        if not self._buffered:
+            self._first = number
+        self._buffer.append(ids)
+        self._buffered += len(ids)
 
     def close(self) -> None:
         """Writes what is left as the last, shorter chunk."""
@@ -227,13 +233,30 @@ class _Writer:
         number, offset, ends = self._last
         header = ChunkHeader(
             **self._common,
-            index=len(self.chunks),
+            index=self._begun,
             tokens=self._buffered,
             first_document=self._first,
             last_document=number,
             end_offset=offset,
             last_document_ends=ends,
         )
-        ids = np.concatenate(self._buffer)
+        path, buffer = self._next_path(), self._buffer
         self._buffer, self._buffered = [], 0
-        self._note(write_chunk(self._folder / self._name(), ids, header))
+        self._begun += 1
+        self._writing.submit(
+            lambda: self.chunks.append(_entry(path, write_chunk(path, np.concatenate(buffer), header)))
+        )
+
+
+def _entry(path: Path, header: ChunkHeader) -> dict[str, Any]:
+    """A chunk as the record lists it."""
+    return {
+        "file": path.name,
+        "size": path.stat().st_size,
+        "source": header.source,
+        "split": header.split,
+        "tokens": header.tokens,
+        "first_document": header.first_document,
+        "last_document": header.last_document,
+        "sha256": header.sha256,
+    }

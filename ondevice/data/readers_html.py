@@ -11,6 +11,7 @@ from ondevice.data.readers import Unreadable
 __all__ = ["html_text"]
 
 _WAITING_CHARS = 1 << 23  # an unfinished tag or comment longer than this is no HTML
+_REST_CHARS = 1 << 16  # the same at the end, where the parser needs time in proportion to the square
 
 _SPACE = re.compile(r"[ \t\n\r\f]+")
 _DROPPED = frozenset({"script", "style", "head", "template", "svg", "noscript"})
@@ -33,13 +34,18 @@ def html_text(texts: Iterable[str]) -> Iterator[str]:
     try:
         for text in texts:
             parser.feed(text)
-            if len(parser.rawdata) > _WAITING_CHARS:
-                raise _broken("a tag or comment never ends")
+            _check_waiting(parser, _WAITING_CHARS)
             yield parser.take()
+        _check_waiting(parser, _REST_CHARS)
         parser.close()
     except AssertionError as error:  # how the parser says that a declaration makes no sense
         raise _broken(str(error)) from error
     yield parser.take()
+
+
+def _check_waiting(parser: HTMLParser, most: int) -> None:
+    if len(parser.rawdata) > most and parser.rawdata.startswith("<"):
+        raise _broken("a tag or comment never ends")
 
 
 def _broken(detail: str) -> Unreadable:

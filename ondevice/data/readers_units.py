@@ -96,7 +96,9 @@ def _split(chunks: Iterable[Chunk], separator: re.Pattern[str]) -> Iterator[tupl
             counted, line = start, now
         keep = _half_separator(buffer, start) if separator is PARAGRAPH else len(buffer)
         yield buffer[start:keep], line, False
-        held, line = buffer[keep:], now + buffer.count("\n", counted, keep)
+        held = buffer[keep:]
+        if keep >= counted:  # else what was held is held on
+            line = now + buffer.count("\n", counted, keep)
     yield held, line, False
 
 

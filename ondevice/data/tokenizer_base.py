@@ -11,7 +11,7 @@ import importlib
 import json
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ __all__ = [
     "TableTokenizer",
     "content_hash",
     "cut_text",
+    "in_groups",
     "require",
     "surrogate_error",
 ]
@@ -34,6 +35,7 @@ __all__ = [
 EOT = "<|endoftext|>"
 """Name of the token between documents. Text that contains these letters is ordinary text."""
 
+_GROUP_CHARS = 1 << 19
 REPLACEMENT = "\ufffd".encode()
 
 
@@ -117,6 +119,17 @@ def cut_text(text: str, limit: int) -> list[str]:
         pieces.append(text[start:end])
         start = end
     return [*pieces, text[start:]] if start else [text]
+
+
+def in_groups(pieces: list[str]) -> Iterator[list[str]]:
+    """The pieces in lists of about half a million characters: the libraries keep up to 150 bytes for every id of a
+    call, and start threads at every call."""
+    start = chars = 0
+    for end, piece in enumerate(pieces, start=1):
+        chars += len(piece)
+        if chars >= _GROUP_CHARS or end == len(pieces):
+            yield pieces[start:end]
+            start, chars = end, 0
 
 
 def _cut_point(text: str, low: int, high: int) -> int:

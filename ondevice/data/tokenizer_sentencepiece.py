@@ -15,7 +15,16 @@ from typing import Any
 
 import numpy.typing as npt
 
-from ondevice.data.tokenizer_base import EOT, TableTokenizer, content_hash, cut_text, join_ids, require, surrogate_error
+from ondevice.data.tokenizer_base import (
+    EOT,
+    TableTokenizer,
+    content_hash,
+    cut_text,
+    in_groups,
+    join_ids,
+    require,
+    surrogate_error,
+)
 from ondevice.data.tokenizer_model_file import (
     BYTE,
     CONTROL,
@@ -37,7 +46,6 @@ MAX_SAMPLE_BYTES = {"sentencepiece-bpe": 8_000_000, "sentencepiece-unigram": 4_0
 size, and 380 MB for 16 MB of text)."""
 
 _PIECE_CHARS = 8192
-_PIECES_AT_ONCE = 128
 _TRAIN_CHARS = 4000
 _UNUSABLE = re.compile("[\u2581\u2585\0]")  # letters the trainer keeps for itself; it would skip the whole piece
 # With each of these letters known, no text is so strange that the tokenizers package would take the names of control
@@ -77,10 +85,9 @@ class SentencePieceTokenizer(TableTokenizer):
         return [join_ids([self._space_letter if p is None else next(ids) for p in part]) for part in pieces]
 
     def _ids(self, pieces: list[str]) -> Iterator[list[int]]:
-        """Some pieces at a time, because the lists of the package take much memory."""
-        for start in range(0, len(pieces), _PIECES_AT_ONCE):
+        for group in in_groups(pieces):
             try:
-                yield from self._encode(pieces[start : start + _PIECES_AT_ONCE])
+                yield from self._encode(group)
             except (UnicodeEncodeError, TypeError) as error:
                 raise surrogate_error() from error
 

@@ -11,7 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ondevice.run.telemetry import KINDS, as_number
+
 __all__ = ["Digest", "Series", "digest"]
+
+
+_MOST_CHECKPOINTS = 1000
+_MOST_SOURCES = 1000
 
 
 class Series:
@@ -21,9 +27,12 @@ class Series:
         self.capacity = max(8, capacity)
         self.points: list[tuple[float, float]] = []
 
-    def add(self, x: float, y: float | None) -> None:
+    def add(self, x: float, y: Any) -> None:
+        """Appends a point; what is not a finite number is left out. A point before the last one rewinds to there."""
+        y = as_number(y)
         if y is None:
             return
+        self.cut_after(x)
         self.points.append((x, y))
         if len(self.points) > self.capacity:
             self._thin()
@@ -38,10 +47,13 @@ class Series:
         return self.points[-1][1] if self.points else None
 
     def _thin(self) -> None:
+        """Leaves at most two of every four points; the first and the last stay."""
         kept = [self.points[0]]
         for start in range(1, len(self.points) - 1, 4):
-            bucket = self.points[start : min(start + 4, len(self.points) - 1)]
-            kept += sorted({min(bucket, key=lambda p: p[1]), max(bucket, key=lambda p: p[1])})
+            bucket = range(start, min(start + 4, len(self.points) - 1))
+            lowest = min(bucket, key=lambda index: self.points[index][1])
+            highest = max(bucket, key=lambda index: self.points[index][1])
+            kept += [self.points[index] for index in sorted({lowest, highest})]
         self.points = [*kept, self.points[-1]]
 
 
@@ -70,68 +82,89 @@ class Digest:
     _open: bool = False
 
     def fold(self, record: dict[str, Any]) -> None:
-        """Takes one record into account; unknown kinds and missing keys are ignored."""
-        self.last_t = record.get("t", self.last_t)
-        handler = getattr(self, f"_on_{record.get('kind')}", None)
+        """Takes one record into account; unknown kinds, missing keys and values of a wrong type are ignored."""
+        kind, t = record.get("kind"), as_number(record.get("t"))
+        self.last_t = self.last_t if t is None else t
+        handler = getattr(self, f"_on_{kind}", None) if kind in KINDS else None
         if handler is not None:
             handler(record)
-        if record.get("kind") not in ("step", "reading", "sample"):
+        if kind not in ("step", "reading", "sample"):
             self.events.append(record)
 
     def _on_launch(self, record: dict[str, Any]) -> None:
         self.kills += self._open
         self.launches += 1
         self._open, self.ended = True, None
-        self.steps = record.get("steps", self.steps)
-        resumed = record.get("resumed_step")
+        self.steps = _whole(record.get("steps")) or self.steps
+        resumed = _whole(record.get("resumed_step"))
         self._forget_after(-1 if resumed is None else resumed)
 
     def _forget_after(self, step: int) -> None:
+        """Back to the checkpoint of ``step``: what came later is lost and will happen again."""
         for series in (self.loss, self.lr, self.grad_norm, self.tok_s, *self.val_loss.values()):
             series.cut_after(step)
-        self.step = max(0, min(self.step, step))
+        if step < self.step:
+            kept = max(0, step)
+            self.tokens = self.tokens * kept // max(1, self.step)  # every step has the same number of tokens
+            self.step = kept
         self.checkpoints = [saved for saved in self.checkpoints if saved <= step]
-        self.samples = deque((s for s in self.samples if s.get("step", 0) <= step), maxlen=16)
+        self.samples = deque((s for s in self.samples if (_whole(s.get("step")) or 0) <= step), maxlen=16)
         if self.best_step is not None and self.best_step > step:
             self._find_best()
 
     def _on_step(self, record: dict[str, Any]) -> None:
-        self.step = record.get("step", self.step)
-        self.tokens = record.get("tokens", self.tokens)
-        self.rss_mb = record.get("rss_mb", self.rss_mb)
-        for series, key in (
-            (self.loss, "loss"),
-            (self.lr, "lr"),
-            (self.grad_norm, "grad_norm"),
-            (self.tok_s, "tok_s"),
-        ):
-            series.add(self.step, record.get(key))
+        step = _whole(record.get("step"))
+        if step is None:
+            return
+        self.step = step
+        self.tokens = _whole(record.get("tokens")) or self.tokens
+        self.loss.add(step, record.get("loss"))
+        self.lr.add(step, record.get("lr"))
+        self.grad_norm.add(step, record.get("grad_norm"))
+        self.tok_s.add(step, record.get("tok_s"))
 
     def _on_eval(self, record: dict[str, Any]) -> None:
-        step = record.get("step", self.step)
-        for source, loss in (record.get("val_loss") or {}).items():
-            self.val_loss.setdefault(source, Series(512)).add(step, loss)
-        mixed = record.get("val_loss_mixed")
-        self.val_loss.setdefault("", Series(512)).add(step, mixed)
+        step, losses = _whole(record.get("step")), record.get("val_loss")
+        if step is None:
+            return
+        for source, loss in losses.items() if isinstance(losses, dict) else ():
+            self._val_series(source).add(step, loss)
+        mixed = as_number(record.get("val_loss_mixed"))
+        self._val_series("").add(step, mixed)
         if mixed is not None and (self.best_loss is None or mixed < self.best_loss):
             self.best_step, self.best_loss = step, mixed
+
+    def _val_series(self, source: str) -> Series:
+        if source and len(self.val_loss) >= _MOST_SOURCES and source not in self.val_loss:
+            return Series()
+        return self.val_loss.setdefault(source, Series(512))
 
     def _find_best(self) -> None:
         points = self.val_loss.get("", Series()).points
         best = min(points, key=lambda point: point[1], default=None)
         self.best_step, self.best_loss = (int(best[0]), best[1]) if best else (None, None)
 
+    def _on_reading(self, record: dict[str, Any]) -> None:
+        rss_mb = as_number(record.get("rss_mb"))
+        self.rss_mb = self.rss_mb if rss_mb is None else rss_mb
+
     def _on_sample(self, record: dict[str, Any]) -> None:
         self.samples.append(record)
 
     def _on_checkpoint(self, record: dict[str, Any]) -> None:
-        removed = set(record.get("removed") or ())
-        self.checkpoints = [step for step in self.checkpoints if step not in removed]
-        if (step := record.get("step")) is not None and step not in self.checkpoints:
-            self.checkpoints.append(step)
+        removed, step = record.get("removed"), _whole(record.get("step"))
+        gone = removed if isinstance(removed, list) else []
+        self.checkpoints = [saved for saved in self.checkpoints if saved not in gone]
+        if step is not None and step not in self.checkpoints:
+            self.checkpoints = [*self.checkpoints, step][-_MOST_CHECKPOINTS:]
 
     def _on_end(self, record: dict[str, Any]) -> None:
         self._open, self.ended = False, record
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number as it is, else None."""
+    return value if type(value) is int else None
 
 
 def digest(records: Iterable[dict[str, Any]]) -> Digest:

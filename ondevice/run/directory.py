@@ -6,6 +6,7 @@ letters into ``control/inbox``.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -19,9 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import ondevice
-from ondevice.errors import CheckpointError, DataError, RunBusy, UsageError, nearest
-from ondevice.run.files import fsync_folder, read_json, write_atomic, write_json
+from ondevice.errors import CheckpointError, DataError, DeviceError, RunBusy, UsageError, nearest
+from ondevice.run.files import (
+    fsync_folder,
+    make_folder,
+    read_json,
+    remove_temporary,
+    write_atomic,
+    write_error,
+    write_json,
+)
 from ondevice.run.recipe import Fit, Recipe
+from ondevice.run.telemetry import launch_files, launch_number
 
 __all__ = [
     "LAYOUT",
@@ -41,16 +51,21 @@ __all__ = [
 ]
 
 LAYOUT = 1
+_NAME_LENGTH = 100
+_LOCK_WAIT_S = 1.0  # `lock_holder` holds the lock for an instant; a trainer keeps it
+_ABANDONED_S = 3600.0
+_HALF_MADE, _HALF_REMOVED = ".ondevice-new-", ".ondevice-rm-"
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)  # of a rename onto something that is there
 
 
 def home() -> Path:
     """The folder of all runs and datasets: ``$ONDEVICE_HOME``, else ``~/ondevice``."""
-    return Path(os.environ.get("ONDEVICE_HOME") or "~/ondevice").expanduser().absolute()
+    return Path(os.path.expanduser(os.environ.get("ONDEVICE_HOME") or "~/ondevice")).absolute()
 
 
 def safe_name(text: str) -> str:
     """A name that is a legal file name everywhere: lower case letters, digits, ``.``, ``_`` and ``-``."""
-    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-.") or "run"
+    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-.")[:_NAME_LENGTH].rstrip("-.") or "run"
 
 
 def boot_id() -> str | None:
@@ -130,7 +145,7 @@ class RunDir:
     def read_identity(self) -> dict[str, Any]:
         """``run.json``. Raises CheckpointError for a newer layout, DataError for a damaged file."""
         raw = read_json(self.identity)
-        if not isinstance(raw, dict) or not isinstance(raw.get("layout"), int):
+        if not isinstance(raw, dict) or type(raw.get("layout")) is not int or raw["layout"] < 1:
             raise DataError(f"{self.identity}: not a run's identity; restore it from a copy of the run.")
         if raw["layout"] > LAYOUT:
             raise CheckpointError(
@@ -145,7 +160,7 @@ class RunDir:
 
     def next_launch(self) -> int:
         """Number of the launch that would start now, from 1."""
-        return 1 + max((int(path.stem) for path in self.telemetry.glob("[0-9]*.jsonl")), default=0)
+        return 1 + max((launch_number(path) for path in launch_files(self.telemetry)), default=0)
 
 
 def create_run(
@@ -161,76 +176,151 @@ def create_run(
 
     ``save_tokenizer`` fills the tokenizer's folder, so that a run copied elsewhere can still speak.
     """
-    if path.exists():
-        raise UsageError(f"{path}: a run of this name exists; choose another name or `ondevice runs rm {path.name}`.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = RunDir(path.with_name(f".tmp-{path.name}-{os.getpid()}-{secrets.token_hex(4)}"))
-    draft.path.mkdir(mode=0o700)
+    if os.path.lexists(path):
+        raise _exists(path)
     try:
-        for folder in (draft.telemetry, draft.checkpoints, draft.inbox, draft.evals, draft.exports, draft.logs):
-            folder.mkdir(parents=True, mode=0o700)
-        write_atomic(draft.config, config_toml.encode())
-        write_json(draft.recipe, recipe.to_json())
-        write_json(draft.fit, fit.to_json())
-        save_tokenizer(draft.tokenizer)
-        write_json(
-            draft.identity,
-            {
-                "layout": LAYOUT,
-                "id": secrets.token_hex(8),
-                "created_t": round(time.time(), 3),
-                "code_version": ondevice.__version__,
-                "parent": parent,
-            },
-        )
-        draft.path.rename(path)
-    except BaseException:
-        shutil.rmtree(draft.path, ignore_errors=True)
-        raise
-    fsync_folder(path.parent)
+        make_folder(path.parent)
+        _remove_abandoned(path.parent)
+        draft = RunDir(path.with_name(f"{_HALF_MADE}{path.name}-{secrets.token_hex(4)}"))
+        try:
+            _fill(draft, config_toml=config_toml, recipe=recipe, fit=fit, save_tokenizer=save_tokenizer, parent=parent)
+            draft.path.rename(path)
+        except BaseException:
+            shutil.rmtree(draft.path, ignore_errors=True)
+            raise
+        fsync_folder(path.parent)
+    except OSError as error:
+        raise (_exists(path) if error.errno in _TAKEN else write_error(path, error)) from error
     return RunDir(path)
+
+
+def _exists(path: Path) -> UsageError:
+    return UsageError(f"{path}: a run of this name exists; choose another name or `ondevice runs rm {path.name}`.")
+
+
+def _fill(
+    draft: RunDir,
+    *,
+    config_toml: str,
+    recipe: Recipe,
+    fit: Fit,
+    save_tokenizer: Callable[[Path], object],
+    parent: dict[str, Any] | None,
+) -> None:
+    """Writes a new run's papers, the identity last."""
+    draft.path.mkdir(mode=0o700)
+    for folder in (draft.telemetry, draft.checkpoints, draft.inbox, draft.evals, draft.exports, draft.logs):
+        make_folder(folder)
+    write_atomic(draft.config, config_toml.encode())
+    write_json(draft.recipe, recipe.to_json())
+    write_json(draft.fit, fit.to_json())
+    save_tokenizer(draft.tokenizer)
+    identity = {
+        "layout": LAYOUT,
+        "id": secrets.token_hex(8),
+        "created_t": round(time.time(), 3),
+        "code_version": ondevice.__version__,
+        "parent": parent,
+    }
+    write_json(draft.identity, identity)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Deletes what a killed `create_run` or `remove_run` left: half-made runs after an hour, half-removed at once."""
+    for path in [*folder.glob(f"{_HALF_REMOVED}*"), *folder.glob(f"{_HALF_MADE}*")]:
+        with suppress(OSError):
+            age_s = time.time() - path.lstat().st_mtime
+            if path.name.startswith(_HALF_REMOVED) or age_s > _ABANDONED_S:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def find_run(name: str) -> RunDir:
     """The run of that name under `home` or at that path. Raises UsageError with the nearest name."""
-    for path in (home() / "runs" / name, Path(name).expanduser()):
-        run = RunDir(path.absolute())
-        if run.identity.is_file():
+    for path in (home() / "runs" / name, Path(os.path.expanduser(name))) if name.strip() else ():
+        run = RunDir(Path(os.path.abspath(path)))
+        if os.path.isfile(run.identity):
             run.read_identity()
             return run
     known = [run.name for run in list_runs()]
     listed = f"; runs here: {', '.join(known[:8])}" if known else "; there are no runs yet: `ondevice quickstart`"
-    raise UsageError(f"{name}: no such run{nearest(name, known) or listed}.")
+    raise UsageError(f"{name or repr(name)}: no such run{nearest(name, known) or listed}.")
 
 
 def list_runs(folder: Path | None = None) -> list[RunDir]:
-    """Every run under `home` (or another folder), by name."""
+    """Every run under `home` (or another folder), by name. Raises DataError when the folder cannot be read."""
     root = folder or home() / "runs"
-    if not root.is_dir():
-        return []
-    return [RunDir(path) for path in sorted(root.iterdir()) if (path / "run.json").is_file() and path.name[0] != "."]
+    try:
+        found = sorted(root.iterdir()) if root.is_dir() else []
+    except OSError as error:
+        raise DataError(f"{root}: cannot be read ({error.strerror}).") from error
+    return [RunDir(path) for path in found if os.path.isfile(path / "run.json") and not path.name.startswith(".")]
 
 
 class RunLock:
     """The right to write a run directory, held through flock until the process ends, however it ends."""
 
     def __init__(self, run: RunDir, *, what: str = "trainer") -> None:
-        """Takes the lock or raises RunBusy naming the holder."""
-        self._fd = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Takes the lock or raises RunBusy naming the holder; then removes what killed writers left.
+
+        Raises UsageError when the run is gone, DeviceError where the file system has no locks.
+        """
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.read(self._fd, 400).decode("utf-8", "replace").strip()
-            os.close(self._fd)
-            raise RunBusy(
-                f"{run.name}: another process holds this run ({holder or 'unknown'}); "
-                f"watch it with `ondevice status {run.name}` or end it with `ondevice stop {run.name}`."
-            ) from error
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{what} pid {os.getpid()} boot {boot_id() or 'unknown'}\n".encode(), 0)
+            self._fd = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError as error:
+            raise UsageError(f"{run.path}: the run is gone; `ondevice runs list` shows what there is.") from error
+        except OSError as error:
+            raise write_error(run.lock, error) from error
+        try:
+            _take(self._fd, run)
+        except BaseException:
+            self.release()
+            raise
+        with suppress(OSError):  # only words for people; a full disk must not forbid the lock
+            os.utime(self._fd)  # the launch's first sign of life
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{what} pid {os.getpid()} boot {boot_id() or 'unknown'}\n".encode(), 0)
+        remove_temporary(run.path)
+        remove_temporary(run.inbox, older_than_s=_ABANDONED_S)
 
     def release(self) -> None:
-        os.close(self._fd)
+        """Gives the lock back; a second call does nothing."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+
+def _take(fd: int, run: RunDir) -> None:
+    until = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError as error:
+            if time.monotonic() >= until:
+                raise RunBusy(
+                    f"{run.name}: another process holds this run ({_words(fd)}); watch it with "
+                    f"`ondevice status {run.name}` or end it with `ondevice stop {run.name}`."
+                ) from error
+            time.sleep(0.02)
+        except OSError as error:
+            raise DeviceError(
+                f"{run.path}: this file system has no locks ({error.strerror}); keep runs in your home folder, not on "
+                "/sdcard or a network drive."
+            ) from error
+    if not _same_file(fd, run.lock):
+        raise UsageError(f"{run.path}: the run is gone; `ondevice runs list` shows what there is.")
+
+
+def _same_file(fd: int, path: Path) -> bool:
+    """Whether a path still leads to an open file: a run may be removed or renamed while we wait for its lock."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except OSError:
+        return False
+
+
+def _words(fd: int) -> str:
+    return os.pread(fd, 400, 0).decode("utf-8", "replace").strip() or "unknown"
 
 
 @contextmanager
@@ -244,37 +334,53 @@ def offline_lock(run: RunDir, *, what: str) -> Iterator[None]:
 
 
 def lock_holder(run: RunDir) -> str | None:
-    """What the holder of the lock wrote about itself, or None while nobody holds it. Never blocks."""
+    """What the holder of the lock wrote about itself, or None while nobody is known to hold it. Never blocks."""
     try:
         fd = os.open(run.lock, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except OSError:
         return None
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return None
     except BlockingIOError:
-        return os.read(fd, 400).decode("utf-8", "replace").strip() or "unknown"
+        return _words(fd)
+    except OSError:
+        return None
     finally:
         os.close(fd)
 
 
 def remove_run(run: RunDir) -> None:
-    """Deletes a run that nobody holds: identity first, so that a half-deleted run is not one. Raises RunBusy."""
+    """Deletes a run that nobody holds. Raises RunBusy, or DataError when the system will not.
+
+    It is renamed first, so that a half-deleted run is not a run and its name is free.
+    """
+    going = run.path.with_name(f"{_HALF_REMOVED}{run.name}-{secrets.token_hex(4)}")
+    if run.path.is_symlink():
+        raise UsageError(f"{run.path}: is a symbolic link; delete the link and the folder it leads to yourself.")
     with offline_lock(run, what="ondevice runs rm"):
-        run.identity.unlink(missing_ok=True)
-        shutil.rmtree(run.path)
+        try:
+            run.path.rename(going)
+            fsync_folder(going.parent)
+            shutil.rmtree(going)
+        except OSError as error:
+            raise DataError(f"{run.path}: cannot be deleted ({error.strerror or error}).") from error
 
 
 def rename_run(run: RunDir, name: str) -> RunDir:
-    """Gives a run that nobody holds another name. Raises RunBusy or UsageError."""
+    """Gives a run that nobody holds another name. Raises RunBusy, UsageError or DataError."""
     if name != safe_name(name):
         raise UsageError(f"'{name}': use lower case letters, digits, '.', '_' and '-', such as '{safe_name(name)}'.")
     target = run.path.with_name(name)
-    if target.exists():
-        raise UsageError(f"{name}: a run of this name exists; choose another name.")
+    taken = UsageError(f"{name}: a run of this name exists; choose another name.")
+    if os.path.lexists(target):
+        raise taken
     with offline_lock(run, what="ondevice runs rename"):
-        run.path.rename(target)
-    fsync_folder(target.parent)
+        try:
+            run.path.rename(target)
+            fsync_folder(target.parent)
+        except OSError as error:
+            raise (taken if error.errno in _TAKEN else write_error(target, error)) from error
     return RunDir(target)
 
 

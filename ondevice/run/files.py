@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import secrets
 import stat
@@ -145,14 +146,14 @@ def _write_new(path: Path, data: bytes, *, durable: bool) -> None:
         os.close(fd)
 
 
-def remove_temporary(folder: Path, *, older_than_s: float = 0.0) -> None:
+def remove_temporary(folder: Path, *, older_than_s: float = -math.inf) -> None:
     """Deletes files that killed writers left beside their targets; only where no other writer can be at work."""
-    with suppress(OSError):
-        for entry in os.scandir(folder):
-            if entry.name.startswith(".tmp-") and entry.is_file(follow_symlinks=False):
-                with suppress(OSError):
-                    if time.time() - entry.stat(follow_symlinks=False).st_mtime >= older_than_s:
-                        os.unlink(entry.path)
+    with suppress(OSError), os.scandir(folder) as entries:
+        left = [entry for entry in entries if entry.name.startswith(".tmp-") and entry.is_file(follow_symlinks=False)]
+        for entry in left:
+            with suppress(OSError):
+                if time.time() - entry.stat(follow_symlinks=False).st_mtime >= older_than_s:
+                    os.unlink(entry.path)
 
 
 def json_bytes(value: Any, *, indent: int | None = None) -> bytes:

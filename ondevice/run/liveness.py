@@ -1,7 +1,7 @@
 """Whether a run is alive, derived from its lock, status and telemetry; never stored.
 
-Lock held and a fresh heartbeat: running, resting or waiting. Held but stale: asleep (Android froze the process). Free
-with an ``end`` record: finished or stopped. Free without one: killed.
+Lock held and a fresh heartbeat (or just taken): running, resting or waiting. Held but stale: asleep (Android froze the
+process). Free with an ``end`` record: finished, stopped or failed. Free without one: killed.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from typing import Any
 from ondevice.errors import DataError
 from ondevice.run.directory import RunDir, lock_holder
 from ondevice.run.files import read_json
-from ondevice.run.telemetry import read_file
+from ondevice.run.telemetry import as_number, launch_files, read_file
 
 __all__ = ["Liveness", "read_liveness", "read_status"]
 
 _STALE_S = 60.0  # a heartbeat older than this and than three expected steps means frozen
+_ALIVE = ("running", "resting", "waiting")
+_ENDED = ("finished", "stopped", "failed")
 
 
 @dataclass(frozen=True)
@@ -33,30 +35,43 @@ def read_status(run: RunDir) -> dict[str, Any]:
     """``status.json``, or an empty dict where there is none yet or it cannot be read."""
     try:
         raw = read_json(run.status)
-    except (DataError, OSError):
+    except DataError:
         return {}
     return raw if isinstance(raw, dict) else {}
 
 
 def read_liveness(run: RunDir, *, now: float | None = None) -> Liveness:
-    """The present state of a run."""
-    status, holder = read_status(run), lock_holder(run)
-    beat = status.get("heartbeat_t")
-    age_s = None if beat is None else max(0.0, (now or time.time()) - beat)
+    """The present state of a run. Raises DataError when its telemetry is of a newer version."""
+    holder, status = lock_holder(run), read_status(run)
+    now = time.time() if now is None else now
+    beat = as_number(status.get("heartbeat_t"))
     if holder is None:
-        return Liveness(_ended_as(run), age_s)
-    patience_s = max(_STALE_S, 3.0 * (status.get("step_s") or 0.0))
-    if age_s is not None and age_s > patience_s:
+        return Liveness(_ended_as(run), None if beat is None else max(0.0, now - beat))
+    # Taking the lock is the first sign of life of a launch; a sign from the future is from before the clock was set
+    # back, and a living trainer gives a new one within a second.
+    signs = [sign for sign in (beat, _locked_at(run)) if sign is not None and sign <= now + _STALE_S]
+    if not signs:
+        return Liveness("asleep", None, holder)
+    age_s = max(0.0, now - max(signs))
+    if age_s > max(_STALE_S, 3.0 * (as_number(status.get("step_s")) or 0.0)):
         return Liveness("asleep", age_s, holder)
-    return Liveness(status.get("state") or "running", age_s, holder)
+    stated = status.get("state") if beat == max(signs) else None  # else the status is of an earlier launch
+    return Liveness(stated if stated in _ALIVE else "running", age_s, holder)
+
+
+def _locked_at(run: RunDir) -> float | None:
+    try:
+        return run.lock.stat().st_mtime
+    except OSError:
+        return None
 
 
 def _ended_as(run: RunDir) -> str:
-    files = sorted(run.telemetry.glob("[0-9]*.jsonl"), key=lambda path: int(path.stem))
+    files = launch_files(run.telemetry)
     if not files:
         return "new"
-    last = None
-    for record in read_file(files[-1]):
-        if record["kind"] == "end":
-            last = record
-    return "killed" if last is None else str(last.get("outcome", "stopped"))
+    ends = [record for record in read_file(files[-1]) if record["kind"] == "end"]
+    if not ends:
+        return "killed"
+    outcome = ends[-1].get("outcome")
+    return outcome if outcome in _ENDED else "stopped"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ondevice.errors import CheckpointError
@@ -125,6 +125,16 @@ class Fit:
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
+    @classmethod
+    def from_json(cls, raw: Any, *, where: str) -> Fit:
+        """Reads `to_json`'s form. Raises CheckpointError for anything else."""
+        names = {item.name: bool if item.name == "activation_checkpointing" else int for item in fields(cls)}
+        if not isinstance(raw, dict) or {name: type(value) for name, value in raw.items()} != names:
+            raise CheckpointError(f"{where}: not a fit; restore the file from a copy of the run.")
+        if min(raw["micro_batch"], raw["threads"], raw["loss_chunk_tokens"]) < 1:
+            raise CheckpointError(f"{where}: a fit counts from 1; restore the file from a copy of the run.")
+        return cls(**raw)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -149,32 +159,34 @@ class Recipe:
         return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @classmethod
-    def from_json(cls, raw: dict[str, Any], *, where: str) -> Recipe:
+    def from_json(cls, raw: Any, *, where: str) -> Recipe:
         """Reads `to_json`'s form. Raises CheckpointError for a newer version, missing keys or a wrong hash."""
-        version = raw.get("v")
-        if version != RECIPE_VERSION:
+        version = raw.get("v") if isinstance(raw, dict) else None
+        if type(version) is int and version > RECIPE_VERSION:
             raise CheckpointError(
                 f"{where}: recipe version {version}, this program reads {RECIPE_VERSION}; update ondevice."
             )
+        broken = CheckpointError(f"{where}: not a recipe; restore the file from a copy of the run.")
+        if type(version) is not int or version < 1:
+            raise broken
         try:
             recipe = cls(
+                v=version,
                 model=ModelShape(**raw["model"]),
                 data=DataRecipe(**raw["data"]),
                 train=TrainRecipe(**raw["train"]),
-                eval=EvalRecipe(**{**raw["eval"], "steps": tuple(raw["eval"]["steps"])}),
-                sample=SampleRecipe(
-                    **{
-                        **raw["sample"],
-                        "steps": tuple(raw["sample"]["steps"]),
-                        "prompts": tuple(raw["sample"]["prompts"]),
-                    }
-                ),
+                eval=EvalRecipe(**_tuples(raw["eval"])),
+                sample=SampleRecipe(**_tuples(raw["sample"])),
                 why=raw.get("why", {}),
             )
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"{where}: not a recipe ({error}); restore the file from a copy of the run."
-            ) from error
-        if raw.get("sha256") != recipe.sha256:
+            sha256 = recipe.sha256
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise broken from error
+        if raw.get("sha256") != sha256:
             raise CheckpointError(f"{where}: the recipe was changed by hand; fork the run to change its recipe.")
         return recipe
+
+
+def _tuples(raw: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows lists only; the recipe holds tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}

@@ -45,7 +45,9 @@ def _key(
 class SourceConfig:
     """One named source of text."""
 
-    path: str = field(metadata={"doc": "file or folder to read (~ is expanded; relative to the config file)"})
+    path: str = field(
+        metadata={"doc": "file or folder to read (~ is expanded; relative to the config file)", "filled": True}
+    )
     name: str = _key("", "name in every report; derived from the path where empty")
     format: str = _key(
         "auto",

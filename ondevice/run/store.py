@@ -88,7 +88,9 @@ class Draft:
         target = self._store.path(self._step)
         if os.path.lexists(target):
             with suppress(CheckpointError):
-                return self._store.open(self._step)
+                existing = self._store.open(self._step)
+                fsync_folder(self._store.folder)
+                return existing
             remove_checkpoint(target)
         manifest = {"v": MANIFEST_VERSION, "step": self._step, "files": self._files, "facts": facts}
         with self._manifest_file() as file:
@@ -233,11 +235,8 @@ class Store:
 
         One that the system will not delete now is left for the next time.
         """
-        kept, removed = set(keep), []
-        for step in self.steps():
-            if step not in kept and self._remove_unleased(step):
-                removed.append(step)
-        return removed
+        kept = set(keep)
+        return [step for step in self.steps() if step not in kept and self._remove_unleased(step)]
 
     def _remove_unleased(self, step: int) -> bool:
         """Deletes while holding the manifest's lock, so that no lease begins on a checkpoint that is going."""

@@ -9,17 +9,29 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ondevice.errors import DataError
-from ondevice.run.files import fsync_folder
+from ondevice.run.files import fsync_folder, json_bytes, make_folder, write_all, write_error
 
-__all__ = ["KINDS", "VERSION", "TelemetryWriter", "read_file", "read_records"]
+__all__ = [
+    "KINDS",
+    "VERSION",
+    "TelemetryWriter",
+    "as_number",
+    "launch_files",
+    "launch_number",
+    "parse_line",
+    "read_file",
+    "read_records",
+]
 
 VERSION = 1
+_FILE = re.compile(r"[0-9]{1,18}\.jsonl")
 KINDS = (
     "launch",
     "fit",
@@ -40,29 +52,42 @@ class TelemetryWriter:
     """Appends records of one launch. Losing a line to a full disk is counted, never fatal."""
 
     def __init__(self, folder: Path, launch: int) -> None:
+        """Begins the file of a launch. Raises ResourceError or DataError when it cannot be written."""
         self.path = folder / f"{launch:04d}.jsonl"
-        self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        fsync_folder(folder)
+        try:
+            make_folder(folder)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+            self._fd = os.open(self.path, flags, 0o600)
+            fsync_folder(folder)
+        except OSError as error:
+            raise write_error(self.path, error) from error
         self._torn = False
         self.lost_lines = 0
 
     def write(self, kind: str, step: int, **fields: Any) -> dict[str, Any]:
         """Appends one record in one write and gives it back. Non-finite floats become null."""
         assert kind in KINDS, kind
+        assert not fields.keys() & {"v", "t"}, "these keys are the writer's"
         record = {"v": VERSION, "t": round(time.time(), 3), "kind": kind, "step": step, **_finite(fields)}
-        line = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
-        if self._torn:
-            line = b"\n" + line
+        line = json_bytes(record)
         try:
-            self._torn = os.write(self._fd, line) != len(line)
+            # After a torn line, a line break first: the torn one is skipped by readers, this one is whole.
+            write_all(self._fd, b"\n" + line if self._torn else line)
+            self._torn = False
         except OSError:
             self._torn = True
-        self.lost_lines += self._torn
+            self.lost_lines += 1
         return record
 
     def sync(self) -> None:
-        """Makes every record so far survive a power cut; called before a checkpoint commits."""
-        os.fsync(self._fd)
+        """Makes every record so far survive a power cut; called before a checkpoint commits.
+
+        Raises ResourceError on a full disk, DataError on another failure.
+        """
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            raise write_error(self.path, error) from error
 
     def close(self) -> None:
         os.close(self._fd)
@@ -78,24 +103,62 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def as_number(value: Any) -> float | None:
+    """A number as it is; None for anything else, for infinities and for numbers no float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
+def launch_files(folder: Path) -> list[Path]:
+    """The telemetry files of a run in order of their launches; other files in the folder are not ours."""
+    try:
+        found = [path for path in folder.iterdir() if _FILE.fullmatch(path.name)]
+    except OSError:
+        return []
+    return sorted(found, key=launch_number)
+
+
+def launch_number(path: Path) -> int:
+    """The launch a telemetry file belongs to."""
+    return int(path.stem)
+
+
 def read_file(path: Path) -> Iterator[dict[str, Any]]:
-    """Records of one launch; lines that are not whole JSON objects are skipped. Raises DataError for a newer ``v``."""
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
-                continue
-            if isinstance(version := record.get("v"), int) and version > VERSION:
-                raise DataError(
-                    f"{path}:{number}: telemetry version {version}, this program reads {VERSION}; update ondevice."
-                )
-            yield record
+    """Records of one launch; lines that are not whole records are skipped.
+
+    Raises DataError for a newer ``v`` and for a file that cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                record = parse_line(line, where=f"{path}:{number}")
+                if record is not None:
+                    yield record
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
+
+
+def parse_line(line: bytes, *, where: str) -> dict[str, Any] | None:
+    """The record in a line, None where there is no whole one. Raises DataError for a newer ``v``."""
+    try:
+        record = json.loads(line, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
+        return None
+    version = as_number(record.get("v"))
+    if version is not None and version > VERSION:
+        raise DataError(f"{where}: telemetry version {version}, this program reads {VERSION}; update ondevice.")
+    if as_number(record.get("t")) is None or type(record.get("step")) is not int or version is None:
+        return None
+    return record
 
 
 def read_records(folder: Path) -> Iterator[dict[str, Any]]:
     """Records of all launches of a run, in order."""
-    for path in sorted(folder.glob("[0-9]*.jsonl"), key=lambda item: int(item.stem)):
+    for path in launch_files(folder):
         yield from read_file(path)

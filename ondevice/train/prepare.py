@@ -22,8 +22,9 @@ from ondevice.run.config import parse_config, to_toml
 from ondevice.run.directory import RunDir, create_run, home, safe_name
 from ondevice.run.recipe import DataRecipe, Fit, ModelShape, Recipe
 from ondevice.run.schema import Config
+from ondevice.train.autotune import Choice, candidates, choose
 from ondevice.train.plan import Estimate, estimate, make_recipe, needs_rate
-from ondevice.train.probe import matmul_rates, step_rate
+from ondevice.train.probe import MatmulRates, matmul_rates
 from ondevice.train.sizing import Corpus, Machine, choose_batch, choose_fit, choose_shape, expected_tokens
 
 __all__ = [
@@ -109,23 +110,24 @@ def prepare(
     """The decision. Times matrix products and whole steps where something depends on them, or ``always_time``; a
     ``rate`` in tokens a second takes the place of timed steps."""
     why: dict[str, str] = {}
-    precision, flops_s = _measured_precision(config, why)
-    machine = measure_machine(config, cores=cores, android=android, flops_s=flops_s)
+    rates = _matmul_rates(config)
+    machine = measure_machine(config, cores=cores, android=android, flops_s=rates.fp32_flops_s if rates else 0.0)
     corpus = corpus_of(dataset)
     shape = choose_shape(config, corpus, machine, why)
     check_shape(shape)
     batch = choose_batch(config, shape, expected_tokens(config, corpus, shape, machine), why)
     fit = choose_fit(config, shape, machine, batch=batch, why=why)
-    tok_s = rate
-    if tok_s is None and (always_time or needs_rate(config)):
-        tok_s = step_rate(shape, fit, batch=batch, precision=precision)
+    timed = rate is None and (always_time or needs_rate(config))
+    choice = _choose(config, shape, fit, rates, batch=batch, timed=timed, why=why)
+    fit = dataclasses.replace(fit, threads=choice.threads)
+    tok_s = rate or choice.tok_s
     recipe = make_recipe(
         config,
         corpus,
         shape=shape,
         batch=batch,
         data=_data_recipe(config, dataset, shape, batch),
-        precision=precision,
+        precision=choice.precision,
         tok_s=tok_s,
         prompts=_prompts(dataset),
         why=why,
@@ -133,18 +135,35 @@ def prepare(
     return Prepared(recipe=recipe, fit=fit, estimate=estimate(recipe, fit, tok_s=tok_s), tok_s=tok_s)
 
 
-def _measured_precision(config: Config, why: dict[str, str]) -> tuple[str, float]:
-    """Precision, and floating-point operations a second of fp32 products (0 where nothing depends on them)."""
-    given = config.train.precision
-    if given != "auto" and (config.model.width or config.model.layers):
-        return given, 0.0
-    rates = matmul_rates()
-    if given != "auto":
-        return given, rates.fp32_flops_s
-    why["train.precision"] = (
-        f"{rates.precision}: fp32 {rates.fp32_flops_s / 1e9:.0f}, bf16 {rates.bf16_flops_s / 1e9:.0f} GFLOP/s measured"
-    )
-    return rates.precision, rates.fp32_flops_s
+def _matmul_rates(config: Config) -> MatmulRates | None:
+    """Measured where precision or size depends on it."""
+    sized = config.model.width or config.model.layers
+    return None if sized and config.train.precision != "auto" else matmul_rates()
+
+
+def _choose(
+    config: Config,
+    shape: ModelShape,
+    fit: Fit,
+    rates: MatmulRates | None,
+    *,
+    batch: int,
+    timed: bool,
+    why: dict[str, str],
+) -> Choice:
+    """Precision and threads: as given, else by timed steps where more than one candidate is left."""
+    precisions = [config.train.precision]
+    if config.train.precision == "auto":
+        assert rates is not None
+        precisions = ["fp32", "bf16"] if rates.bf16_is_worth_trying else ["fp32"]
+    threads = [config.fit.threads] if config.fit.threads else [fit.threads, 1]
+    wanted = candidates(precisions=precisions, threads=threads)
+    if len(wanted) == 1 and not timed:
+        return wanted[0]
+    choice = choose(shape, fit, wanted, batch=batch)
+    rate = f"{choice.tok_s:,.0f} tokens/s, the fastest of {len(wanted)} timed" if len(wanted) > 1 else "as given"
+    why["train.precision, fit.threads"] = f"{choice.precision} with {choice.threads}: {rate}"
+    return choice
 
 
 def _data_recipe(config: Config, dataset: Dataset, shape: ModelShape, batch: int) -> DataRecipe:

@@ -19,7 +19,7 @@ from ondevice.train.optimizer import adamw
 
 __all__ = ["MatmulRates", "matmul_rates", "step_rate"]
 
-BF16_GAIN = 1.5  # matrix products are not the whole step, so bf16 must win clearly to be taken
+BF16_GAIN = 1.5  # matrix products are not the whole step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +30,9 @@ class MatmulRates:
     bf16_flops_s: float
 
     @property
-    def precision(self) -> str:
-        """bf16 only where it proves clearly faster."""
-        return "bf16" if self.bf16_flops_s > BF16_GAIN * self.fp32_flops_s else "fp32"
+    def bf16_is_worth_trying(self) -> bool:
+        """Whether bf16 products are so much faster that whole steps may be."""
+        return self.bf16_flops_s > BF16_GAIN * self.fp32_flops_s
 
 
 def matmul_rates(*, size: int = 512, seconds: float = 0.4) -> MatmulRates:

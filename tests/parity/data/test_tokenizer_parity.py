@@ -1,4 +1,4 @@
-"""Our ids are the reference's ids: GPT-2 against transformers, sentencepiece models against the JSON written for them."""
+"""Our ids are the reference's: GPT-2 against transformers, sentencepiece models against the JSON written for them."""
 
 import importlib.util
 import os

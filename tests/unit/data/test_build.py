@@ -15,12 +15,12 @@ from ondevice.data.tokenizer import load_tokenizer
 from ondevice.errors import DataError
 from ondevice.run.schema import DataConfig, SourceConfig, TokenizerConfig
 
-WORDS = "the kâr of a cat is not the kar of a dog but İstanbul was a city on two sides ğ ş ç".split()
+TEXT = "the kâr of a cat is not the kar of a dog but İstanbul was a city on two sides ğ ş ç"
 
 
 def paragraphs(count, seed):
     dice = np.random.default_rng(seed)
-    return [" ".join(dice.choice(WORDS, size=int(dice.integers(5, 40)))) + f" {seed}-{i}." for i in range(count)]
+    return [" ".join(dice.choice(TEXT.split(), size=int(dice.integers(5, 40)))) + f" {seed}-{i}." for i in range(count)]
 
 
 class Corpus:
@@ -253,7 +253,7 @@ class TestTokenizer:
         assert Dataset.open(corpus.folder).tokenizer().vocab_size == 280
 
     def test_it_learns_from_training_text_alone(self, corpus):
-        secret = "zqxzqx" * 500
+        secret = "zqx" * 100
         corpus.write("b.txt", "\n\n".join([*paragraphs(100, 2), secret]))
         sources = [SourceConfig(path="b.txt", name="beta", document="paragraph")]
         dataset = corpus.build(kind="bpe", sources=sources, split="tail:0.1")

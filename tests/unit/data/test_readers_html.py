@@ -64,3 +64,13 @@ def test_a_comment_without_end_is_not_held_for_ever():
 
 def test_a_large_page_without_tags_flows_through():
     assert sum(len(text) for text in html_text("word " * 50_000 for _ in range(40))) >= 9_999_000
+
+
+@pytest.mark.parametrize("mark", ["<!-- ", '<a href="'])
+def test_a_page_of_marks_that_never_end_is_refused_quickly(mark):
+    with pytest.raises(Unreadable, match="never ends"):
+        text_of("<p>x" + mark * 100_000, 1 << 18)
+
+
+def test_a_long_text_that_ends_in_half_an_entity_is_kept():
+    assert text_of("<p>" + "word " * 50_000 + "&am", 1 << 18).endswith("word &am")

@@ -71,8 +71,8 @@ def test_storage_without_permission_names_the_command(monkeypatch):
     monkeypatch.setattr(Path, "stat", denied)
     with pytest.raises(DataError, match=r"^/sdcard/notes: .*Permission denied\); run termux-setup-storage"):
         sources_find.find(SourceConfig(path="/sdcard/notes"), Path("/"))
-    with pytest.raises(DataError, match=r"^/root/notes: .*check its permissions"):
-        sources_find.find(SourceConfig(path="/root/notes"), Path("/"))
+    with pytest.raises(DataError, match=r"^/data/notes: .*check its permissions"):
+        sources_find.find(SourceConfig(path="/data/notes"), Path("/"))
 
 
 def test_a_file_without_permission(tmp_path, monkeypatch):

@@ -1,0 +1,92 @@
+"""``ondevice-tui [RUN ...]``: finds the runs, and says in one sentence why it cannot start where it cannot."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import ondevice
+from ondevice.errors import DeviceError, Interrupted, OndeviceError, UsageError
+from ondevice.run.directory import find_run, home, list_runs
+
+__all__ = ["main"]
+
+EXAMPLES = """examples:
+  ondevice-tui                 every run on this machine
+  ondevice-tui notes           one run, by name or path
+  ondevice-tui /media/backup   the runs of a folder
+  ondevice-tui --ascii         for terminals without Unicode"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises UsageError instead of leaving the program."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}; `{self.prog} --help` shows examples.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the terminal UI and gives its exit code."""
+    try:
+        return _run(_parser().parse_args(argv))
+    except OndeviceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return Interrupted.exit_code
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="ondevice-tui",
+        description="Watch and control runs from their files alone.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="a run's name or path, or a folder of runs; all if none")
+    parser.add_argument("--ascii", action="store_true", help="draw with ASCII characters only")
+    parser.add_argument("--version", action="version", version=f"ondevice {ondevice.__version__}")
+    return parser
+
+
+def _run(args: argparse.Namespace) -> int:
+    if importlib.util.find_spec("textual") is None:
+        command = f"{os.path.basename(sys.executable) or 'python3'} -m pip install 'textual>=1.0'"
+        raise DeviceError(f"The terminal UI needs the Textual package; install it with `{command}`.")
+    folders = [_folder(name) for name in args.runs] or [home() / "runs"]
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise DeviceError("The terminal UI needs a terminal; `ondevice status` tells the same in a pipe.")
+    from tui.app import OndeviceTui
+    from tui.draw import ASCII, UNICODE
+    from tui.feed import Feed
+
+    opened = folders[0] if len(folders) == 1 and (folders[0] / "run.json").is_file() else None
+    glyphs = ASCII if args.ascii or not _speaks_unicode(os.environ) else UNICODE
+    app = OndeviceTui(Feed(folders), opened=opened, glyphs=glyphs)
+    app.run()
+    return app.return_code or 0
+
+
+def _folder(name: str) -> Path:
+    """A run, or a folder that holds runs. Raises UsageError with the nearest name."""
+    try:
+        return find_run(name).path
+    except UsageError:
+        folder = Path(name).expanduser().absolute()
+        if list_runs(folder):
+            return folder
+        raise
+
+
+def _speaks_unicode(environ: Mapping[str, str]) -> bool:
+    """Whether the locale and the terminal can show braille; silence means yes."""
+    if environ.get("TERM") in ("linux", "dumb", "vt100", "vt220"):
+        return False
+    locale = environ.get("LC_ALL") or environ.get("LC_CTYPE") or environ.get("LANG") or "UTF-8"
+    return "utf" in locale.lower()
