@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from rich.text import Text
 
 from tui.snapshot import Points
-from tui.words import count
+from tui.words import count, decimal
 
 __all__ = ["ASCII", "UNICODE", "Curve", "Glyphs", "bar", "chart", "sparkline"]
 
@@ -87,11 +87,11 @@ class Curve:
     marks: bool = False
 
 
-def bar(share: float | None, width: int, glyphs: Glyphs = UNICODE) -> str:
+def bar(share: float | None, width: int, glyphs: Glyphs = UNICODE, style: str = "") -> Text:
     """A progress bar of exactly ``width`` cells."""
     halves = int(2 * width * (share or 0.0))
     filled = glyphs.full * (halves // 2) + glyphs.half * (halves % 2)
-    return filled + glyphs.empty * (width - len(filled))
+    return Text(filled, style, no_wrap=True).append(glyphs.empty * (width - len(filled)), "dim")
 
 
 def sparkline(points: Points, width: int, glyphs: Glyphs = UNICODE) -> str:
@@ -114,7 +114,7 @@ def chart(curves: Sequence[Curve], *, width: int, height: int, glyphs: Glyphs = 
         return Text("no loss yet" if not curves else "")
     x_range = min(c.points[0][0] for c in curves), max(c.points[-1][0] for c in curves)
     y_range = _y_range(curves, x_range, width)
-    labels = [f"{y:.2f}" for y in (y_range[1], sum(y_range) / 2, y_range[0])]
+    labels = [decimal(y, 2) for y in (y_range[1], sum(y_range) / 2, y_range[0])]
     gutter = max(map(len, labels)) + 1
     canvas = _Canvas(width - gutter, height - 1, glyphs, x_range=x_range, y_range=y_range)
     for number, curve in enumerate(curves):
@@ -157,9 +157,12 @@ def _scaled(value: float, bounds: tuple[float, float], steps: int) -> int:
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
-    """Lowest and highest after the first tenth, never equal."""
+    """Lowest and highest, never equal; a first tenth that would more than double the range is left out of it."""
     settled = values[len(values) // 10 :]
     low, high = min(settled), max(settled)
+    whole_low, whole_high = min(values), max(values)
+    if whole_high - whole_low <= 2 * (high - low):
+        low, high = whole_low, whole_high
     return (low, high) if high - low > 1e-9 * max(1.0, abs(high)) else (low - 0.5, high + 0.5)
 
 

@@ -18,7 +18,7 @@ def decimal(value: float | None, digits: int = 3) -> str:
     """``2.34567 -> '2.346'``; what would be too long or too small for that is written with an exponent."""
     if value is None:
         return "-"
-    if value != 0 and not 10**-digits <= abs(value) < 1e6:
+    if value and not 10**-digits <= abs(value) < 1e6:
         return f"{value:.1e}"
     return f"{value:.{digits}f}"
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ondevice.errors import UsageError
 from ondevice.run.config import load_config, preset_names
@@ -17,12 +19,16 @@ from ondevice.run.schema import Config, SourceConfig
 __all__ = [
     "add_config_flags",
     "add_sampling_flags",
+    "at_least",
     "config_from",
     "cores",
     "duration",
     "is_android",
     "looks_like_config",
+    "mute",
     "print_json",
+    "print_json_line",
+    "text_source",
 ]
 
 
@@ -54,13 +60,38 @@ def config_from(args: argparse.Namespace, name: str | None) -> Config:
     elif name is not None and not config.name:
         config = dataclasses.replace(config, name=Path(name).stem)
     if args.data:
-        sources = tuple(SourceConfig(path=str(Path(path).expanduser().absolute())) for path in args.data)
+        sources = tuple(text_source(path) for path in args.data)
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, sources=sources))
     if not config.data.sources:
         raise UsageError(
             "No text to learn from: add --data PATH (a file or folder), or [[data.sources]] to the config."
         )
     return config
+
+
+def text_source(path: str) -> SourceConfig:
+    """The source a person named on the command line. Raises UsageError for an empty name."""
+    if not path.strip():
+        raise UsageError("The path of the text is empty; name a file or folder.")
+    return SourceConfig(path=str(Path(path).expanduser().absolute()))
+
+
+def at_least(low: int, kind: type[int] | type[float] = int) -> Callable[[str], float]:
+    """The type of a flag whose number has a lower bound.
+
+    >>> parser.add_argument("--threads", type=at_least(1))
+    """
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"'{text}' is not a {'whole ' if kind is int else ''}number") from None
+        if not low <= value < math.inf:
+            raise argparse.ArgumentTypeError(f"must be at least {low}, not {text}")
+        return value
+
+    return parse
 
 
 def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
@@ -77,6 +108,18 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
 def print_json(value: Any) -> None:
     """One JSON object on standard output."""
     print(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1))
+
+
+def print_json_line(value: Any) -> None:
+    """One JSON object on one line, for commands that print several."""
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)
+
+
+def mute(stream: IO[str]) -> None:
+    """Sends what is still to come nowhere: its reader left, and Python would complain when it flushes at exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def is_android() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from typing import Any
 
 from ondevice.cli.common import print_json
 from ondevice.errors import UsageError, nearest
@@ -41,7 +42,9 @@ def _explain(args: argparse.Namespace) -> int:
         ]
         if not wanted:
             tables = {row["key"].split(".")[0].rstrip("[]") for row in rows}
-            raise UsageError(f"'{args.key}': no such key{nearest(args.key, [*(r['key'] for r in rows), *tables])}.")
+            same = [row["key"] for row in rows if row["key"].rpartition(".")[2] == args.key]
+            hint = f" (did you mean {', '.join(same)}?)" if same else nearest(args.key, [*_keys(rows), *tables])
+            raise UsageError(f"'{args.key}': no such key{hint}; `ondevice config explain` lists all.")
         rows = wanted
     if args.json:
         print_json({"keys": rows})
@@ -53,6 +56,10 @@ def _explain(args: argparse.Namespace) -> int:
         choices = f" One of: {', '.join(row['choices'])}." if row["choices"] else ""
         print(textwrap.fill(row["doc"] + "." + choices, 76, initial_indent="    ", subsequent_indent="    "))
     return 0
+
+
+def _keys(rows: list[dict[str, Any]]) -> list[str]:
+    return [row["key"] for row in rows]
 
 
 def _presets(args: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ondevice.cli.build_progress import BuildProgress
-from ondevice.cli.common import add_config_flags, config_from, print_json
+from ondevice.cli.common import add_config_flags, at_least, config_from, print_json
 from ondevice.cli.data_text import dataset_lines, inventory_lines
 from ondevice.errors import UsageError, nearest
 
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_flags(build)
     inspect = actions.add_parser("inspect", help="what a dataset holds")
     inspect.add_argument("dataset", help="name or path")
-    inspect.add_argument("--context", type=int, default=256, help="context for the inventory of windows (256)")
+    inspect.add_argument("--context", type=at_least(1), default=256, help="context for the inventory of windows (256)")
     inspect.add_argument("--verify", action="store_true", help="re-read every chunk against its hash")
     for action in (build, inspect):
         action.add_argument("--json", action="store_true", help="print one JSON object")

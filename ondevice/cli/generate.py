@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from ondevice.cli.common import add_sampling_flags, print_json
+from ondevice.cli.common import add_sampling_flags, at_least, print_json
 
 __all__ = ["EXAMPLES", "add_arguments", "run", "write_text"]
 
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", help="a run, the folder of a checkpoint, or an export folder")
     parser.add_argument("prompt", nargs="?", default="", help="text to go on from; - reads it from standard input")
     parser.add_argument("--step", type=int, help="use this checkpoint instead of the best by validation loss")
-    parser.add_argument("--threads", type=int, help="threads of the arithmetic")
+    parser.add_argument("--threads", type=at_least(1), help="threads of the arithmetic")
     add_sampling_flags(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of streaming")
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import json
 import os
+import re
+import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import ondevice
+from ondevice.cli.common import mute
 from ondevice.errors import Interrupted, OndeviceError, UsageError, nearest
 
 __all__ = ["COMMANDS", "main"]
@@ -40,9 +45,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises UsageError instead of leaving the program."""
+    """Raises UsageError instead of leaving the program; flags are never guessed from their beginnings."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(**options, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
+        if choice := re.search(r"invalid choice: '([^']*)' \(choose from (.+)\)", message):
+            message += nearest(choice[1], re.findall(r"[\w-]+", choice[2]))
         raise UsageError(f"{self.prog}: {message}; `{self.prog} --help` shows examples.")
 
 
@@ -55,6 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Threads that wait for each other must sleep, not spin: spinning heats a phone, and where other programs want the
     # cores too it makes a step several times slower. Read by OpenMP when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character the terminal lacks must not end a run
+            stream.reconfigure(errors="backslashreplace")
+    before = _stop_on(signal.SIGTERM)
     try:
         return _run(words)
     except OndeviceError as error:
@@ -62,18 +77,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _report(Interrupted("Interrupted."), as_json="--json" in words)
     except BrokenPipeError:
-        # The reader of a pipe (head, less) left; Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        mute(sys.stdout)  # the reader of a pipe (head, less) left
         return 0
     except Exception:
         print(f"This is a bug in ondevice; the details are in {_log_crash(words)}.", file=sys.stderr)
         return 1
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _stop_on(number: signal.Signals) -> Any:
+    """Lets a signal end the command as Ctrl-C does, so that it cleans up. Gives the handler that was there before."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    return signal.signal(number, signal.default_int_handler)
 
 
 def _run(words: list[str]) -> int:
     if words and words[0] in ("--version", "-V"):
         print(f"ondevice {ondevice.__version__}")
         return 0
+    if words[:1] == ["help"] and words[1:2] and words[1] in COMMANDS:
+        words = [words[1], "--help"]
     if not words or words[0] in ("--help", "-h", "help"):
         print(_help())
         return 0
@@ -81,20 +107,27 @@ def _run(words: list[str]) -> int:
     if name not in COMMANDS:
         raise UsageError(f"'{name}' is not a command{nearest(name, COMMANDS)}; `ondevice --help` lists them.")
     module = importlib.import_module(f"ondevice.cli.{COMMANDS[name][0]}")
-    parser = _Parser(prog=f"ondevice {name}", description=COMMANDS[name][1].capitalize() + ".", allow_abbrev=False)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(prog=f"ondevice {name}", description=COMMANDS[name][1].capitalize() + ".")
     parser.epilog = getattr(module, "EXAMPLES", None)
     module.add_arguments(parser)
     args, unknown = parser.parse_known_args(words[1:])
     if unknown:
-        raise UsageError(f"ondevice {name}: unknown argument '{unknown[0]}'{_nearest_flag(unknown[0], parser)}.")
+        raise UsageError(f"ondevice {name}: unknown argument '{unknown[0]}'{_nearest_flag(unknown[0], parser, args)}.")
     args.command = name
     code: int = module.run(args)
     return code
 
 
-def _nearest_flag(word: str, parser: argparse.ArgumentParser) -> str:
-    return nearest(word, [flag for action in parser._actions for flag in action.option_strings])
+def _nearest_flag(word: str, parser: argparse.ArgumentParser, args: argparse.Namespace) -> str:
+    return nearest(word.partition("=")[0], _flags(parser, args)) if word.startswith("-") else ""
+
+
+def _flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Iterator[str]:
+    """The flags of a parser and of the action that was chosen under it."""
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            yield from _flags(action.choices[getattr(args, action.dest)], args)
 
 
 def _help() -> str:
@@ -109,10 +142,11 @@ def _help() -> str:
 
 
 def _report(error: OndeviceError, *, as_json: bool) -> int:
+    sentence = " ".join(str(error).splitlines())
     if as_json:
-        body: dict[str, Any] = {"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}
+        body: dict[str, Any] = {"error": sentence, "kind": type(error).__name__, "exit_code": error.exit_code}
         print(json.dumps(body, ensure_ascii=False))
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {sentence}", file=sys.stderr)
     return error.exit_code
 
 

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 
 from ondevice.cli.build_progress import BuildProgress
-from ondevice.cli.common import add_config_flags, config_from, cores, is_android, print_json
+from ondevice.cli.common import add_config_flags, at_least, config_from, cores, is_android, print_json
 from ondevice.cli.data_text import dataset_lines, inventory_lines
 from ondevice.cli.plan_text import plan_lines
 
@@ -21,7 +21,9 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", nargs="?", help="a config file (.toml) or a preset")
     add_config_flags(parser)
-    parser.add_argument("--rate", type=float, metavar="TOK_S", help="tokens a second, instead of timing a few steps")
+    parser.add_argument(
+        "--rate", type=at_least(1, float), metavar="TOK_S", help="tokens a second, instead of timing a few steps"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

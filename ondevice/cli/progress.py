@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from ondevice.cli.common import duration
+from ondevice.cli.common import duration, mute
 
 __all__ = ["JsonDisplay", "LiveDisplay", "PlainDisplay", "QuietDisplay", "make_display", "status_line"]
 
@@ -41,6 +43,20 @@ def status_line(status: dict[str, Any], width: int = 80) -> str:
     return line
 
 
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Where nobody can read any more (a closed pipe or terminal) the work goes on unseen."""
+    try:
+        yield
+    except OSError:
+        mute(sys.stdout)
+
+
+def _tell(text: str) -> None:
+    with _unheard():
+        print(text, flush=True)
+
+
 class QuietDisplay:
     """Says nothing; errors and the result are the command's business."""
 
@@ -58,10 +74,10 @@ class JsonDisplay(QuietDisplay):
     """One JSON object a line."""
 
     def status(self, status: dict[str, Any]) -> None:
-        print(json.dumps({"kind": "status", **status}), flush=True)
+        _tell(json.dumps({"kind": "status", **status}))
 
     def say(self, text: str) -> None:
-        print(json.dumps({"kind": "say", "text": text}, ensure_ascii=False), flush=True)
+        _tell(json.dumps({"kind": "say", "text": text}, ensure_ascii=False))
 
 
 class PlainDisplay(QuietDisplay):
@@ -74,10 +90,10 @@ class PlainDisplay(QuietDisplay):
         now = time.monotonic()
         if now - self._shown >= PLAIN_EVERY_S:
             self._shown = now
-            print(status_line(status, 200), flush=True)
+            _tell(status_line(status, 200))
 
     def say(self, text: str) -> None:
-        print(text, flush=True)
+        _tell(text)
 
 
 class LiveDisplay(QuietDisplay):
@@ -94,13 +110,16 @@ class LiveDisplay(QuietDisplay):
     def status(self, status: dict[str, Any]) -> None:
         from rich.text import Text
 
-        self._live.update(Text(status_line(status, self._console.width - 1), no_wrap=True), refresh=True)
+        with _unheard():
+            self._live.update(Text(status_line(status, self._console.width - 1), no_wrap=True), refresh=True)
 
     def say(self, text: str) -> None:
-        self._console.print(text, markup=False, soft_wrap=False)
+        with _unheard():
+            self._console.print(text, markup=False, soft_wrap=False)
 
     def close(self) -> None:
-        self._live.stop()
+        with _unheard():
+            self._live.stop()
 
 
 def make_display(*, quiet: bool, as_json: bool) -> QuietDisplay:

@@ -9,10 +9,11 @@ import argparse
 import dataclasses
 import sysconfig
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ondevice.cli.common import print_json
+from ondevice.cli.common import print_json_line, text_source
 from ondevice.cli.progress import QuietDisplay, make_display
 from ondevice.cli.train import start_run, train_run
 from ondevice.errors import DeviceError, UsageError
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         display.close()
     if args.json:
-        print_json({"kind": "result", **result})
+        print_json_line({"kind": "result", **result})
     else:
         print("\n".join(_lines(run_dir, result)))
     return 0
@@ -68,9 +69,9 @@ def run(args: argparse.Namespace) -> int:
 def _config(args: argparse.Namespace) -> Config:
     changes = [*args.set, *([f"budget.minutes={args.minutes}"] if args.minutes is not None else [])]
     config = load_config("quickstart", changes=changes)
-    if args.path:
-        path = Path(args.path).expanduser().absolute()
-        source, name = SourceConfig(path=str(path)), f"quickstart-{safe_name(path.name)}"
+    if args.path is not None:
+        source = text_source(args.path)
+        name = f"quickstart-{safe_name(Path(source.path).name)}"
     else:
         source, name = _standard_library(), "quickstart"
     data = dataclasses.replace(config.data, sources=(source,))
@@ -104,9 +105,9 @@ def _result(run_dir: RunDir, display: QuietDisplay, *, prompt: str) -> dict[str,
     checkpoint, why = choose_checkpoint(run_dir)
     path = run_dir.evals / f"quickstart-{checkpoint.step:08d}.json"
     if path.exists():
-        known = read_json(path)
-        if known.get("checkpoint_sha256") == checkpoint.sha256:
-            return dict(known)
+        known = dict(read_json(path))
+        if _still_holds(known, checkpoint):
+            return known
     display.say("Measuring on text it has never seen ...")
     result: dict[str, Any] = {
         "run": run_dir.name,
@@ -122,6 +123,13 @@ def _result(run_dir: RunDir, display: QuietDisplay, *, prompt: str) -> dict[str,
     result["onnx"] = _text_by_onnx(result["export"]["path"], prompt)
     write_json(path, result)
     return result
+
+
+def _still_holds(known: dict[str, Any], checkpoint: Checkpoint) -> bool:
+    """Whether an earlier result is of this checkpoint, its export is there, and nothing more could be said now."""
+    if known.get("checkpoint_sha256") != checkpoint.sha256 or not Path(known["export"]["path"]).is_dir():
+        return False
+    return known["onnx"]["text"] is not None or find_spec("onnxruntime") is None
 
 
 def _scores(run_dir: RunDir, checkpoint: Checkpoint) -> dict[str, dict[str, float | int | None]]:

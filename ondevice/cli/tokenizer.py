@@ -31,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
     from ondevice.data.tokenizer_sources import train_on_sources
 
     folder = Path(args.out).expanduser().absolute()
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file; name a folder with --out.")
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder}: exists and is not empty; choose another --out.")
     config = config_from(args, args.target)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+from pathlib import Path
 
 from ondevice.cli.build_progress import BuildProgress
-from ondevice.cli.common import add_config_flags, config_from, cores, is_android, looks_like_config, print_json
+from ondevice.cli.common import add_config_flags, config_from, cores, is_android, looks_like_config, print_json_line
 from ondevice.cli.progress import QuietDisplay, make_display
 from ondevice.errors import Interrupted, OndeviceError, UsageError
-from ondevice.run.directory import RunDir, find_run
+from ondevice.run.directory import RunDir, find_run, home
 from ondevice.run.schema import Config
 
 __all__ = ["EXAMPLES", "add_arguments", "run", "start_run", "train_run"]
@@ -46,11 +48,22 @@ def _find_or_start(args: argparse.Namespace, display: QuietDisplay) -> RunDir:
             return find_run(args.target)
         except UsageError:
             if not looks_like_config(args.target):
+                _refuse_text(args.target)
                 raise
     if args.target and not looks_like_config(args.target):
+        _refuse_text(args.target)
         find_run(args.target)
         raise UsageError(f"{args.target} is a run, and a run's recipe never changes; leave --data, --set ... out.")
     return start_run(config_from(args, args.target), display, quiet=args.quiet or args.json)
+
+
+def _refuse_text(target: str) -> None:
+    """Raises UsageError where the target is text rather than a run."""
+    path = Path(target).expanduser()
+    if path.exists() and not (path / "run.json").is_file() and not (home() / "runs" / target / "run.json").is_file():
+        raise UsageError(
+            f"{target} is not a run; to learn from it, write `ondevice train --data {shlex.quote(target)}`."
+        )
 
 
 def start_run(config: Config, display: QuietDisplay, *, quiet: bool) -> RunDir:
@@ -87,7 +100,7 @@ def train_run(run_dir: RunDir, *, display: QuietDisplay, keep_hold: bool = False
     status = read_status(run_dir)
     display.close()
     if as_json:
-        print_json({"kind": "outcome", "run": run_dir.name, **vars(outcome)})
+        print_json_line({"kind": "outcome", "run": run_dir.name, **vars(outcome)})
     else:
         display.say(
             f"{run_dir.name} {outcome.outcome} at step {outcome.step} of {status.get('steps')}: {outcome.why}. "

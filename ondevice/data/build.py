@@ -208,12 +208,14 @@ class _Build:
         meter = _Meter(self._progress, sum(plan.scan.bytes for plan in plans), "tokens")
         records = []
         for plan, key in zip(plans, keys, strict=True):
+            end = meter.done + plan.scan.bytes
             folder = self._folder / "chunks" / key
             record = finished_record(folder, verify=verify)
             if record is None:
                 record = tokenise_source(plan, tokenizer, folder, chunk_tokens=self._data.chunk_tokens, advance=meter)
                 fsync_folder(folder.parent)
             records.append(record)
+            meter(end - meter.done)  # what was there already or dropped counts as done
         return records
 
     def _commit(

@@ -56,7 +56,7 @@ def _produce(items: Iterator[T], ready: queue.Queue[tuple[bool, Any]], stop: thr
 
 
 class WriteBehind:
-    """Runs pieces of work in order in one thread, at most four behind.
+    """Runs pieces of work in order in one thread, at most four behind, and none after one that failed.
 
     >>> with WriteBehind() as writing:
     ...     writing.submit(lambda: write_chunk(path, ids, header))
@@ -65,12 +65,23 @@ class WriteBehind:
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="write-behind")
         self._pending: deque[Future[None]] = deque()
+        self._failed = False
 
     def submit(self, work: Callable[[], None]) -> None:
         """Raises what earlier work raised."""
         while len(self._pending) >= _BEHIND:
             self._pending.popleft().result()
-        self._pending.append(self._pool.submit(work))
+        self._pending.append(self._pool.submit(self._run, work))
+
+    def _run(self, work: Callable[[], None]) -> None:
+        """After a failure nothing more is written, so that there is never a gap in what is."""
+        if self._failed:
+            return
+        try:
+            work()
+        except BaseException:
+            self._failed = True
+            raise
 
     def wait(self) -> None:
         """Until all is done. Raises what the work raised."""

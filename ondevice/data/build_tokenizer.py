@@ -36,7 +36,7 @@ from ondevice.run.schema import TokenizerConfig
 
 __all__ = ["TrainingSample", "pinned_tokenizer", "prepare_tokenizer"]
 
-PIN = "tokenizer.json"
+PIN = "tokenizer_pin.json"
 _PIN_VERSION = 1
 _SAMPLE_CHARS = 1 << 14
 

@@ -28,11 +28,12 @@ class Series:
         self.points: list[tuple[float, float]] = []
 
     def add(self, x: float, y: Any) -> None:
-        """Appends a point; what is not a finite number is left out. A point before the last one rewinds to there."""
+        """Appends a point; what is not a finite number is left out. A point not beyond the last rewinds to there."""
         y = as_number(y)
         if y is None:
             return
-        self.cut_after(x)
+        while self.points and self.points[-1][0] >= x:
+            self.points.pop()
         self.points.append((x, y))
         if len(self.points) > self.capacity:
             self._thin()

@@ -132,7 +132,11 @@ class TrainConfig:
     steps: int | None = _key(None, "optimizer steps; give either tokens, steps or epochs", low=1)
     epochs: float | None = _key(None, "passes over the training tokens", above=0)
     batch: int | None = _key(None, "sequences in one optimizer step (the effective batch)", low=1)
-    optimizer: str = _key("adamw", "optimizer", choices=("adamw",))
+    optimizer: str = _key(
+        "adamw",
+        "optimizer; muon takes orthogonal updates for the matrices inside the blocks and AdamW for the rest",
+        choices=("adamw", "muon"),
+    )
     lr: float | None = _key(None, "peak learning rate; derived from the width", above=0)
     lr_min: float | None = _key(None, "final learning rate; a tenth of lr where not given", low=0)
     schedule: str = _key(

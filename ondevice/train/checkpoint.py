@@ -18,7 +18,7 @@ from ondevice.model.weights import load_weights
 from ondevice.run.files import read_json
 from ondevice.run.recipe import Fit, Recipe
 from ondevice.run.store import Checkpoint, Store
-from ondevice.train.optimizer import STATE_FORMAT, load_state, state_tensors
+from ondevice.train.optimizer import load_state, state_tensors
 from ondevice.train.state import TrainState, capture_rng, restore_rng
 
 __all__ = ["STATE_VERSION", "exactness_facts", "load_training", "save"]
@@ -44,7 +44,9 @@ def save(store: Store, state: TrainState, *, recipe: Recipe, fit: Fit, launch: i
         with draft.file("model.safetensors") as file:
             safetensors.write(file, _model_tensors(state.model), {"recipe": recipe.sha256})
         with draft.file("optimizer.safetensors") as file:
-            safetensors.write(file, state_tensors(state.model, state.optimizer), {"format": STATE_FORMAT})
+            safetensors.write(
+                file, state_tensors(state.model, state.optimizer), {"format": recipe.train.optimizer_state}
+            )
         with draft.file("state.json") as file:
             file.write(json.dumps(body, allow_nan=False).encode())
         return draft.commit(_facts(recipe, fit, launch))

@@ -16,6 +16,7 @@ import torch
 from ondevice.errors import OndeviceError
 from ondevice.model.decoder import Decoder
 from ondevice.model.loss import IGNORE, linear_cross_entropy
+from ondevice.train.optimizer import Optimizer
 
 __all__ = ["Engine", "NonFiniteError", "StepResult"]
 
@@ -39,7 +40,7 @@ class Engine:
     def __init__(
         self,
         model: Decoder,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Optimizer,
         *,
         clip: float,
         precision: str,

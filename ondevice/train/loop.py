@@ -219,6 +219,7 @@ class Loop:
             bits_per_byte={name: loss.bits_per_byte for name, loss in evaluation.losses.items()},
             val_tokens={name: loss.tokens for name, loss in evaluation.losses.items()},
             best_step=state.best_step,
+            trained_tokens=state.cursor.tokens_by_source(),
             eval_s=round(time.monotonic() - began, 3),
         )
         self.pulse.note(val_loss=losses, val_loss_mixed=mixed, best_step=state.best_step, best_loss=state.best_loss)
@@ -242,7 +243,8 @@ class Loop:
             self.pulse.note(last_error=text)
             self.display.say(text)
         else:
-            self.telemetry.write("checkpoint", self.state.step, **vars(saved))
+            exposure = self.state.cursor.tokens_by_source()
+            self.telemetry.write("checkpoint", self.state.step, **vars(saved), trained_tokens=exposure)
             self.pulse.note(saved_step=self.state.step, last_error=None)
 
     def _leave(self, outcome: str, why: str) -> Outcome:

@@ -1,25 +1,51 @@
-"""AdamW over a decoder's parameters, and its state as named tensors.
+"""The optimizers a recipe may name, and their state as named tensors.
 
-Matrices decay; norms, biases and everything one-dimensional do not. Uses torch's fused CPU kernel where it exists (the
-checkpoint records which, since fused and unfused differ in the last bits).
+Matrices decay; norms, biases and everything one-dimensional do not. AdamW uses torch's fused CPU kernel (the
+checkpoint records torch's version, since the last bits differ between kernels).
 """
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ondevice.errors import CheckpointError
+from ondevice.model.decoder import Decoder
 from ondevice.run.recipe import TrainRecipe
+from ondevice.train.muon import MuonAdamW
 
-__all__ = ["STATE_FORMAT", "adamw", "load_state", "make_optimizer", "state_tensors"]
+__all__ = ["Optimizer", "adamw", "load_state", "make_optimizer", "state_tensors"]
 
-STATE_FORMAT = "adamw-fp32"
-_SLOTS = ("exp_avg", "exp_avg_sq", "step")
+_ADAMW_SLOTS = ("exp_avg", "exp_avg_sq", "step")
 
 
-def make_optimizer(model: nn.Module, recipe: TrainRecipe) -> torch.optim.AdamW:
+class Optimizer(Protocol):
+    """What the engine and the checkpoint use. ``state`` maps a parameter to its named tensors."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]: ...
+
+    @property
+    def state(self) -> Any: ...
+
+    def zero_grad(self, set_to_none: bool = True) -> None: ...
+
+    def step(self) -> Any: ...
+
+
+def make_optimizer(model: Decoder, recipe: TrainRecipe) -> Optimizer:
     """The recipe's optimizer. Its rate is set before every step."""
+    if recipe.optimizer == "muon":
+        return MuonAdamW(
+            model,
+            model.shape,
+            lr=recipe.lr,
+            weight_decay=recipe.weight_decay,
+            betas=(recipe.beta1, recipe.beta2),
+            eps=recipe.eps,
+        )
     return adamw(
         model,
         lr=recipe.lr,
@@ -31,7 +57,7 @@ def make_optimizer(model: nn.Module, recipe: TrainRecipe) -> torch.optim.AdamW:
 
 
 def adamw(
-    model: nn.Module, *, lr: float, weight_decay: float, beta1: float, beta2: float, eps: float
+    model: Decoder, *, lr: float, weight_decay: float, beta1: float, beta2: float, eps: float
 ) -> torch.optim.AdamW:
     """AdamW with two groups: decayed matrices and the rest."""
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -44,25 +70,32 @@ def adamw(
     )
 
 
-def state_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _slots(optimizer: Optimizer, parameter: torch.nn.Parameter) -> tuple[str, ...]:
+    return optimizer.slots(parameter) if isinstance(optimizer, MuonAdamW) else _ADAMW_SLOTS
+
+
+def state_tensors(model: Decoder, optimizer: Optimizer) -> dict[str, Tensor]:
     """The optimizer's state as ``<slot>.<parameter>`` -> tensor; empty before the first step."""
     return {
         f"{slot}.{name}": state[slot]
         for name, parameter in model.named_parameters()
         if (state := optimizer.state.get(parameter))
-        for slot in _SLOTS
+        for slot in _slots(optimizer, parameter)
     }
 
 
-def load_state(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def load_state(model: Decoder, optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
     """Puts back what `state_tensors` gave. Raises CheckpointError when names or shapes do not match the model."""
-    expected = {f"{slot}.{name}" for name, p in model.named_parameters() if p.requires_grad for slot in _SLOTS}
-    if tensors and set(tensors) != expected:
+    if not tensors:
+        return
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    expected = {f"{slot}.{name}" for name, p in trained for slot in _slots(optimizer, p)}
+    if set(tensors) != expected:
         odd = sorted(set(tensors) ^ expected)[0]
         raise CheckpointError(f"optimizer state does not belong to this model: '{odd}' is on one side only.")
-    for name, parameter in model.named_parameters():
-        if tensors and parameter.requires_grad:
-            state = {slot: tensors[f"{slot}.{name}"].clone() for slot in _SLOTS}
-            if state["exp_avg"].shape != parameter.shape:
-                raise CheckpointError(f"optimizer state of '{name}' has shape {tuple(state['exp_avg'].shape)}.")
-            optimizer.state[parameter] = state
+    for name, parameter in trained:
+        state = {slot: tensors[f"{slot}.{name}"].clone() for slot in _slots(optimizer, parameter)}
+        wrong = [slot for slot, tensor in state.items() if slot != "step" and tensor.shape != parameter.shape]
+        if wrong:
+            raise CheckpointError(f"optimizer state '{wrong[0]}.{name}' has another shape than its parameter.")
+        optimizer.state[parameter] = state

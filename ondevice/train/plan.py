@@ -29,6 +29,7 @@ __all__ = ["Estimate", "estimate", "make_recipe", "needs_rate", "spread", "train
 
 SHARE_OF_TIME = 0.9  # the rest of the minutes goes to evaluation, samples, saves and start-up
 FEW_UPDATES = 100
+OPTIMIZER_STATE = {"adamw": "adamw-fp32", "muon": "muon-adamw-fp32"}
 MANY_EPOCHS = 4.0
 
 
@@ -154,7 +155,7 @@ def _train_recipe(
         tokens=steps * batch * shape.context,
         batch=batch,
         optimizer=train.optimizer,
-        optimizer_state="adamw-fp32",
+        optimizer_state=OPTIMIZER_STATE[train.optimizer],
         lr=lr,
         lr_min=lr_min,
         schedule=train.schedule,

@@ -12,6 +12,7 @@ import torch
 
 from ondevice.data.cursor import BatchCursor
 from ondevice.model.decoder import Decoder
+from ondevice.train.optimizer import Optimizer
 
 __all__ = ["TrainState", "capture_rng", "restore_rng"]
 
@@ -21,7 +22,7 @@ class TrainState:
     """``step`` updates are done. ``best_loss`` is the lowest mixed validation loss so far, reached at ``best_step``."""
 
     model: Decoder
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     cursor: BatchCursor
     step: int = 0
     tokens: int = 0

@@ -54,14 +54,16 @@ class WatchScreen(Screen[None]):
         yield Pane(head_text, glyphs, id="head")
         with VerticalScroll(id="body"):
             yield LossPlot(glyphs, id="plot")
-            with VerticalScroll(id="numbers", can_focus=False):
+            with VerticalScroll(id="numbers"):
                 yield Pane(facts_text, glyphs, title="now", id="facts")
                 yield Pane(validation_text, glyphs, title="validation", id="validation")
-            with VerticalScroll(id="sample-box", can_focus=False):
-                yield Pane(samples_text, glyphs, title="last sample", id="sample")
-            with VerticalScroll(id="events-box", can_focus=False):
-                yield Pane(events_text, glyphs, title="events", id="events")
-        yield Controls(glyphs, id="answers-line")
+            with VerticalScroll(id="sample") as sample:
+                sample.border_title = "last sample"
+                yield Pane(samples_text, glyphs)
+            with VerticalScroll(id="events") as events:
+                events.border_title = "events"
+                yield Pane(events_text, glyphs)
+        yield Controls(glyphs, id="asks")
         yield Keys(_KEYS)
 
     def on_mount(self) -> None:
@@ -110,7 +112,7 @@ class WatchScreen(Screen[None]):
 
     def _send(self, verb: str) -> None:
         try:
-            control.send(RunDir(self._path), verb, sender="the terminal UI")
+            control.send(RunDir(self._path), verb, sender="ondevice-tui")
         except (OndeviceError, OSError) as error:
             self._complain(f"Could not ask to {verb}: {error}")
 

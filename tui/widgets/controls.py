@@ -8,6 +8,7 @@ from textual.widgets import Static
 
 from tui.draw import Glyphs
 from tui.snapshot import Ask, RunSnapshot
+from tui.widgets.any_width import AnyWidth
 from tui.words import clock, fit
 
 __all__ = ["Controls", "Keys", "answer_text", "keys_text"]
@@ -21,7 +22,7 @@ class Keys(Static):
     """The keys of a screen, each of which does its action when touched."""
 
     def __init__(self, keys: tuple[Key, ...], *, id: str | None = None) -> None:
-        super().__init__(keys_text(keys), id=id, classes="keys")
+        super().__init__(AnyWidth(lambda width: keys_text(keys, width)), id=id, classes="keys")
 
 
 class Controls(Static):
@@ -34,17 +35,20 @@ class Controls(Static):
     def show(self, run: RunSnapshot) -> None:
         """Paints the run's requests."""
         self.display = bool(run.asks)
-        width = max(20, self.size.width or self.app.size.width)
-        self.update(answer_text(run, width, self._glyphs))
+        self.update(AnyWidth(lambda width: answer_text(run, width, self._glyphs)))
 
 
-def keys_text(keys: tuple[Key, ...]) -> Text:
-    """``p pause  r resume ...`` with a touch area on each."""
-    text = Text()
-    for number, (key, word, action) in enumerate(keys):
+def keys_text(keys: tuple[Key, ...], width: int) -> Text:
+    """``p pause  r resume ...`` on as many lines as it takes, with a touch area on each."""
+    text, column = Text(no_wrap=True), 0
+    for key, word, action in keys:
+        size = len(key) + 1 + len(word)
+        if column:
+            text.append("  " if column + 2 + size <= width else "\n")
+            column = column + 2 if column + 2 + size <= width else 0
         touch = Style(meta={"@click": action})
-        text.append("  " if number else "")
         text.append(key, Style(bold=True, reverse=True) + touch).append(f" {word}", touch)
+        column += size
     return text
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 from textual.widgets import Static
 
-from tui.draw import Glyphs, bar
+from tui.draw import Glyphs, bar, sparkline
 from tui.snapshot import RunSnapshot
+from tui.widgets.any_width import AnyWidth
 from tui.widgets.rows import STATE_STYLES
 from tui.words import clock, count, decimal, duration, fit, megabytes, percent
 
@@ -17,11 +17,12 @@ __all__ = ["Pane", "events_text", "facts_text", "head_text", "samples_text", "va
 
 PaneText = Callable[[RunSnapshot, int, Glyphs], Text]
 
+_AT_STEP = frozenset({"eval", "checkpoint", "note", "fit"})
 _EVENT_STYLES = {"killed": "bold red", "note": "yellow", "eval": "cyan", "checkpoint": "green", "end": "bold"}
 
 
 class Pane(Static):
-    """Shows what its function says of a run; paints again only when that or its width changed."""
+    """Shows what its function says of a run at whatever width it has."""
 
     def __init__(self, text: PaneText, glyphs: Glyphs, *, title: str = "", id: str | None = None) -> None:
         super().__init__("", id=id)
@@ -29,18 +30,8 @@ class Pane(Static):
         self.border_title = title
 
     def show(self, run: RunSnapshot) -> None:
-        """Paints the run at whatever width the pane has or will have."""
-        self.update(_AnyWidth(lambda width: self._text(run, width, self._glyphs)))
-
-
-class _AnyWidth:
-    """A renderable that is made when its width is known."""
-
-    def __init__(self, make: Callable[[int], Text]) -> None:
-        self._make = make
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield self._make(options.max_width)
+        """Paints the run."""
+        self.update(AnyWidth(lambda width: self._text(run, width, self._glyphs)))
 
 
 def head_text(run: RunSnapshot, width: int, glyphs: Glyphs) -> Text:
@@ -52,7 +43,7 @@ def head_text(run: RunSnapshot, width: int, glyphs: Glyphs) -> Text:
     if width >= 60:
         text.append(story.rjust(width - text.cell_len), "dim")
     text.append("\n").append_text(_progress(run, width)).append("\n")
-    text.append(bar(run.share, width, glyphs), style or "cyan")
+    text.append_text(bar(run.share, width, glyphs, style or "cyan"))
     for sentence, colour in _sentences(run):
         text.append("\n").append(fit(sentence, 3 * width, glyphs.ellipsis), colour)
     return text
@@ -89,15 +80,13 @@ def _sentences(run: RunSnapshot) -> Iterable[tuple[str, str]]:
 def facts_text(run: RunSnapshot, width: int, glyphs: Glyphs) -> Text:
     """Numbers of now, in as many columns as fit."""
     facts = _facts(run, glyphs)
-    columns = max(1, width // 20)
-    cell = width // columns
+    columns = max(1, width // 17)
+    cell = (width - 2 * (columns - 1)) // columns
     text = Text(no_wrap=True)
     for number, (label, value) in enumerate(facts):
-        if number and number % columns == 0:
-            text.append("\n")
-        gap = " " if columns == 1 or number % columns == columns - 1 else "  "
-        text.append(f"{label} ", "dim").append(f"{value:>{max(1, cell - len(label) - 1 - (len(gap) - 1) * 2)}}")
-        text.append("" if len(gap) == 1 else gap)
+        if number:
+            text.append("  " if number % columns else "\n")
+        text.append(label, "dim").append(value.rjust(max(len(value) + 1, cell - len(label))))
     return text
 
 
@@ -109,7 +98,7 @@ def _facts(run: RunSnapshot, glyphs: Glyphs) -> list[tuple[str, str]]:
     return [
         ("loss", decimal(run.loss, 4)),
         ("best val", decimal(run.best_loss, 4)),
-        ("tok/s", count(run.tok_s)),
+        ("tok/s", count(run.tok_s) if now else "-"),
         ("sustained", count(run.tok_s_sustained)),
         ("lr", decimal(run.lr, 5)),
         ("grad norm", decimal(run.grad_norm)),
@@ -129,19 +118,18 @@ def _short(tokens: int) -> str:
 
 
 def validation_text(run: RunSnapshot, width: int, glyphs: Glyphs) -> Text:
-    """Loss of each source, the mixture first, with a bar that is longer for a higher loss."""
+    """Loss of each source, the mixture first, and how it got there."""
     if not run.val:
         return Text("not measured yet", "dim")
     rows = sorted(run.val, key=lambda source: (source.name != "", source.name))
     name_width = min(max(len(row.name or "mixture") for row in rows), max(6, width // 3))
-    highest = max(row.last for row in rows) or 1.0
     room = max(0, width - name_width - 9)
     text = Text(no_wrap=True)
     for number, row in enumerate(rows):
         name = fit(row.name or "mixture", name_width, glyphs.ellipsis)
         text.append("\n" if number else "").append(f"{name:<{name_width}} ", "" if row.name else "bold")
         text.append(f"{decimal(row.last, 4):>7} ", "yellow")
-        text.append(glyphs.full * round(room * min(1.0, max(0.0, row.last / highest))), "dim yellow")
+        text.append(sparkline(row.curve, room, glyphs), "dim yellow")
     if run.best_step is not None:
         text.append(f"\nbest {decimal(run.best_loss, 4)} at step {count(run.best_step)}", "green")
     return text
@@ -163,6 +151,7 @@ def events_text(run: RunSnapshot, width: int, glyphs: Glyphs) -> Text:
     text = Text()
     for number, event in enumerate(reversed(run.events)):
         text.append("\n" if number else "").append(f"{clock(event.t)} ", "dim")
-        step = "" if event.step is None else f"{count(event.step)} "
-        text.append(step, "dim").append(fit(event.text, 2 * width), _EVENT_STYLES.get(event.kind, ""))
+        if event.step is not None and event.kind in _AT_STEP:
+            text.append(f"step {count(event.step)}: ")
+        text.append(fit(event.text, 2 * width), _EVENT_STYLES.get(event.kind, ""))
     return text

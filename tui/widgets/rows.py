@@ -26,40 +26,49 @@ STATE_STYLES = {
 
 
 def run_row(run: RunSnapshot, width: int, glyphs: Glyphs) -> Text:
-    """State, name, loss and its sparkline, progress and time left; what is wrong takes the place of the numbers."""
-    if width >= WIDE:
-        return _one_line(run, width, glyphs)
-    return _two_lines(run, width, glyphs)
+    """State, name, loss and its sparkline, progress and time left; words take the place of numbers nobody has."""
+    row = _one_line(run, width, glyphs) if width >= WIDE else _two_lines(run, width, glyphs)
+    row.no_wrap = True
+    return row
 
 
 def _one_line(run: RunSnapshot, width: int, glyphs: Glyphs) -> Text:
-    room = width - 63
-    row = _head(run, max(12, min(32, room // 2 + 12)), 9, glyphs)
-    row.append("  ")
-    rest = width - row.cell_len
-    if run.trouble and not run.loss_curve:
-        return row.append(fit(run.trouble[0], rest, glyphs.ellipsis), "red")
-    curve = min(40, max(8, rest - 33))
-    row.append(f"{sparkline(run.loss_curve, curve, glyphs):<{curve}}", "cyan")
-    row.append(f" {decimal(run.loss):>7} {percent(run.share):>6} ")
-    row.append(bar(run.share, 8, glyphs), "cyan").append(" ")
-    return row.append(_left(run)[: max(0, width - row.cell_len)])
+    numbers = f" {decimal(run.loss):>7} {percent(run.share):>6} "
+    tail = 8 + 1 + 13  # bar, gap, time left
+    room = width - len(numbers) - tail
+    row = _head(run, min(32, room // 2 - 8), glyphs)
+    if not run.loss_curve:
+        return row.append(fit(_words(run), width - row.cell_len, glyphs.ellipsis), _words_style(run))
+    curve = max(0, min(48, room - row.cell_len))
+    row.append(f"{sparkline(run.loss_curve, curve, glyphs):<{curve}}", "cyan").append(numbers)
+    return row.append_text(bar(run.share, 8, glyphs, "cyan")).append(f" {_left(run)}")
 
 
 def _two_lines(run: RunSnapshot, width: int, glyphs: Glyphs) -> Text:
-    row = _head(run, max(6, width - 3 - 9 - 7), 9, glyphs).append(f"{percent(run.share):>7}\n")
-    if run.trouble and not run.loss_curve:
-        return row.append("  " + fit(run.trouble[0], width - 2, glyphs.ellipsis), "red")
-    tail = f" {decimal(run.loss):>6} {_left(run)}"
-    curve = max(4, width - 2 - max(len(tail), 16))
+    row = _head(run, width - 2 - 1 - 10 - 6, glyphs).append(f"{percent(run.share):>6}\n")
+    if not run.loss_curve:
+        return row.append("  " + fit(_words(run), width - 2, glyphs.ellipsis), _words_style(run))
+    tail = f" {decimal(run.loss):>6} {_left(run):<12}"
+    curve = max(0, width - 2 - len(tail))
     return row.append(f"  {sparkline(run.loss_curve, curve, glyphs):<{curve}}", "cyan").append(tail)
 
 
-def _head(run: RunSnapshot, name_width: int, state_width: int, glyphs: Glyphs) -> Text:
+def _words(run: RunSnapshot) -> str:
+    if run.trouble:
+        return run.trouble[0]
+    return f"`ondevice train {run.name}` starts it" if run.state == "new" else "no loss yet"
+
+
+def _words_style(run: RunSnapshot) -> str:
+    return "red" if run.trouble else "dim"
+
+
+def _head(run: RunSnapshot, name_width: int, glyphs: Glyphs) -> Text:
+    name_width = max(6, name_width)
     style = STATE_STYLES.get(run.state, "")
     row = Text(f"{glyphs.state(run.state)} ", style, no_wrap=True)
     row.append(f"{fit(run.name, name_width, glyphs.ellipsis):<{name_width}} ", "bold")
-    return row.append(f"{run.state:<{state_width}}", style)
+    return row.append(f"{run.state:<10}", style)
 
 
 def _left(run: RunSnapshot) -> str:

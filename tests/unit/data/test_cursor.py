@@ -82,8 +82,10 @@ def test_going_back_a_step_gives_it_again(dataset):
 def test_exposure_is_what_was_served(dataset, order):
     cursor = _cursor(dataset, order=order)
     served = np.zeros(4, dtype=int)
-    for _ in range(90):
+    for step in range(90):
         served += np.bincount(cursor.next().sources_B, minlength=4) * 64
+        if step % 40 == 0:
+            assert sum(cursor.tokens_by_source().values()) == served.sum()
     names = [entry.name for entry in dataset.sources]
     assert cursor.tokens_by_source() == dict(zip(names, served.tolist(), strict=True))
     assert sum(cursor.tokens_by_source(500 * 12).values()) == 500 * 12 * 64

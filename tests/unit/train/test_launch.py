@@ -139,7 +139,10 @@ def test_the_recipe_and_the_fit_are_in_the_checkpoint(finished):
     assert {"torch_version", "cpu_capability", "threads"} <= set(checkpoint.facts)
 
 
-@pytest.mark.parametrize("changes", [(), ("model.arch=gpt2", "model.dropout=0.1"), ("data.order=proportional",)])
+@pytest.mark.parametrize(
+    "changes",
+    [("train.optimizer=muon",), ("model.arch=gpt2", "model.dropout=0.1"), ("data.order=proportional",)],
+)
 def test_a_stopped_run_goes_on_to_the_bit(make, changes):
     straight, stopped = make(*changes, name="straight"), make(*changes, name="stopped")
     launch(straight, display=Silent())

@@ -1,0 +1,79 @@
+"""The command: sentences and exit codes, and what importing may not pull in."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tui
+from tui.main import _speaks_unicode, main
+
+
+def test_the_feed_pulls_neither_textual_nor_torch() -> None:
+    code = (
+        "import sys, tui.feed, tui.main; "
+        "bad = [m for m in sys.modules if m.split('.')[0] in ('textual', 'torch', 'numpy')]; print(bad)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_app_pulls_no_torch() -> None:
+    code = "import sys, tui.app; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_tui_imports_only_run_and_errors_of_the_library() -> None:
+    for path in Path(tui.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ondevice"):
+                assert (node.module or "").startswith(("ondevice.run", "ondevice.errors")), path
+
+
+def test_without_textual_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    real = importlib.util.find_spec
+
+    def find_spec(name: str, *rest: Any) -> Any:
+        return None if name == "textual" else real(name, *rest)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    assert main([]) == 6
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "-m pip install 'textual" in said
+
+
+def test_without_a_terminal_one_sentence(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setenv("ONDEVICE_HOME", str(tmp_path))
+    assert main([]) == 6
+    assert "needs a terminal" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("argv", "word"), [(["nots"], "notes"), (["--asci"], "--help")])
+def test_a_wrong_word_is_refused(
+    argv: list[str], word: str, runs: Path, paper: Any, monkeypatch: Any, capsys: Any
+) -> None:
+    paper("notes")
+    monkeypatch.setenv("ONDEVICE_HOME", str(runs.parent))
+    assert main(argv) == 2
+    assert word in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, True),
+        ({"LANG": "C"}, False),
+        ({"LANG": "C", "LC_ALL": "C.UTF-8"}, True),
+        ({"LANG": "it_IT.utf8"}, True),
+        ({"LANG": "en_US.UTF-8", "TERM": "linux"}, False),
+    ],
+)
+def test_who_speaks_unicode(environ: dict[str, str], expected: bool) -> None:
+    assert _speaks_unicode(environ) is expected

@@ -1,0 +1,103 @@
+"""Configs as text: every valid config comes back from TOML, and every key is explained."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ondevice.errors import UsageError
+from ondevice.run.config import explain, parse_config, to_toml
+from ondevice.run.schema import Config, SourceConfig
+
+WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+PATHS = st.lists(st.sampled_from(["a", "b c", "ü.txt", '"q"', "#", "\x7f", "~"]), min_size=1).map(
+    lambda parts: "/" + "/".join(parts)
+)
+
+
+def values_of(hint: Any, rules: typing.Mapping[str, Any]) -> st.SearchStrategy[Any]:
+    """Values that the schema allows for a field."""
+    if rules.get("choices"):
+        return st.sampled_from(rules["choices"])
+    args = typing.get_args(hint)
+    if isinstance(hint, types.UnionType):
+        return st.none() | values_of(next(arg for arg in args if arg is not type(None)), rules)
+    if typing.get_origin(hint) is tuple:
+        return st.lists(values_of(args[0], rules), max_size=3).map(tuple)
+    if dataclasses.is_dataclass(hint):
+        assert isinstance(hint, type)
+        return configs(hint)
+    if hint is int:
+        return st.integers(int(rules.get("low") or 0), 2**63 - 1)
+    if hint is float:
+        low = rules.get("low") if rules.get("above") is None else rules["above"]
+        return st.floats(
+            low, rules.get("high"), exclude_min=rules.get("above") is not None, allow_nan=False, allow_infinity=False
+        )
+    return {bool: st.booleans(), str: WORDS}[hint]
+
+
+def configs(cls: type) -> st.SearchStrategy[Any]:
+    hints = typing.get_type_hints(cls)
+    fields = {item.name: values_of(hints[item.name], item.metadata) for item in dataclasses.fields(cls)}
+    if "path" in fields:
+        fields["path"] = PATHS if cls is SourceConfig else PATHS | st.just("")
+    return st.builds(cls, **fields)
+
+
+@settings(max_examples=150, deadline=None)
+@given(configs(Config))
+def test_every_config_comes_back_from_toml(config: Config) -> None:
+    assert parse_config(to_toml(config), where="config.toml", base=Path("/")) == config
+
+
+def test_text_that_is_not_utf8_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"'/x\\udcff': not UTF-8, which a config must be; rename it\."):
+        to_toml(Config(name="/x\udcff"))
+
+
+def leaves(cls: type, path: str = "") -> typing.Iterator[str]:
+    hints = typing.get_type_hints(cls)
+    for item in dataclasses.fields(cls):
+        inner = [hint for hint in (hints[item.name], *typing.get_args(hints[item.name])) if hasattr(hint, "__mro__")]
+        table = next((hint for hint in inner if dataclasses.is_dataclass(hint)), None)
+        if table is None:
+            yield path + item.name
+        else:
+            yield from leaves(table, f"{path}{item.name}{'[]' if len(inner) > 1 or table not in inner[:1] else ''}.")
+
+
+def test_every_field_is_explained() -> None:
+    rows = {row["key"]: row for row in explain()}
+    assert {key.replace("[]", "") for key in rows} == {key.replace("[]", "") for key in leaves(Config)}
+    assert len(rows) > 60
+    for key, row in rows.items():
+        assert len(row["doc"]) >= 8, key
+        assert row["type"].removeprefix("list of ") in ("whole number", "number", "true/false", "text")
+        assert not row["doc"].endswith("."), key
+    assert rows["data.sources[].path"]["required"]
+    assert rows["train.lr"] == {
+        "key": "train.lr",
+        "type": "number",
+        "default": None,
+        "required": False,
+        "unit": "",
+        "choices": [],
+        "doc": "peak learning rate; derived from the width",
+    }
+
+
+def test_quantities_name_their_unit() -> None:
+    units = {row["key"]: row["unit"] for row in explain()}
+    expected = {"_mb": "MB", "_s": "s", "tokens": "tokens", "minutes": "minutes"}
+    for key, unit in units.items():
+        for ending, wanted in expected.items():
+            if key.endswith(ending):
+                assert unit == wanted, key

@@ -1,0 +1,112 @@
+"""The decision: complete, hashed, and refused when anyone touched it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ondevice.errors import CheckpointError
+from ondevice.run.recipe import DataRecipe, EvalRecipe, Fit, ModelShape, Recipe, SampleRecipe, TrainRecipe
+
+SECTIONS = ("model", "data", "train", "eval", "sample")
+
+
+def through_json(value: Any) -> Any:
+    return json.loads(json.dumps(value, ensure_ascii=False))
+
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+st.register_type_strategy(float, finite)
+parts = [ModelShape, DataRecipe, TrainRecipe, EvalRecipe, SampleRecipe]
+recipes = st.builds(
+    Recipe, **{name: st.from_type(cls) for name, cls in zip(SECTIONS, parts, strict=True)}, v=st.just(1)
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(recipes)
+def test_every_recipe_comes_back_from_json(recipe: Recipe) -> None:
+    back = Recipe.from_json(through_json(recipe.to_json()), where="recipe.json")
+    assert back == recipe and back.sha256 == recipe.sha256
+
+
+def changed(value: Any) -> Any:
+    """Another value of the same type."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, float):
+        return value + 0.125
+    if isinstance(value, str):
+        return value + "x"
+    if isinstance(value, dict):
+        return {**value, "more": 1.0}
+    if isinstance(value, tuple):
+        return (*value, value[0])
+    return 5
+
+
+def test_the_hash_covers_every_field_but_why(recipe: Recipe) -> None:
+    seen = {recipe.sha256}
+    for section in SECTIONS:
+        part = getattr(recipe, section)
+        for item in dataclasses.fields(part):
+            other = dataclasses.replace(part, **{item.name: changed(getattr(part, item.name))})
+            seen.add(dataclasses.replace(recipe, **{section: other}).sha256)
+    seen.add(dataclasses.replace(recipe, v=2).sha256)
+    assert len(seen) == 2 + sum(len(dataclasses.fields(getattr(recipe, section))) for section in SECTIONS)
+    assert dataclasses.replace(recipe, why={"x": "another reason"}).sha256 == recipe.sha256
+
+
+def test_a_recipe_changed_by_hand_is_refused(recipe: Recipe) -> None:
+    raw = through_json(recipe.to_json())
+    raw["train"]["lr"] = 0.5
+    with pytest.raises(CheckpointError) as caught:
+        Recipe.from_json(raw, where="recipe.json")
+    said = str(caught.value)
+    assert said == "recipe.json: the recipe was changed by hand; fork the run to change its recipe."
+
+
+def test_a_newer_recipe_is_refused(recipe: Recipe) -> None:
+    raw = {**through_json(recipe.to_json()), "v": 2}
+    with pytest.raises(CheckpointError, match=r"^r: recipe version 2, this program reads 1; update ondevice\.$"):
+        Recipe.from_json(raw, where="r")
+
+
+@pytest.mark.parametrize("raw", [None, [], "x", 5, {}, {"v": None}, {"v": "1"}, {"v": 1}, {"v": 0}, {"v": True}])
+def test_what_is_not_a_recipe_is_one_sentence(raw: Any) -> None:
+    with pytest.raises(CheckpointError, match=r"^r: not a recipe; restore the file from a copy of the run\.$"):
+        Recipe.from_json(raw, where="r")
+
+
+@pytest.mark.parametrize("damage", [None, [], 5, "x", {}, {"unknown": 1}, {"steps": 5}])
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_damaged_section_is_one_sentence(recipe: Recipe, section: str, damage: Any) -> None:
+    raw = copy.deepcopy(through_json(recipe.to_json()))
+    raw[section] = damage
+    with pytest.raises(CheckpointError, match=r"^r: "):
+        Recipe.from_json(raw, where="r")
+
+
+def test_a_fit_comes_back_from_json() -> None:
+    fit = Fit(micro_batch=4, threads=2, activation_checkpointing=True, loss_chunk_tokens=64)
+    assert Fit.from_json(through_json(fit.to_json()), where="fit.json") == fit
+
+
+@pytest.mark.parametrize(
+    "change", [{"threads": 0}, {"threads": "2"}, {"threads": 2.0}, {"threads": True}, {"more": 1}, {"threads": None}]
+)
+def test_a_malformed_fit_is_one_sentence(change: dict[str, Any]) -> None:
+    fit = Fit(micro_batch=4, threads=2, activation_checkpointing=True, loss_chunk_tokens=64)
+    with pytest.raises(CheckpointError, match=r"^fit\.json: .*restore the file from a copy of the run\.$"):
+        Fit.from_json({**fit.to_json(), **change}, where="fit.json")
+    for raw in (None, [], {}, "x"):
+        with pytest.raises(CheckpointError, match=r"^fit\.json: not a fit"):
+            Fit.from_json(raw, where="fit.json")
