@@ -38,7 +38,7 @@ class OndeviceTui(App[None]):
     ) -> None:
         super().__init__()
         self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (80, "-wide"), (110, "-roomy")]
-        self.VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]
+        self.VERTICAL_BREAKPOINTS = [(0, "-tiny"), (12, "-short"), (30, "-tall")]
         self._feed, self._opened, self._glyphs, self._poll_s = feed, opened, glyphs, poll_s
 
     def on_mount(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from rich.text import Text
 
@@ -204,12 +205,17 @@ class _Canvas:
         return [self._row(y, styles) for y in range(self._height)]
 
     def _row(self, y: int, styles: Sequence[str]) -> Text:
+        """Neighbours of one owner share a span: thousands of spans would make every repaint slow."""
         row = Text(no_wrap=True)
-        for x in range(self._width):
-            owner = self._owner[y][x]
-            character = self._glyphs.mark if (x, y) in self._marks else self._glyphs.dots[self._bits[y][x]]
-            row.append(" " if owner is None else character, None if owner is None else styles[owner])
+        for owner, cells in groupby(range(self._width), key=lambda x: self._owner[y][x]):
+            text = "".join(self._cell(x, y) for x in cells)
+            row.append(text, None if owner is None else styles[owner])
         return row
+
+    def _cell(self, x: int, y: int) -> str:
+        if self._owner[y][x] is None:
+            return " "
+        return self._glyphs.mark if (x, y) in self._marks else self._glyphs.dots[self._bits[y][x]]
 
     def _dot_y(self, value: float) -> int:
         low, high = self._y_range

@@ -45,7 +45,8 @@ def _eval(record: dict[str, Any]) -> str:
 
 
 def _checkpoint(record: dict[str, Any]) -> str:
-    return f"saved in {decimal(number(record, 'save_s'), 1)} s"
+    save_s = number(record, "save_s")
+    return "saved" if save_s is None else f"saved in {save_s:.2f} s"
 
 
 def _control(record: dict[str, Any]) -> str:

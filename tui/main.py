@@ -19,7 +19,7 @@ __all__ = ["main"]
 EXAMPLES = """examples:
   ondevice-tui                 every run on this machine
   ondevice-tui notes           one run, by name or path
-  ondevice-tui /media/backup   the runs of a folder
+  ondevice-tui ~/backup/runs   the runs of a folder
   ondevice-tui --ascii         for terminals without Unicode"""
 
 
@@ -57,7 +57,7 @@ def _parser() -> _Parser:
 
 def _run(args: argparse.Namespace) -> int:
     if importlib.util.find_spec("textual") is None:
-        command = f"{os.path.basename(sys.executable) or 'python3'} -m pip install 'textual>=1.0'"
+        command = f"{sys.executable or 'python3'} -m pip install textual"
         raise DeviceError(f"The terminal UI needs the Textual package; install it with `{command}`.")
     folders = [_folder(name) for name in args.runs] or [home() / "runs"]
     if not (sys.stdin.isatty() and sys.stdout.isatty()):

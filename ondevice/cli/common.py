@@ -10,11 +10,12 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from ondevice.errors import UsageError
-from ondevice.run.config import load_config, preset_names
-from ondevice.run.schema import Config, SourceConfig
+
+if TYPE_CHECKING:
+    from ondevice.run.schema import Config, SourceConfig
 
 __all__ = [
     "add_config_flags",
@@ -45,11 +46,15 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
 
 def looks_like_config(name: str) -> bool:
     """Whether a word names a config file or preset."""
+    from ondevice.run.config import preset_names
+
     return name.endswith(".toml") or name in preset_names()
 
 
 def config_from(args: argparse.Namespace, name: str | None) -> Config:
     """The config of a file or preset with the flags applied. ``--data`` replaces the sources of the file."""
+    from ondevice.run.config import load_config
+
     changes = list(args.set)
     for key, value in (("budget.minutes", args.minutes), ("budget.memory_mb", args.memory)):
         if value is not None:
@@ -73,6 +78,8 @@ def text_source(path: str) -> SourceConfig:
     """The source a person named on the command line. Raises UsageError for an empty name."""
     if not path.strip():
         raise UsageError("The path of the text is empty; name a file or folder.")
+    from ondevice.run.schema import SourceConfig
+
     return SourceConfig(path=str(Path(path).expanduser().absolute()))
 
 

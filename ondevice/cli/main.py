@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import io
 import json
@@ -19,7 +20,7 @@ from typing import Any, NoReturn
 
 import ondevice
 from ondevice.cli.common import mute
-from ondevice.errors import Interrupted, OndeviceError, UsageError, nearest
+from ondevice.errors import DataError, Interrupted, OndeviceError, ResourceError, UsageError, nearest
 
 __all__ = ["COMMANDS", "main"]
 
@@ -42,6 +43,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "config": ("config", "explain every key, list presets, check a file"),
     "runs": ("runs", "list, rename, remove runs; what they take on disk"),
 }
+
+_SYSTEM_SAYS_NO = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -79,12 +82,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         mute(sys.stdout)  # the reader of a pipe (head, less) left
         return 0
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _SYSTEM_SAYS_NO:
+            return _report(_refusal(error), as_json="--json" in words)
         print(f"This is a bug in ondevice; the details are in {_log_crash(words)}.", file=sys.stderr)
         return 1
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
+
+
+def _refusal(error: OSError) -> OndeviceError:
+    """What the system refused, in a sentence: no bug, but something a person can mend."""
+    place = f"{error.filename}: " if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ResourceError(f"{place}the disk is full; free some space and repeat the command.")
+    advice = "check its permissions, and where ONDEVICE_HOME leads if it is set"
+    return DataError(f"{place}the system refuses access ({error.strerror}); {advice}.")
 
 
 def _stop_on(number: signal.Signals) -> Any:
@@ -135,7 +149,8 @@ def _help() -> str:
     lines += [f"  {name:<11} {text}" for name, (_, text) in COMMANDS.items()]
     lines += [
         "",
-        "Start with `ondevice quickstart`, or with your own folder: `ondevice quickstart ~/notes`.",
+        "Start with `ondevice quickstart`, or with your own folder:",
+        "`ondevice quickstart ~/notes`.",
         "`ondevice COMMAND --help` shows the flags of a command, with examples.",
     ]
     return "\n".join(lines)

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ondevice.data.tokenizer_sources import train_on_sources
+    from ondevice.data.build import train_from_sources
 
     folder = Path(args.out).expanduser().absolute()
     if folder.exists() and not folder.is_dir():
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder}: exists and is not empty; choose another --out.")
     config = config_from(args, args.target)
-    tokenizer = train_on_sources(
+    tokenizer = train_from_sources(
         config.data, dataclasses.replace(config.tokenizer, path=""), base=Path.cwd(), folder=folder
     )
     if args.json:

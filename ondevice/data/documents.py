@@ -29,6 +29,7 @@ REASONS = {
     "unreadable_folder": "folders that could not be opened",
     "unsupported_file": "files of a type this source does not read",
     "symlink_outside": "symbolic links that lead out of the folder, not followed",
+    "unknown_symbol": "symbols that are not in the vocabulary, read as unknown",
     "broken_html": "HTML files left out because a tag or comment never ends",
 }
 """Reason -> the words after the count. A reason that is not listed here is shown as it is."""

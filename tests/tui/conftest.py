@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import time
@@ -45,8 +44,7 @@ class PaperTrainer:
     def __init__(self, path: Path, *, steps: int = 200, seed: int = 0) -> None:
         if not path.exists():
             fit = Fit(micro_batch=12, threads=1, activation_checkpointing=False, loss_chunk_tokens=256)
-            save_tokenizer: Callable[[Path], object] = lambda folder: folder.mkdir()  # noqa: E731
-            create_run(path, config_toml="", recipe=make_recipe(steps), fit=fit, save_tokenizer=save_tokenizer)
+            create_run(path, config_toml="", recipe=make_recipe(steps), fit=fit, save_tokenizer=Path.mkdir)
         self.run, self.total, self.step, self.hold = RunDir(path), steps, 0, ""
         self._dice = random.Random(seed)
 
@@ -123,8 +121,3 @@ def runs(tmp_path: Path) -> Path:
 def paper(runs: Path) -> Callable[..., PaperTrainer]:
     """``paper("notes", steps=100)`` makes a run and its trainer."""
     return lambda name, **settings: PaperTrainer(runs / name, **settings)
-
-
-def step_line(step: int, loss: float) -> bytes:
-    """One whole step record as bytes."""
-    return json.dumps({"v": 1, "t": 1.0, "kind": "step", "step": step, "loss": loss}).encode() + b"\n"

@@ -46,7 +46,7 @@ def test_without_textual_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setattr(importlib.util, "find_spec", find_spec)
     assert main([]) == 6
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "-m pip install 'textual" in said
+    assert said.count("\n") == 1 and "-m pip install textual" in said
 
 
 def test_without_a_terminal_one_sentence(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:

@@ -87,7 +87,9 @@ def summary_text(snapshot: FeedSnapshot) -> Text:
     """How many runs live, or what to do where there are none, and what is wrong with the folders."""
     living = sum(run.alive for run in snapshot.runs)
     if snapshot.runs:
-        text = Text("ondevice", "bold").append(f"  {len(snapshot.runs)} runs, {living} alive" + "\n")
+        text = Text("ondevice", "bold").append(
+            f"  {len(snapshot.runs)} run{'s' if len(snapshot.runs) != 1 else ''}, {living} alive\n"
+        )
     else:
         text = Text("There are no runs yet: `ondevice quickstart` makes the first.\n")
     for sentence in snapshot.trouble:

@@ -22,16 +22,33 @@ _EVENT_STYLES = {"killed": "bold red", "note": "yellow", "eval": "cyan", "checkp
 
 
 class Pane(Static):
-    """Shows what its function says of a run at whatever width it has."""
+    """Shows what its function says of a run at whatever width it has; paints again only when that changed."""
 
     def __init__(self, text: PaneText, glyphs: Glyphs, *, title: str = "", id: str | None = None) -> None:
         super().__init__("", id=id)
         self._text, self._glyphs = text, glyphs
+        self._run: RunSnapshot | None = None
+        self._said: Text | None = None
         self.border_title = title
 
     def show(self, run: RunSnapshot) -> None:
         """Paints the run."""
-        self.update(AnyWidth(lambda width: self._text(run, width, self._glyphs)))
+        self._run = run
+        width = self.content_size.width
+        said = self._say(width or 80)
+        if said != self._said:
+            self.update(AnyWidth(self._say), layout=_lines(said, width) != _lines(self._said, width))
+            self._said = said
+
+    def _say(self, width: int) -> Text:
+        return self._text(self._run, width, self._glyphs) if self._run else Text("")
+
+
+def _lines(text: Text | None, width: int) -> object:
+    """Height at that width; something unequal to all else where a line wraps and only a new layout can tell."""
+    if text is None or any(len(line) > width for line in text.plain.split("\n")):
+        return object()
+    return text.plain.count("\n")
 
 
 def head_text(run: RunSnapshot, width: int, glyphs: Glyphs) -> Text:

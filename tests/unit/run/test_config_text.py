@@ -39,7 +39,12 @@ def values_of(hint: Any, rules: typing.Mapping[str, Any]) -> st.SearchStrategy[A
     if hint is float:
         low = rules.get("low") if rules.get("above") is None else rules["above"]
         return st.floats(
-            low, rules.get("high"), exclude_min=rules.get("above") is not None, allow_nan=False, allow_infinity=False
+            low,
+            rules.get("high"),
+            exclude_min=rules.get("above") is not None,
+            allow_nan=False,
+            allow_infinity=False,
+            allow_subnormal=False,  # torch may have turned them off in this process
         )
     return {bool: st.booleans(), str: WORDS}[hint]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import typing
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ondevice.errors import CheckpointError
-from ondevice.run.recipe import DataRecipe, EvalRecipe, Fit, ModelShape, Recipe, SampleRecipe, TrainRecipe
+from ondevice.run.recipe import Fit, Recipe
 
 SECTIONS = ("model", "data", "train", "eval", "sample")
 
@@ -21,16 +22,28 @@ def through_json(value: Any) -> Any:
     return json.loads(json.dumps(value, ensure_ascii=False))
 
 
-finite = st.floats(allow_nan=False, allow_infinity=False)
-st.register_type_strategy(float, finite)
-parts = [ModelShape, DataRecipe, TrainRecipe, EvalRecipe, SampleRecipe]
-recipes = st.builds(
-    Recipe, **{name: st.from_type(cls) for name, cls in zip(SECTIONS, parts, strict=True)}, v=st.just(1)
-)
+VALUES: dict[Any, st.SearchStrategy[Any]] = {
+    int: st.integers(0, 2**70),
+    int | None: st.none() | st.integers(0, 2**70),
+    float: st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False),
+    bool: st.booleans(),
+    str: st.text(max_size=8),
+}
+VALUES[tuple[int, ...]] = st.lists(VALUES[int], max_size=3).map(tuple)
+VALUES[tuple[str, ...]] = st.lists(VALUES[str], max_size=3).map(tuple)
+VALUES[dict[str, float]] = st.dictionaries(VALUES[str], VALUES[float], max_size=3)
+VALUES[dict[str, str]] = st.dictionaries(VALUES[str], VALUES[str], max_size=3)
+
+
+def built(cls: type) -> st.SearchStrategy[Any]:
+    hints = typing.get_type_hints(cls)
+    given_version = {"v": st.just(1)} if "v" in hints else {}
+    fields = {name: VALUES[hint] if hint in VALUES else built(hint) for name, hint in hints.items()}
+    return st.builds(cls, **{**fields, **given_version})
 
 
 @settings(max_examples=100, deadline=None)
-@given(recipes)
+@given(built(Recipe))
 def test_every_recipe_comes_back_from_json(recipe: Recipe) -> None:
     back = Recipe.from_json(through_json(recipe.to_json()), where="recipe.json")
     assert back == recipe and back.sha256 == recipe.sha256

@@ -1,0 +1,119 @@
+"""``ondevice data`` and ``ondevice tokenizer``: text to tokens, what is in them, and what was left out."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from ondevice.data.tokenizer import load_tokenizer
+
+
+@pytest.fixture
+def built(place, call):
+    """The folder of the dataset of tiny.toml."""
+    return call("data", "build", "tiny.toml", "--json").json["path"]
+
+
+def chunks_of(home):
+    return sorted(home.glob("datasets/*/chunks/*/*.chunk"))
+
+
+def test_build_says_what_it_made(place, call):
+    result = call("data", "build", "tiny.toml")
+    assert (result.code, result.err) == (0, "")
+    assert "Tokens   byte, vocabulary 257" in result.out
+    assert "Source   words: 240 documents" in result.out
+    assert re.search(r"[\d,]+ covered \+ \d+ remainder = [\d,]+ tokens", result.out)
+    as_json = call("data", "build", "tiny.toml", "--json").json
+    inventory = as_json["inventory"]
+    assert inventory["covered"] + inventory["remainder"] == as_json["totals"]["tokens"]
+
+
+def test_a_second_build_does_nothing(place, call, built):
+    before = {path: path.stat().st_mtime_ns for path in (place / "home").rglob("*.chunk")}
+    manifest = next((place / "home").rglob("dataset.json")).read_bytes()
+    assert call("data", "build", "tiny.toml", "--json").json["path"] == built
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert next((place / "home").rglob("dataset.json")).read_bytes() == manifest
+
+
+def test_inspect_finds_a_dataset_by_name_and_by_path(place, call, built):
+    name = built.rpartition("/")[2]
+    by_name, by_path = (call("data", "inspect", word, "--json") for word in (name, built))
+    assert by_name.code == 0
+    assert by_name.json == by_path.json
+    assert by_name.json["inventory"]["context"] == 256
+    assert "Windows of 32 tokens:" in call("data", "inspect", name, "--context", 32).out
+
+
+def test_inspect_offers_the_nearest_dataset(call, built):
+    name = built.rpartition("/")[2]
+    result = call("data", "inspect", name[:-1] + "x")
+    assert result.code == 2
+    assert f"no such dataset (did you mean '{name}'?); there are: {name}." in result.error
+
+
+def test_verify_finds_a_flipped_byte_and_build_repairs_it(place, call, built):
+    chunk = chunks_of(place / "home")[0]
+    whole = chunk.read_bytes()
+    chunk.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    assert call("data", "inspect", built).code == 0  # reads headers only
+    result = call("data", "inspect", built, "--verify")
+    assert result.code == 3
+    assert str(chunk) in result.error and "`ondevice data build` makes it again" in result.error
+    assert call("data", "build", "tiny.toml").code == 0
+    assert chunk.read_bytes() == whole
+    assert call("data", "inspect", built, "--verify").code == 0
+
+
+def test_what_is_left_out_is_counted_with_its_place(place, call):
+    (place / "notes").mkdir()
+    (place / "notes" / "one.txt").write_bytes(b"first line\nbad \xff\xfe line\nthe last line\n")
+    (place / "notes" / "two.txt").write_bytes(b"another file\n")
+    (place / "notes" / "copy.txt").write_bytes(b"another file\n")
+    (place / "notes" / "image.txt").write_bytes(b"\x89PNG\0\0\0\rabc" * 9)
+    result = call("data", "build", "--data", "notes", "--set", "tokenizer.kind=byte")
+    assert result.code == 0
+    left_out = [line for line in result.out.splitlines() if line.startswith("Left out")]
+    assert any("invalid UTF-8" in line and "one.txt:15" in line for line in left_out)  # the file and the byte
+    assert any("image.txt" in line for line in left_out)
+    assert any("copy.txt" in line or "two.txt" in line for line in left_out)
+    problems = call("data", "build", "--data", "notes", "--set", "tokenizer.kind=byte", "--json").json["problems"]
+    assert "invalid_utf8_line" in json.dumps(problems)
+
+
+def test_a_name_with_spaces_and_accents_is_text_like_any_other(place, call):
+    folder = place / "My Nötes ☕"
+    folder.mkdir()
+    (folder / "a b.txt").write_text("some words to learn " * 30)
+    result = call("data", "build", "--data", folder.name, "--set", "tokenizer.kind=byte", "--json")
+    assert result.code == 0
+    assert re.fullmatch(r"[a-z0-9._-]+", result.json["sources"][0]["name"])
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe", "sentencepiece-bpe"])
+def test_tokenizer_train_writes_one_that_a_build_can_use(place, call, kind):
+    pytest.importorskip({"bpe": "tokenizers", "sentencepiece-bpe": "sentencepiece"}.get(kind, "json"))
+    size = [] if kind == "char" else ["--set", "tokenizer.vocab_size=300"]
+    made = call("tokenizer", "train", "--data", "words.txt", "--out", "tok", "--set", f"tokenizer.kind={kind}", *size)
+    assert made.code == 0
+    tokenizer = load_tokenizer(place / "tok")
+    assert tokenizer.kind == kind
+    assert made.out == f"{place / 'tok'}: {kind}, vocabulary {tokenizer.vocab_size}.\n"
+    assert tokenizer.decode(tokenizer.encode("the naïve cat")) == "the naïve cat"
+    used = call("data", "build", "--data", "words.txt", "--set", "tokenizer.path=tok", "--json").json
+    assert used["tokenizer"]["sha256"] == tokenizer.sha256
+
+
+@pytest.mark.parametrize(("out", "says"), [("words.txt", "is a file"), ("full", "exists and is not empty")])
+def test_tokenizer_train_writes_over_nothing(place, call, out, says):
+    (place / "full").mkdir()
+    (place / "full" / "precious").write_text("x")
+    before = (place / "words.txt").read_bytes()
+    result = call("tokenizer", "train", "--data", "words.txt", "--out", out, "--set", "tokenizer.kind=char")
+    assert result.code == 2
+    assert says in result.error and "--out" in result.error
+    assert (place / "words.txt").read_bytes() == before
+    assert [path.name for path in (place / "full").iterdir()] == ["precious"]

@@ -1,0 +1,71 @@
+"""``ondevice plan``: everything a run would take, and warnings about plans that disappoint."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+
+def test_plan_json_has_the_whole_decision(place, call):
+    plan = call("plan", "tiny.toml", "--rate", 1000, "--json").json
+    assert plan["recipe"]["train"]["steps"] == 12
+    assert plan["recipe"]["model"]["vocab_size"] == 257
+    assert plan["fit"] == {**plan["fit"], "micro_batch": 4, "threads": 1}
+    expected = plan["estimate"]
+    assert expected["tokens"] == 12 * 4 * 32
+    assert expected["train_s"] == pytest.approx(12 * 4 * 32 / 1000)
+    assert expected["memory"]["total_mb"] > 100
+    assert plan["tok_s"] == 1000
+    assert plan["inventory"]["context"] == 32
+    assert plan["inventory"]["covered"] + plan["inventory"]["remainder"] == plan["inventory"]["tokens"]
+    assert len(plan["warnings"]) == 1 and "Only 12 optimizer updates" in plan["warnings"][0]
+    assert not (place / "home" / "runs").exists()
+
+
+def test_plan_for_people_fits_a_small_screen_but_for_reasons(place, call):
+    out = call("plan", "tiny.toml", "--rate", 1000).out
+    assert "Model    llama, 0.0" in out
+    assert "Steps    12 x 4 x 32 =" in out
+    assert "Time     about 2s at 1,000 tokens/s" in out
+    assert "Warning: Only 12 optimizer updates: fewer than 100" in out
+    assert re.search(r"^  train\.steps: 12 steps as given$", out, re.M)
+
+
+def test_plan_times_steps_where_no_rate_is_given(place, call):
+    assert call("plan", "tiny.toml", "--json").json["tok_s"] > 0
+
+
+def test_many_epochs_are_warned_about(place, call):
+    plan = call("plan", "tiny.toml", "--rate", 1000, "--set", "train.steps=2000", "--json").json
+    assert plan["estimate"]["epochs"] > 4
+    assert len(plan["warnings"]) == 1 and "is repeated" in plan["warnings"][0]
+
+
+def test_a_good_plan_has_no_warning(place, call):
+    assert call("plan", "tiny.toml", "--rate", 1000, "--set", "train.steps=120", "--json").json["warnings"] == []
+
+
+def test_minutes_become_steps_by_the_rate(place, call):
+    text = (place / "tiny.toml").read_text().replace("steps = 12\n", "")
+    (place / "tiny.toml").write_text(text)
+    plans = [
+        call("plan", "tiny.toml", "--rate", rate, "--minutes", minutes, "--json").json["estimate"]["steps"]
+        for rate, minutes in ((1000, 1), (2000, 1), (1000, 2))
+    ]
+    assert plans[0] > 100
+    assert plans[1] == pytest.approx(2 * plans[0], abs=1) == pytest.approx(plans[2], abs=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (["train.tokens=100"], "'train.tokens' and 'train.steps' say the same thing"),
+        (["train.lr_min=1"], "'train.lr_min' 1 is above the peak 'train.lr' 0.003"),
+        (["model.heads=5"], "heads"),
+    ],
+)
+def test_a_plan_that_contradicts_itself_is_refused(place, call, changes, says):
+    result = call("plan", "tiny.toml", "--rate", 1000, *(word for change in changes for word in ("--set", change)))
+    assert result.code == 2
+    assert says in result.error
