@@ -27,7 +27,7 @@ __all__ = ["COMMANDS", "main"]
 # name -> module, one line. The module is imported only when its command is used, so that --help answers at once.
 COMMANDS: dict[str, tuple[str, str]] = {
     "quickstart": ("quickstart", "train, measure, export and try a first model, in one command"),
-    "doctor": ("doctor", "tell whether this machine can train, and what to install if it cannot"),
+    "doctor": ("doctor", "can this machine train, and what to install if it cannot"),
     "train": ("train", "start a run from a config or text, or go on with a run"),
     "status": ("status", "how a run is doing"),
     "pause": ("control", "let a live run wait, keeping its place"),

@@ -133,7 +133,7 @@ class TrainConfig:
     epochs: float | None = _key(None, "passes over the training tokens", above=0)
     batch: int | None = _key(None, "sequences in one optimizer step (the effective batch)", low=1)
     optimizer: str = _key(
-        "adamw",
+        "muon",
         "optimizer; muon takes orthogonal updates for the matrices inside the blocks and AdamW for the rest",
         choices=("adamw", "muon"),
     )

@@ -5,6 +5,7 @@ Pure arithmetic over values; every derived number comes with a sentence that say
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ondevice.errors import ResourceError, UsageError
@@ -16,8 +17,9 @@ from ondevice.train.memory import estimate_memory
 __all__ = ["Corpus", "Machine", "choose_batch", "choose_fit", "choose_lr", "choose_shape", "expected_tokens"]
 
 DEFAULT_MINUTES = 30.0
-TOKENS_PER_PARAMETER = 5.0  # below this a smaller model learns more in the same time
-EFFICIENCY = 0.35  # share of the measured matrix-product rate that a whole step reaches on small models
+TOKENS_PER_PARAMETER = 2.0  # below this a smaller model learns more in the same time (measured, see tools/LOG.md)
+EFFICIENCY = 0.6  # share of the measured matrix-product rate that a whole step reaches on small models
+SMALLEST_STEP, LARGEST_STEP = 1_024.0, 65_536.0  # tokens
 # (layers, width), each about 1.7 times the work of the one before
 LADDER = ((2, 64), (3, 96), (4, 128), (4, 192), (5, 256), (6, 320), (8, 384), (10, 512), (12, 640), (12, 768))
 
@@ -152,10 +154,10 @@ def _fits(shape: ModelShape, machine: Machine) -> bool:
 
 
 def choose_batch(config: Config, shape: ModelShape, expected_tokens: float, why: dict[str, str]) -> int:
-    """Sequences in an optimizer step: about 1/1500 of the expected tokens, between 2,048 and 65,536 tokens."""
+    """Sequences in an optimizer step: about 1/1500 of the expected tokens, within the bounds above."""
     if config.train.batch is not None:
         return config.train.batch
-    wanted = min(65_536.0, max(2_048.0, expected_tokens / 1500.0))
+    wanted = min(LARGEST_STEP, max(SMALLEST_STEP, expected_tokens / 1500.0))
     batch = 1 << (max(1, round(wanted / shape.context)).bit_length() - 1)
     why["train.batch"] = f"{batch} x {shape.context} = {batch * shape.context:,} tokens a step"
     return batch
@@ -192,9 +194,13 @@ def choose_fit(config: Config, shape: ModelShape, machine: Machine, *, batch: in
 
 
 def choose_lr(config: Config, shape: ModelShape, why: dict[str, str]) -> float:
-    """Peak rate for AdamW: 3e-3 up to width 128, then falling as 1/width (as in maximal-update scaling)."""
+    """Peak rate. AdamW: 3e-3 up to width 128, then falling as 1/width (as in maximal-update scaling). Muon, whose
+    updates are scaled by width already: 1e-2, falling as its square root for the embedding's sake."""
     if config.train.lr is not None:
         return config.train.lr
-    lr = 3e-3 * min(1.0, 128 / shape.width)
-    why["train.lr"] = f"3e-3 x min(1, 128 / width {shape.width})"
-    return lr
+    narrow = min(1.0, 128 / shape.width)
+    if config.train.optimizer == "muon":
+        why["train.lr"] = f"muon: 1e-2 x sqrt(min(1, 128 / width {shape.width}))"
+        return 1e-2 * math.sqrt(narrow)
+    why["train.lr"] = f"adamw: 3e-3 x min(1, 128 / width {shape.width})"
+    return 3e-3 * narrow

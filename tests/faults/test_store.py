@@ -428,22 +428,23 @@ def test_other_damage_is_noticed(tmp_path: Path, name: str) -> None:
     file = store.path(2) / name
     whole = file.read_bytes()
 
-    def replace_by_link() -> None:
-        (tmp_path / "outside").write_bytes(whole)
+    def replace(make: Callable[[], object]) -> None:
         file.unlink()
-        file.symlink_to(tmp_path / "outside")
+        make()
 
-    for damage in (
+    (tmp_path / "outside").write_bytes(whole)
+    damages: list[Callable[[], object]] = [
         lambda: file.write_bytes(b""),
         lambda: file.write_bytes(whole[:-1]),
         lambda: file.write_bytes(whole + b"\0"),
         lambda: file.write_bytes(bytes(len(whole))),
         lambda: shutil.copy(store.path(1) / name, file),
-        replace_by_link,
-        lambda: (file.unlink(), file.mkdir()),
-        lambda: (file.rmdir(), os.mkfifo(file)),
-        lambda: file.unlink(),
-    ):
+        lambda: replace(lambda: file.symlink_to(tmp_path / "outside")),
+        lambda: replace(lambda: os.mkfifo(file)),
+        lambda: replace(file.mkdir),
+        file.rmdir,
+    ]
+    for damage in damages:
         damage()
         with pytest.raises(CheckpointError, match="step-00000002"):
             store.open(2)

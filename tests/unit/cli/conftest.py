@@ -14,7 +14,7 @@ import pytest
 
 from ondevice.cli.main import main
 
-WORDS = "the cat sat on a mat and saw another dog run home è naïve".split()
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "another", "dog", "run", "home", "è", "naïve"]
 
 TINY = """
 name = "tiny"

@@ -97,7 +97,7 @@ def test_a_trainer_that_does_not_answer_in_time_is_said_to_have_been_asked(own, 
 
 def test_pause_save_sample_resume_and_stop_from_another_shell(alive, call):
     assert call("pause", "alive").out == "alive: pause accepted.\n"
-    assert read_liveness(alive).state == "waiting"
+    wait_for(lambda: read_liveness(alive).state == "waiting")
     held = read_status(alive)["step"]
     status = call("status", "alive")
     assert status.out.startswith("alive: waiting\n") and "hold      paused" in status.out

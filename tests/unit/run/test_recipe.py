@@ -120,6 +120,7 @@ def test_a_malformed_fit_is_one_sentence(change: dict[str, Any]) -> None:
     fit = Fit(micro_batch=4, threads=2, activation_checkpointing=True, loss_chunk_tokens=64)
     with pytest.raises(CheckpointError, match=r"^fit\.json: .*restore the file from a copy of the run\.$"):
         Fit.from_json({**fit.to_json(), **change}, where="fit.json")
-    for raw in (None, [], {}, "x"):
+    others: list[Any] = [None, [], {}, "x"]
+    for raw in others:
         with pytest.raises(CheckpointError, match=r"^fit\.json: not a fit"):
             Fit.from_json(raw, where="fit.json")
