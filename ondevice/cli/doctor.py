@@ -22,8 +22,10 @@ from ondevice.device.readings import Reading, Sensors
 from ondevice.device.storage import StorageFacts, probe_storage
 from ondevice.errors import DeviceError
 
-__all__ = ["EXAMPLES", "add_arguments", "run"]
+__all__ = ["EXAMPLES", "HELP", "NAME", "add_arguments", "run"]
 
+NAME = "doctor"
+HELP = "tell whether this machine can train, and what to install if it cannot"
 EXAMPLES = """examples:
   ondevice doctor            the report, with the command that mends each problem
   ondevice doctor --quick    without the trial imports (a few seconds less)
@@ -36,6 +38,8 @@ _INDENT = 8  # the width of "problem "
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of this command."""
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--quick", action="store_true", help="do not try whether the native packages can be imported")
 

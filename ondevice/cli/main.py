@@ -22,7 +22,7 @@ import ondevice
 from ondevice.cli.common import mute
 from ondevice.errors import DataError, Interrupted, OndeviceError, ResourceError, UsageError, nearest
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "main", "make_parser", "parse"]
 
 # name -> module, one line. The module is imported only when its command is used, so that --help answers at once.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -121,15 +121,28 @@ def _run(words: list[str]) -> int:
     if name not in COMMANDS:
         raise UsageError(f"'{name}' is not a command{nearest(name, COMMANDS)}; `ondevice --help` lists them.")
     module = importlib.import_module(f"ondevice.cli.{COMMANDS[name][0]}")
-    parser = _Parser(prog=f"ondevice {name}", description=COMMANDS[name][1].capitalize() + ".")
-    parser.epilog = getattr(module, "EXAMPLES", None)
-    module.add_arguments(parser)
-    args, unknown = parser.parse_known_args(words[1:])
+    parser = make_parser(name)
+    args, unknown = parse(parser, words[1:])
     if unknown:
         raise UsageError(f"ondevice {name}: unknown argument '{unknown[0]}'{_nearest_flag(unknown[0], parser, args)}.")
     args.command = name
     code: int = module.run(args)
     return code
+
+
+def make_parser(name: str) -> argparse.ArgumentParser:
+    """The parser of one of `COMMANDS`."""
+    module = importlib.import_module(f"ondevice.cli.{COMMANDS[name][0]}")
+    parser = _Parser(prog=f"ondevice {name}", description=COMMANDS[name][1].capitalize() + ".", epilog=module.EXAMPLES)
+    module.add_arguments(parser)
+    return parser
+
+
+def parse(parser: argparse.ArgumentParser, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Values, and the words nobody knows. A prompt may come before the flags or after them."""
+    if any(isinstance(action, argparse._SubParsersAction) for action in parser._actions):
+        return parser.parse_known_args(words)
+    return parser.parse_known_intermixed_args(words)
 
 
 def _nearest_flag(word: str, parser: argparse.ArgumentParser, args: argparse.Namespace) -> str:

@@ -52,13 +52,21 @@ class Engine:
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._tokens = 0
         self._loss_sum = 0.0
+        self._random: torch.Tensor | None = None
 
     def begin(self, y_BT: np.ndarray) -> None:
         """Starts a step whose whole effective batch has labels ``y_BT`` (`IGNORE` where masked)."""
         self._tokens = int(np.count_nonzero(y_BT != IGNORE))
         self._loss_sum = 0.0
+        self._random = torch.get_rng_state() if self.model.shape.dropout else None
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
+
+    def abort(self) -> None:
+        """Gives up a begun step: gradients are dropped and dropout's random state is as it was before."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if self._random is not None:
+            torch.set_rng_state(self._random)
 
     def accumulate(self, x_BT: np.ndarray, y_BT: np.ndarray) -> None:
         """Adds the gradient of one micro-batch. Raises NonFiniteError at the first loss that is not finite."""

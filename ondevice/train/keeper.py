@@ -9,10 +9,11 @@ import time
 from dataclasses import dataclass
 
 from ondevice.device.readings import Sensors
-from ondevice.errors import CheckpointError, ResourceError
+from ondevice.errors import OndeviceError, ResourceError
 from ondevice.run.recipe import Fit, Recipe
 from ondevice.run.schema import Limits
 from ondevice.run.store import Store, steps_to_keep
+from ondevice.run.telemetry import TelemetryWriter
 from ondevice.train.checkpoint import save
 from ondevice.train.state import TrainState
 
@@ -45,7 +46,7 @@ class Keeper:
         self.store, self._sensors = store, sensors
         self.saved_step = saved_step
         self.save_s = 0.0
-        self.fault: ResourceError | CheckpointError | None = None
+        self.fault: OndeviceError | None = None
         self._tried_at = time.monotonic()
 
     def is_due(self, step: int, *, best: bool, limits: Limits) -> bool:
@@ -58,25 +59,39 @@ class Keeper:
         interval_s = save_interval_s(self.save_s, limits.save_every_s)
         return waited_s >= interval_s or (best and waited_s >= min(self.save_s / SHARE, interval_s))
 
-    def save(self, state: TrainState, *, recipe: Recipe, fit: Fit, limits: Limits, launch: int) -> Saved | None:
-        """Commits the state, or sets `fault` and gives None."""
+    def save(
+        self,
+        state: TrainState,
+        *,
+        story: TelemetryWriter,
+        recipe: Recipe,
+        fit: Fit,
+        limits: Limits,
+        launch: int,
+    ) -> Saved | None:
+        """Makes the story durable, commits the state, reads it back and prunes; or sets `fault` and gives None."""
         self._tried_at = began = time.monotonic()
         try:
             self._refuse_full_disk(state, limits)
+            story.sync()
             checkpoint = save(self.store, state, recipe=recipe, fit=fit, launch=launch)
             self.store.open(state.step)
-        except (ResourceError, CheckpointError) as error:
+            removed = self._prune(state, limits)
+        except OndeviceError as error:
             self.fault = error
             return None
-        keep = steps_to_keep(
-            self.store.steps(), keep_last=limits.keep_last, pins=self.store.pins(), best=state.best_step
-        )
-        removed = self.store.prune(keep)
         self.fault, self.saved_step = None, state.step
         self._tried_at = time.monotonic()
         self.save_s = self._tried_at - began
         size = sum(entry["bytes"] for entry in checkpoint.manifest["files"].values())
         return Saved(sha256=checkpoint.sha256, save_s=round(self.save_s, 3), bytes=size, removed=removed)
+
+    def _prune(self, state: TrainState, limits: Limits) -> list[int]:
+        """Later steps than this were damaged when the run began; they neither count nor go before they are redone."""
+        steps = self.store.steps()
+        done = [step for step in steps if step <= state.step]
+        keep = steps_to_keep(done, keep_last=limits.keep_last, pins=self.store.pins(), best=state.best_step)
+        return self.store.prune(keep | (set(steps) - set(done)))
 
     def _refuse_full_disk(self, state: TrainState, limits: Limits) -> None:
         free_mb = self._sensors.read().disk_free_mb

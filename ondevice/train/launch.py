@@ -20,7 +20,7 @@ from ondevice.device.readings import Sensors
 from ondevice.errors import CheckpointError, DataError
 from ondevice.model.build import build_model
 from ondevice.run import control
-from ondevice.run.config import change_limits, parse_config
+from ondevice.run.config import parse_config, read_limits
 from ondevice.run.directory import RunDir, RunLock, boot_id, home
 from ondevice.run.files import read_json
 from ondevice.run.liveness import read_status
@@ -29,8 +29,10 @@ from ondevice.run.schema import Limits
 from ondevice.run.store import Checkpoint, Store
 from ondevice.run.telemetry import TelemetryWriter
 from ondevice.train.checkpoint import exactness_facts, load_training
+from ondevice.train.desk import Desk, Display
 from ondevice.train.engine import Engine
-from ondevice.train.loop import Display, Loop, Outcome
+from ondevice.train.keeper import Keeper
+from ondevice.train.loop import Loop, Outcome
 from ondevice.train.optimizer import make_optimizer
 from ondevice.train.orders import Orders
 from ondevice.train.prepare import make_cursor
@@ -75,11 +77,22 @@ def make_loop(run: RunDir, *, display: Display, keep_hold: bool = False, signals
     telemetry = TelemetryWriter(run.telemetry, number)
     _tell_launch(telemetry, recipe, fit, number, found)
     _drop_expired_letters(run, telemetry, state.step)
-    return Loop(
+    sensors = Sensors(run.path)
+    store = Store(run.checkpoints)
+    desk = Desk(
         run=run,
+        limits=_read_limits(run),
+        orders=Orders(hold=str(read_status(run).get("hold") or "") if keep_hold else ""),
+        telemetry=telemetry,
+        pulse=Pulse(run, recipe, launch=number, step=state.step),
+        store=store,
+        signals=signals or Signals(),
+        sensors=sensors,
+        display=display,
+    )
+    return Loop(
         recipe=recipe,
         fit=fit,
-        limits=_read_limits(run),
         state=state,
         engine=Engine(
             state.model,
@@ -89,12 +102,8 @@ def make_loop(run: RunDir, *, display: Display, keep_hold: bool = False, signals
             loss_chunk_tokens=fit.loss_chunk_tokens,
         ),
         dataset=dataset,
-        telemetry=telemetry,
-        pulse=Pulse(run, recipe, launch=number, step=state.step),
-        orders=Orders(hold=str(read_status(run).get("hold") or "") if keep_hold else ""),
-        signals=signals or Signals(),
-        sensors=Sensors(run.path),
-        display=display,
+        desk=desk,
+        keeper=Keeper(store, sensors, saved_step=state.step),
         launch=number,
     )
 
@@ -133,7 +142,9 @@ def _find_checkpoint(run: RunDir, display: Display) -> _Found:
 
 def _sticky_fit(run: RunDir, checkpoint: Checkpoint | None) -> Fit:
     """The last checkpoint's fit; before the first one, the fit the run began with."""
-    return Fit(**(checkpoint.facts["fit"] if checkpoint is not None else read_json(run.fit)))
+    if checkpoint is not None:
+        return Fit.from_json(checkpoint.facts.get("fit"), where=str(checkpoint.path / "manifest.json"))
+    return Fit.from_json(read_json(run.fit), where=str(run.fit))
 
 
 def _prepare_torch(fit: Fit, recipe: Recipe) -> None:
@@ -198,6 +209,5 @@ def _drop_expired_letters(run: RunDir, telemetry: TelemetryWriter, step: int) ->
 def _read_limits(run: RunDir) -> Limits:
     """``limits.json`` where there is one, else the limits of the config the run began with."""
     if run.limits.exists():
-        raw = read_json(run.limits)
-        return change_limits(Limits(), {key: value for key, value in raw.items() if key != "v" and value is not None})
+        return read_limits(run.limits)
     return parse_config(run.config.read_text("utf-8"), where=str(run.config), base=run.path).limits

@@ -8,41 +8,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from ondevice.data.dataset import Dataset
-from ondevice.device.readings import Sensors
 from ondevice.errors import OndeviceError
 from ondevice.evaluate.losses import Evaluation, mixed_loss
-from ondevice.run import control
-from ondevice.run.directory import RunDir
-from ondevice.run.files import write_json
 from ondevice.run.recipe import Fit, Recipe
-from ondevice.run.schema import Limits
-from ondevice.run.store import Store
-from ondevice.run.telemetry import TelemetryWriter
+from ondevice.train.desk import Desk
 from ondevice.train.engine import Engine, NonFiniteError
 from ondevice.train.keeper import Keeper
-from ondevice.train.orders import Orders, obey
-from ondevice.train.pulse import Pulse
 from ondevice.train.samples import write_sample
 from ondevice.train.schedule import learning_rate
-from ondevice.train.signals import Signals
 from ondevice.train.state import TrainState
 
-__all__ = ["Display", "Loop", "Outcome"]
-
-INBOX_EVERY_S = 0.25
-READING_EVERY_S = 30.0
-WAIT_S = 0.2
-
-
-class Display(Protocol):
-    """Who watches in the terminal. The loop pushes; nothing comes back."""
-
-    def status(self, status: dict[str, Any]) -> None: ...
-
-    def say(self, text: str) -> None: ...
+__all__ = ["Loop", "Outcome"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,27 +38,19 @@ class Loop:
     def __init__(
         self,
         *,
-        run: RunDir,
         recipe: Recipe,
         fit: Fit,
-        limits: Limits,
         state: TrainState,
         engine: Engine,
         dataset: Dataset,
-        telemetry: TelemetryWriter,
-        pulse: Pulse,
-        orders: Orders,
-        signals: Signals,
-        sensors: Sensors,
-        display: Display,
+        desk: Desk,
+        keeper: Keeper,
         launch: int,
     ) -> None:
-        self.run, self.recipe, self.fit, self.limits = run, recipe, fit, limits
+        self.recipe, self.fit, self.launch = recipe, fit, launch
         self.state, self.engine, self.dataset = state, engine, dataset
-        self.telemetry, self.pulse, self.orders, self.signals = telemetry, pulse, orders, signals
-        self.sensors, self.display, self.launch = sensors, display, launch
-        self.keeper = Keeper(Store(run.checkpoints), sensors, saved_step=state.step)
-        self.inbox_at, self.reading_at = 0.0, 0.0
+        self.desk, self.keeper = desk, keeper
+        self.orders, self.telemetry, self.pulse, self.display = desk.orders, desk.telemetry, desk.pulse, desk.display
 
     def run_to_end(self) -> Outcome:
         """Trains until the recipe is fulfilled or someone asks to leave."""
@@ -104,15 +74,25 @@ class Loop:
         if step in self.recipe.sample.steps and step not in self.state.sampled:
             self._sample(self.recipe.sample.prompts)
             self.state.sampled.append(step)
+        if self.keeper.is_due(step, best=best, limits=self.desk.limits):
+            self._save()
         self._safe_point()
+        while self.orders.asked:
+            self._do_what_was_asked()
+            self._safe_point()  # a held run does what it is asked and waits on
+
+    def _do_what_was_asked(self) -> None:
         if self.orders.evaluate:
             self.orders.evaluate = False
             self._evaluate()
         if self.orders.prompts:
             prompts, self.orders.prompts = tuple(self.orders.prompts), []
             self._sample(prompts)
-        if self.orders.save or self.keeper.is_due(step, best=best, limits=self.limits):
+        if self.orders.save:
             self._save()
+
+    def _safe_point(self) -> float:
+        return self.desk.safe_point(step=self.state.step, tokens=self.state.tokens)
 
     def _step(self) -> None:
         state, started, waited = self.state, time.monotonic(), 0.0
@@ -127,6 +107,7 @@ class Loop:
                 waited += self._safe_point()
             result = self.engine.update(lr)
         except NonFiniteError as error:
+            self.engine.abort()
             state.cursor.load_state_dict(cursor_before)
             raise NonFiniteError(f"{error} at step {state.step + 1} (learning rate {lr:.3g})") from error
         step_s = time.monotonic() - started - waited
@@ -145,51 +126,6 @@ class Loop:
             step_s=round(step_s, 5),
             tok_s=round(batch.x_BT.size / step_s, 1),
         )
-
-    def _safe_point(self) -> float:
-        """Answers letters, tells how it is going, and waits while held. Gives the seconds waited."""
-        began = time.monotonic()
-        self._read_inbox(began)
-        self._read_sensors(began)
-        self._beat("running")
-        if not self.orders.hold or self.orders.stop:
-            return 0.0
-        while self.orders.hold and not self.orders.stop:
-            self._beat("waiting")
-            time.sleep(WAIT_S)
-            self._read_inbox(time.monotonic())
-        self._beat("running")
-        return time.monotonic() - began
-
-    def _beat(self, state: str) -> None:
-        status = self.pulse.beat(state=state, step=self.state.step, tokens=self.state.tokens, hold=self.orders.hold)
-        if status is not None:
-            self.display.status(status)
-
-    def _read_inbox(self, now: float) -> None:
-        if self.signals.received and not self.orders.stop:
-            self.orders.stop = f"asked by {self.signals.received}"
-        if now - self.inbox_at < INBOX_EVERY_S:
-            return
-        self.inbox_at = now
-        for letter in control.pending(self.run):
-            limits, answer = obey(letter, self.orders, self.limits, self.keeper.store)
-            if limits != self.limits:
-                self.limits = limits
-                write_json(self.run.limits, {"v": 1, **vars(limits)})
-            self.telemetry.write("control", self.state.step, **answer)
-            control.discard(self.run, letter)
-
-    def _read_sensors(self, now: float) -> None:
-        if now - self.reading_at < READING_EVERY_S and self.reading_at:
-            return
-        self.reading_at = now
-        reading = {key: value for key, value in self.sensors.read().to_json().items() if key != "t"}
-        self.telemetry.write("reading", self.state.step, **reading)
-        self.pulse.note(**reading)
-        rss_mb, limit_mb = reading.get("rss_mb"), self.limits.max_rss_mb
-        if rss_mb and limit_mb and rss_mb > limit_mb and not self.orders.stop:
-            self.orders.stop = f"memory {rss_mb:,.0f} MB passed limits.max_rss_mb {limit_mb:,.0f}"
 
     def _evaluate(self) -> bool:
         """Measures the validation text; gives whether it is the best so far."""
@@ -235,17 +171,20 @@ class Loop:
     def _save(self) -> None:
         """Commits a checkpoint. The story is made durable first, so that no checkpoint is ahead of it."""
         self.orders.save = False
-        self.telemetry.sync()
-        saved = self.keeper.save(self.state, recipe=self.recipe, fit=self.fit, limits=self.limits, launch=self.launch)
+        step, exposure = self.state.step, self.state.cursor.tokens_by_source()
+        saved = self.keeper.save(
+            self.state,
+            story=self.telemetry,
+            recipe=self.recipe,
+            fit=self.fit,
+            limits=self.desk.limits,
+            launch=self.launch,
+        )
         if saved is None:
-            text = str(self.keeper.fault)
-            self.telemetry.write("note", self.state.step, text=text)
-            self.pulse.note(last_error=text)
-            self.display.say(text)
+            self.desk.trouble(step, str(self.keeper.fault))
         else:
-            exposure = self.state.cursor.tokens_by_source()
-            self.telemetry.write("checkpoint", self.state.step, **vars(saved), trained_tokens=exposure)
-            self.pulse.note(saved_step=self.state.step, last_error=None)
+            self.telemetry.write("checkpoint", step, **vars(saved), trained_tokens=exposure)
+            self.pulse.note(saved_step=step, last_error=None)
 
     def _leave(self, outcome: str, why: str) -> Outcome:
         if self.state.step not in (0, self.keeper.saved_step):
@@ -266,8 +205,6 @@ class Loop:
         return self._leave("failed", why)
 
     def _end(self, outcome: str, why: str) -> None:
-        self.telemetry.write("end", self.state.step, outcome=outcome, why=why, **self.pulse.rates(self.state.step))
-        self.telemetry.sync()
-        self.pulse.beat(
-            state=outcome, step=self.state.step, tokens=self.state.tokens, hold=self.orders.hold, force=True
-        )
+        state = self.state
+        self.telemetry.write("end", state.step, outcome=outcome, why=why, **self.pulse.rates(state.step))
+        self.desk.last_word(outcome, step=state.step, tokens=state.tokens)

@@ -28,6 +28,11 @@ class Orders:
     evaluate: bool = False
     prompts: list[str] = field(default_factory=list)
 
+    @property
+    def asked(self) -> bool:
+        """Whether there is something to do between steps, even for a held run."""
+        return self.save or self.evaluate or bool(self.prompts)
+
 
 def obey(letter: Letter, orders: Orders, limits: Limits, store: Store) -> tuple[Limits, dict[str, Any]]:
     """Applies one letter. Gives the limits that hold now and the fields of the ``control`` record that answers it."""
@@ -36,7 +41,7 @@ def obey(letter: Letter, orders: Orders, limits: Limits, store: Store) -> tuple[
         return limits, {**answer, "ok": False, "why": letter.fault}
     try:
         limits = _apply(letter, orders, limits, store)
-    except (OndeviceError, KeyError, TypeError, ValueError) as error:
+    except (OndeviceError, KeyError, TypeError, ValueError, OverflowError) as error:
         return limits, {**answer, "ok": False, "why": str(error)}
     return limits, {**answer, "ok": True, "args": letter.args}
 

@@ -11,6 +11,7 @@ from collections import deque
 from statistics import median
 from typing import Any
 
+from ondevice.errors import OndeviceError
 from ondevice.run.directory import RunDir
 from ondevice.run.files import write_json
 from ondevice.run.recipe import Recipe
@@ -79,6 +80,9 @@ class Pulse:
             **self.rates(step),
             **self._facts,
         }
-        write_json(self._run.status, status, durable=hold != self._hold, indent=None)
+        try:
+            write_json(self._run.status, status, durable=hold != self._hold, indent=None)
+        except OndeviceError as error:  # a full disk must not end a run that can go on without telling
+            self._facts["last_error"] = status["last_error"] = str(error)
         self._written, self._hold = now, hold
         return status

@@ -19,7 +19,7 @@ __all__ = ["Corpus", "Machine", "choose_batch", "choose_fit", "choose_lr", "choo
 DEFAULT_MINUTES = 30.0
 TOKENS_PER_PARAMETER = 2.0  # below this a smaller model learns more in the same time (measured, see tools/LOG.md)
 EFFICIENCY = 0.6  # share of the measured matrix-product rate that a whole step reaches on small models
-SMALLEST_STEP, LARGEST_STEP = 1_024.0, 65_536.0  # tokens
+SMALLEST_STEP, LARGEST_STEP = 2_048.0, 65_536.0  # tokens
 # (layers, width), each about 1.7 times the work of the one before
 LADDER = ((2, 64), (3, 96), (4, 128), (4, 192), (5, 256), (6, 320), (8, 384), (10, 512), (12, 640), (12, 768))
 

@@ -33,7 +33,7 @@ MACHINES = [
 def text(tmp_path, monkeypatch):
     """A file of plausible lines; ONDEVICE_HOME and the working folder are beside it."""
     rng = random.Random(3)
-    lines = [" ".join(rng.choices(WORDS, k=rng.randint(3, 12))).capitalize() + "." for _ in range(3000)]
+    lines = [" ".join(rng.choices(WORDS, k=rng.randint(3, 12))).capitalize() + "." for _ in range(1200)]
     path = tmp_path / "text.txt"
     path.write_text("\n\n".join(lines), "utf-8")
     monkeypatch.setenv("ONDEVICE_HOME", str(tmp_path / "home"))

@@ -351,7 +351,7 @@ def test_a_full_disk_while_making_the_run(place, call, monkeypatch):
     assert call("train", "tiny.toml", "--quiet").code == 0
 
 
-def test_files_that_may_not_grow_while_building(place):
+def test_files_that_may_not_grow_while_building(place, call):
     """A real refusal of the kernel: files end at 64 KB."""
     (place / "long.txt").write_bytes(GOOD * 40)
 
@@ -366,8 +366,8 @@ def test_files_that_may_not_grow_while_building(place):
     assert found.stderr.startswith("error: ") and found.stderr.count("\n") == 1
     assert "ulimit -f" in found.stderr
     assert not list((place / "home").glob("datasets/*/dataset.json")) and tree(place / "home") == set()
-    again = subprocess.run(command, capture_output=True, text=True, cwd=place)
-    assert again.returncode == 0 and not list((place / "home").rglob(".tmp-*"))
+    assert call(*command[3:]).code == 0
+    assert not list((place / "home").rglob(".tmp-*"))
 
 
 @pytest.fixture

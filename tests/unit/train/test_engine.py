@@ -113,6 +113,22 @@ def test_a_number_that_is_not_finite_leaves_the_weights_alone(poison):
         assert torch.equal(e.optimizer.state[p]["exp_avg"], moments[name])
 
 
+def test_an_aborted_step_leaves_dropout_where_it_was():
+    shape = ModelShape(**{**vars(SHAPES["gpt2"]), "dropout": 0.3})
+    losses = []
+    for disturbed in (False, True):
+        model = build_model(shape, seed=3)
+        e = Engine(model, adamw(model, **SETTINGS), clip=1.0, precision="fp32", loss_chunk_tokens=64)
+        torch.manual_seed(5)
+        x, y = batch()
+        if disturbed:
+            e.begin(y)
+            e.accumulate(x, y)
+            e.abort()
+        losses.append(step(e, x, y, 3).loss)
+    assert losses[0] == losses[1]
+
+
 def test_clipping_bounds_the_gradient_and_zero_turns_it_off():
     x, y = batch()
     clipped, free = engine("llama", clip=1e-3), engine("llama", clip=0.0)

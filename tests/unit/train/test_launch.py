@@ -213,8 +213,9 @@ def test_letters_are_obeyed_and_answered(make):
         assert read_status(run)["step"] == held
         for verb, args in (("sample", {"prompt": "the "}), ("save", {}), ("limit", {"keep_last": "many"})):
             control.send(run, verb, args, sender="test")
+        wait_for(lambda: Store(run.checkpoints).steps())  # a held run saves when asked, and goes on waiting
+        assert read_liveness(run).state == "waiting"
         control.send(run, "resume", sender="test")
-        wait_for(lambda: Store(run.checkpoints).steps())
         control.send(run, "pin", {"step": Store(run.checkpoints).steps()[0], "reason": "nice"}, sender="test")
         wait_for(lambda: (run.checkpoints / "pins.json").exists())
     finally:

@@ -1,0 +1,125 @@
+"""What happens at a safe point: letters are answered, sensors read, the status told, and a held run waits.
+
+The loop comes by and goes on; the desk never calls it. It owns the limits that hold now and the standing orders.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Protocol
+
+from ondevice.device.readings import Sensors
+from ondevice.errors import OndeviceError
+from ondevice.run import control
+from ondevice.run.config import write_limits
+from ondevice.run.directory import RunDir
+from ondevice.run.schema import Limits
+from ondevice.run.store import Store
+from ondevice.run.telemetry import TelemetryWriter
+from ondevice.train.orders import Orders, obey
+from ondevice.train.pulse import Pulse
+from ondevice.train.signals import Signals
+
+__all__ = ["Desk", "Display"]
+
+INBOX_EVERY_S = 0.25
+READING_EVERY_S = 30.0
+WAIT_S = 0.2
+
+
+class Display(Protocol):
+    """Who watches in the terminal. It is told things; nothing comes back."""
+
+    def status(self, status: dict[str, Any]) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+
+class Desk:
+    """One launch's contact with the outside."""
+
+    def __init__(
+        self,
+        *,
+        run: RunDir,
+        limits: Limits,
+        orders: Orders,
+        telemetry: TelemetryWriter,
+        pulse: Pulse,
+        store: Store,
+        signals: Signals,
+        sensors: Sensors,
+        display: Display,
+    ) -> None:
+        self.limits, self.orders = limits, orders
+        self.telemetry, self.pulse, self.display = telemetry, pulse, display
+        self._run, self._store, self._signals, self._sensors = run, store, signals, sensors
+        self._inbox_at, self._reading_at = 0.0, 0.0
+
+    def safe_point(self, *, step: int, tokens: int) -> float:
+        """Answers, tells, and waits while the run is held and has nothing to do. Gives the seconds waited."""
+        began = time.monotonic()
+        self._read_inbox(began, step)
+        self._read_sensors(began, step)
+        self._beat("running", step, tokens)
+        if not self._must_wait():
+            return 0.0
+        while self._must_wait():
+            self._beat("waiting", step, tokens)
+            time.sleep(WAIT_S)
+            self._read_inbox(time.monotonic(), step)
+        self._beat("running", step, tokens)
+        return time.monotonic() - began
+
+    def trouble(self, step: int, text: str) -> None:
+        """Tells of something that went wrong and did not end the run."""
+        self.telemetry.write("note", step, text=text)
+        self.pulse.note(last_error=text)
+        self.display.say(text)
+
+    def last_word(self, outcome: str, *, step: int, tokens: int) -> None:
+        """The status that stays when the process is gone."""
+        try:
+            self.telemetry.sync()
+        except OndeviceError as error:
+            self.display.say(str(error))
+        self.pulse.beat(state=outcome, step=step, tokens=tokens, hold=self.orders.hold, force=True)
+
+    def _must_wait(self) -> bool:
+        return bool(self.orders.hold) and not self.orders.stop and not self.orders.asked
+
+    def _beat(self, state: str, step: int, tokens: int) -> None:
+        status = self.pulse.beat(state=state, step=step, tokens=tokens, hold=self.orders.hold)
+        if status is not None:
+            self.display.status(status)
+
+    def _read_inbox(self, now: float, step: int) -> None:
+        if self._signals.received and not self.orders.stop:
+            self.orders.stop = f"asked by {self._signals.received}"
+        if now - self._inbox_at < INBOX_EVERY_S:
+            return
+        self._inbox_at = now
+        for letter in control.pending(self._run):
+            limits, answer = obey(letter, self.orders, self.limits, self._store)
+            if limits != self.limits:
+                self._change_limits(limits, step)
+            self.telemetry.write("control", step, **answer)
+            control.discard(self._run, letter)
+
+    def _change_limits(self, limits: Limits, step: int) -> None:
+        self.limits = limits
+        try:
+            write_limits(self._run.limits, limits)
+        except OndeviceError as error:
+            self.trouble(step, f"The new limits hold until this launch ends: {error}")
+
+    def _read_sensors(self, now: float, step: int) -> None:
+        if now - self._reading_at < READING_EVERY_S and self._reading_at:
+            return
+        self._reading_at = now
+        reading = {key: value for key, value in self._sensors.read().to_json().items() if key != "t"}
+        self.telemetry.write("reading", step, **reading)
+        self.pulse.note(**reading)
+        rss_mb, limit_mb = reading.get("rss_mb"), self.limits.max_rss_mb
+        if rss_mb and limit_mb and rss_mb > limit_mb and not self.orders.stop:
+            self.orders.stop = f"memory {rss_mb:,.0f} MB passed limits.max_rss_mb {limit_mb:,.0f}"

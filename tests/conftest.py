@@ -1,0 +1,18 @@
+"""What every test may rely on: torch's process-wide switches are put back."""
+
+import sys
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _torch_as_it_was():
+    """A launch flushes denormals and sets threads for its whole process; later tests must not feel it."""
+    torch = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch else None
+    yield
+    torch = sys.modules.get("torch")
+    if torch:
+        torch.set_flush_denormal(False)
+        if threads:
+            torch.set_num_threads(threads)
