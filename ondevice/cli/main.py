@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -171,10 +172,11 @@ def _help() -> str:
 
 def _report(error: OndeviceError, *, as_json: bool) -> int:
     sentence = " ".join(str(error).splitlines())
-    if as_json:
-        body: dict[str, Any] = {"error": sentence, "kind": type(error).__name__, "exit_code": error.exit_code}
-        print(json.dumps(body, ensure_ascii=False))
-    print(f"error: {sentence}", file=sys.stderr)
+    with suppress(OSError):  # the terminal may be closed, which must not change the exit code
+        if as_json:
+            body: dict[str, Any] = {"error": sentence, "kind": type(error).__name__, "exit_code": error.exit_code}
+            print(json.dumps(body, ensure_ascii=False), flush=True)
+        print(f"error: {sentence}", file=sys.stderr, flush=True)
     return error.exit_code
 
 

@@ -27,7 +27,7 @@ def status_line(status: dict[str, Any], width: int = 80) -> str:
         parts.append(str(status["hold"]))
     for key, text in (
         ("loss", "loss {:.3f}"),
-        ("val_loss_mixed", "val {:.3f}"),
+        ("best_loss", "best val {:.3f}"),
         ("tok_s", "{:,.0f} tok/s"),
     ):
         if status.get(key) is not None:

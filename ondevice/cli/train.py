@@ -110,7 +110,8 @@ def train_run(run_dir: RunDir, *, display: QuietDisplay, keep_hold: bool = False
     if outcome.outcome == "failed":
         raise OndeviceError(f"{run_dir.name}: {outcome.why}")
     if outcome.why.startswith("asked by SIG"):
-        raise Interrupted(f"{run_dir.name} saved at step {outcome.step}; go on with `ondevice train {run_dir.name}`.")
+        state = f"saved at step {outcome.step}" if outcome.step else "has not made its first step"
+        raise Interrupted(f"{run_dir.name} {state}; go on with `ondevice train {run_dir.name}`.")
     return 0
 
 

@@ -207,7 +207,7 @@ class FitConfig:
     micro_batch: int | None = _key(None, "sequences in one forward and backward pass", low=1)
     threads: int | None = _key(None, "threads of the arithmetic", low=1)
     activation_checkpointing: bool | None = _key(None, "compute activations twice instead of keeping them")
-    loss_chunk_tokens: int = _key(2048, "tokens whose logits exist at the same time", unit="tokens", low=16)
+    loss_chunk_tokens: int = _key(512, "tokens whose logits exist at the same time", unit="tokens", low=16)
 
 
 @dataclass(frozen=True, kw_only=True)

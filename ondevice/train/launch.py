@@ -79,12 +79,14 @@ def make_loop(run: RunDir, *, display: Display, keep_hold: bool = False, signals
     _drop_expired_letters(run, telemetry, state.step)
     sensors = Sensors(run.path)
     store = Store(run.checkpoints)
+    pulse = Pulse(run, recipe, launch=number, step=state.step)
+    pulse.note(best_step=state.best_step, best_loss=state.best_loss)
     desk = Desk(
         run=run,
         limits=_read_limits(run),
         orders=Orders(hold=str(read_status(run).get("hold") or "") if keep_hold else ""),
         telemetry=telemetry,
-        pulse=Pulse(run, recipe, launch=number, step=state.step),
+        pulse=pulse,
         store=store,
         signals=signals or Signals(),
         sensors=sensors,

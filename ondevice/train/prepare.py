@@ -15,7 +15,7 @@ from pathlib import Path
 from ondevice.data.build import build_dataset
 from ondevice.data.cursor import BatchCursor
 from ondevice.data.dataset import Dataset
-from ondevice.device.memory import machine_memory
+from ondevice.device.memory import give_back_memory, machine_memory
 from ondevice.errors import UsageError
 from ondevice.model.shape import check_shape
 from ondevice.run.config import parse_config, to_toml
@@ -119,6 +119,7 @@ def prepare(
     fit = choose_fit(config, shape, machine, batch=batch, why=why)
     timed = rate is None and (always_time or needs_rate(config))
     choice = _choose(config, shape, fit, rates, batch=batch, timed=timed, why=why)
+    give_back_memory()
     fit = dataclasses.replace(fit, threads=choice.threads)
     tok_s = rate or choice.tok_s
     recipe = make_recipe(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -209,8 +212,27 @@ def test_asked_to_stop_outside_training_it_leaves_and_goes_on(quickstart, straig
         MOMENTS[moment](child, quickstart)
         child.send_signal(number)
         _, err = child.communicate(timeout=60)
-    assert child.returncode == 130
+    # Python itself may end by the signal where it came during an import; a shell calls both 130.
+    assert child.returncode in (130, -signal.SIGINT)
     assert err.startswith("error: ") and err.count("\n") == 1
+    assert_whole(quickstart, quickstart.finish(), straight)
+
+
+@pytest.mark.slow
+def test_a_terminal_that_closes_saves_and_goes_on(quickstart, straight):
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(quickstart.folder)
+        os.environ["ONDEVICE_HOME"] = str(quickstart.home)
+        os.execv(sys.executable, quickstart.words)
+    heard = b""
+    while b"step 80: validation loss" not in heard:
+        heard += os.read(terminal, 4096)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130
+    assert not (quickstart.home / "logs").exists()
+    status = json.loads((quickstart.run / "status.json").read_text())
+    assert status["state"] == "stopped" and status["step"] == status["saved_step"] >= 80
     assert_whole(quickstart, quickstart.finish(), straight)
 
 

@@ -221,6 +221,7 @@ def long_line(path, size):
         file.truncate(size)
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc")
 @pytest.mark.parametrize("size_mb", [8, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_text_of_one_endless_line_is_read_like_any_other(place, size_mb):
     long_line(place / "long.txt", size_mb * 10**6)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -195,3 +197,18 @@ def test_peak_without_getrusage(tree: Any, monkeypatch: pytest.MonkeyPatch) -> N
 def test_docstring_example() -> None:
     assert (celsius(45200), celsius(452), celsius(45), celsius(-40000)) == (45.2, 45.2, 45.0, None)
     assert thermal.celsius.__doc__ and ">>>" in thermal.celsius.__doc__
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries give memory back by themselves or not")
+def test_memory_that_was_freed_goes_back_to_the_system():
+    code = (
+        "from ondevice.device.memory import give_back_memory, rss_mb\n"
+        "blocks = [bytearray(60_000) for _ in range(2000)]\n"
+        "keep = blocks[::50]\n"
+        "full = rss_mb()\n"
+        "del blocks\n"
+        "give_back_memory()\n"
+        "print(full - rss_mb())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) > 60
