@@ -54,6 +54,7 @@ def looks_like_config(name: str) -> bool:
 def config_from(args: argparse.Namespace, name: str | None) -> Config:
     """The config of a file or preset with the flags applied. ``--data`` replaces the sources of the file."""
     from ondevice.run.config import load_config
+    from ondevice.run.directory import safe_name
 
     changes = list(args.set)
     for key, value in (("budget.minutes", args.minutes), ("budget.memory_mb", args.memory)):
@@ -63,7 +64,7 @@ def config_from(args: argparse.Namespace, name: str | None) -> Config:
     if args.name:
         config = dataclasses.replace(config, name=args.name)
     elif name is not None and not config.name:
-        config = dataclasses.replace(config, name=Path(name).stem)
+        config = dataclasses.replace(config, name=safe_name(Path(name).stem))
     if args.data:
         sources = tuple(text_source(path) for path in args.data)
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, sources=sources))

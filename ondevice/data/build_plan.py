@@ -7,11 +7,10 @@ cut where the split asks for it. A pure function of the scan, the dropped docume
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,8 +38,7 @@ _MIN_SECTION_CHARS = 500
 _HASHES_FOR_THRESHOLD = 1 << 17  # of more, a part by hash: the share is then exact to about a hundredth of itself
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """Text that is followed by an end-of-text token. ``part`` is an index into the parts of the scan."""
 
     text: str
@@ -71,7 +69,7 @@ class SourcePlan:
     def __init__(self, listed: FileList, scan: Scan, dropped: bytes, *, data: DataConfig, split: Split, base: Path):
         self.listed = listed
         self.scan = scan
-        self._dropped = np.unpackbits(np.frombuffer(dropped, dtype=np.uint8)).astype(np.bool_)
+        self._dropped = np.frombuffer(dropped, dtype=np.uint8)  # one bit a document
         self._data = data
         self._split = split
         self._base = base
@@ -87,11 +85,17 @@ class SourcePlan:
         return documents, chars
 
     def _kept_batches(self) -> Iterator[npt.NDArray[Any]]:
-        at = 0
+        for batch, dropped in self._batches():
+            yield batch[~dropped] if dropped.any() else batch
+
+    def _batches(self) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]]:
+        """The records of the scan, and which of them were dropped."""
+        at = 0  # a multiple of eight, as the batches but the last are
         for batch in self.scan.batches():
-            dropped = self._dropped[at : at + len(batch)]
+            bits = self._dropped[at // 8 : (at + len(batch) + 7) // 8]
             at += len(batch)
-            yield batch[~dropped] if len(dropped) else batch
+            dropped = np.unpackbits(bits)[: len(batch)] if len(bits) else np.zeros(len(batch), dtype=np.uint8)
+            yield batch, dropped.astype(np.bool_)
 
     def documents(self, part: int) -> int:
         """Documents kept."""
@@ -107,10 +111,14 @@ class SourcePlan:
         Duplicates are noted in ``problems``.
         """
         position = [0] * len(self.scan.parts)
+        whole = self._whole
         for (document, part, dropped), side in zip(self._documents(), self._sides(), strict=True):
             if not dropped:
-                yield from self._cut(document, part, position[part], SPLITS[side])
-                position[part] += len(document.text)
+                if whole[part]:
+                    yield Piece(document.text, part, SPLITS[side], document.origin)
+                else:
+                    yield from self._cut(document, part, position[part])
+                    position[part] += len(document.text)
             elif problems is not None:
                 problems.add(document.source, "duplicate_document", document.origin)
 
@@ -130,28 +138,29 @@ class SourcePlan:
             self.listed.source, base=self._base, bad_utf8=self._data.bad_utf8, problems=Problems()
         )
         names = [part.name for part in self.scan.parts]
-        at = 0
-        for batch in self.scan.batches():
-            for chars, part in zip(batch["chars"].tolist(), batch["part"].tolist(), strict=True):
+        for batch, bits in self._batches():
+            records = zip(batch["chars"].tolist(), batch["part"].tolist(), bits.tolist(), strict=True)
+            for chars, part, dropped in records:
                 document = next(read, None)
                 if document is None or len(document.text) != chars or document.source != names[part]:
                     raise self._changed()
-                yield document, part, bool(len(self._dropped)) and bool(self._dropped[at])
-                at += 1
+                yield document, part, dropped
         if next(read, None) is not None:
             raise self._changed()
 
     def _changed(self) -> DataError:
         return DataError(f"{self.listed.source.path}: changed while it was read; repeat the command.")
 
-    def _cut(self, document: Document, part: int, start: int, side: str) -> Iterator[Piece]:
-        """The pieces of a document that begins at character ``start`` of its part."""
+    @property
+    def _whole(self) -> list[bool]:
+        """For each part whether its documents stay whole."""
         if self._split.kind == "tail":
-            yield from self._tail(document, part, start)
-        elif self._split.share > 0 and self._few[part]:
-            yield from self._sections(document, part)
-        else:
-            yield Piece(document.text, part, side, document.origin)
+            return [False] * len(self.scan.parts)
+        return [self._split.share == 0 or not few for few in self._few]
+
+    def _cut(self, document: Document, part: int, start: int) -> Iterator[Piece]:
+        """The pieces of a document that begins at character ``start`` of its part."""
+        return self._tail(document, part, start) if self._split.kind == "tail" else self._sections(document, part)
 
     def _tail(self, document: Document, part: int, start: int) -> Iterator[Piece]:
         """The last characters of a part are for validation, wherever in a document they begin."""

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ondevice.data import sources
 from ondevice.data.documents import Document, Problems
-from ondevice.data.duplicates import document_hash
+from ondevice.data.duplicates import hashes_and_sizes
 from ondevice.data.tokenizer_base import content_hash
 from ondevice.errors import DataError, ResourceError
 from ondevice.run.files import read_json, sha256_of, write_json
@@ -167,9 +167,9 @@ def _write_records(path: Path, documents: Iterator[Document], advance: Advance) 
     try:
         with open(temporary, "wb") as file:
             for batch in _batches(documents):
-                records = np.array([tally.add(document) for document in batch], dtype=_RECORD)
+                records, size = tally.add(batch)
                 file.write(records.tobytes())
-                advance(tally.take_bytes())
+                advance(size)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -197,25 +197,28 @@ class _Tally:
         self._index: dict[str, int] = {}
         self._languages: list[str] = []
         self._counts: list[list[int]] = []  # documents, chars, bytes
-        self._new_bytes = 0
 
-    def add(self, document: Document) -> tuple[int, int, int]:
-        """Counts a document; returns its record."""
-        index = self._index.setdefault(document.source, len(self._index))
-        if index == len(self._counts):
+    def add(self, batch: list[Document]) -> tuple[npt.NDArray[Any], int]:
+        """Counts documents; returns their records and how many bytes of text they have."""
+        hashes, sizes = hashes_and_sizes([document.text for document in batch])
+        records = np.empty(len(batch), dtype=_RECORD)
+        records["hash"] = hashes
+        records["chars"] = [len(document.text) for document in batch]
+        records["part"] = indices = [self._part(document) for document in batch]
+        for index, chars, size in zip(indices, records["chars"].tolist(), sizes, strict=True):
+            counts = self._counts[index]
+            counts[0] += 1
+            counts[1] += chars
+            counts[2] += size
+        return records, sum(sizes)
+
+    def _part(self, document: Document) -> int:
+        index = self._index.get(document.source)
+        if index is None:
+            index = self._index[document.source] = len(self._index)
             self._counts.append([0, 0, 0])
             self._languages.append(document.language)
-        size = utf8_length(document.text)
-        counts = self._counts[index]
-        counts[0] += 1
-        counts[1] += len(document.text)
-        counts[2] += size
-        self._new_bytes += size
-        return document_hash(document.text), len(document.text), index
-
-    def take_bytes(self) -> int:
-        taken, self._new_bytes = self._new_bytes, 0
-        return taken
+        return index
 
     def parts(self) -> list[Part]:
         names = zip(self._index, self._languages, self._counts, strict=True)

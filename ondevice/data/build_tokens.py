@@ -64,8 +64,7 @@ def tokenise_source(
     with WriteBehind() as writing, closing(read_ahead(_batches(plan.pieces(problems)))) as batches:
         run = _Run(plan, tokenizer, folder, chunk_tokens, writing)
         for batch in batches:
-            run.add(batch)
-            advance(sum(utf8_length(piece.text) for piece in batch))
+            advance(run.add(batch))
         record = run.finish(problems)
     write_json(folder / RECORD, record)
     return record
@@ -102,8 +101,7 @@ class _Run:
         self._count_unknown = getattr(tokenizer, "count_unknown", None)
         self._writing = writing
         self._unknown = Problems()  # the reading thread fills the other one meanwhile
-        dtype = chunk_dtype(tokenizer.vocab_size)
-        self._eot = np.array([tokenizer.eot_id], dtype=dtype)
+        dtype = self._dtype = chunk_dtype(tokenizer.vocab_size)
         self._writers: dict[tuple[int, str], _Writer] = {}
         self._tallies: dict[tuple[int, str], _Tally] = {}
         for index, part in enumerate(plan.scan.parts):
@@ -114,25 +112,42 @@ class _Run:
                 )
                 self._tallies[index, split] = _Tally()
 
-    def add(self, batch: list[Piece]) -> None:
-        numbers = [self._counted(piece) for piece in batch]
-        open_pieces = [
-            (piece, number)
-            for piece, number in zip(batch, numbers, strict=True)
-            if not self._writers[piece.part, piece.split].has(number)
-        ]
-        encoded = self._tokenizer.encode_batch([piece.text for piece, _ in open_pieces])
-        for (piece, number), ids in zip(open_pieces, encoded, strict=True):
-            self._writers[piece.part, piece.split].add(number, ids, self._eot)
+    def add(self, batch: list[Piece]) -> int:
+        """Encodes pieces, the next of each part and split; returns how many bytes of text they have."""
+        groups: dict[tuple[int, str], list[Piece]] = {}
+        for piece in batch:
+            groups.setdefault((piece.part, piece.split), []).append(piece)
+        size, texts, runs = 0, [], []
+        for key, pieces in groups.items():
+            tally, writer = self._tallies[key], self._writers[key]
+            first = max(tally.documents, writer.wanted)
+            taken = [piece.text for piece in pieces[first - tally.documents :]]
+            if taken:
+                texts += taken
+                runs.append((writer, first, len(taken)))
+            size += self._count(tally, pieces)
+        self._encode(texts, runs)
+        return size
 
-    def _counted(self, piece: Piece) -> int:
-        """Counts a piece; returns its number among those of its part and split."""
-        tally = self._tallies[piece.part, piece.split]
-        tally.documents += 1
-        tally.bytes += utf8_length(piece.text)
-        if self._count_unknown and (unknown := self._count_unknown(piece.text)):
-            self._unknown.add(self._plan.scan.parts[piece.part].name, "unknown_symbol", piece.origin, unknown)
-        return tally.documents - 1
+    def _count(self, tally: _Tally, pieces: list[Piece]) -> int:
+        size = sum([utf8_length(piece.text) for piece in pieces])
+        tally.documents += len(pieces)
+        tally.bytes += size
+        for piece in pieces if self._count_unknown else ():
+            if unknown := self._count_unknown(piece.text):
+                name = self._plan.scan.parts[piece.part].name
+                self._unknown.add(name, "unknown_symbol", piece.origin, unknown)
+        return size
+
+    def _encode(self, texts: list[str], runs: list[tuple[_Writer, int, int]]) -> None:
+        """Gives each writer the ids of its documents: so many of the texts, the first with this number."""
+        ids, lengths = self._tokenizer.encode_documents(texts)
+        ids, ends = ids.astype(self._dtype, copy=False), np.cumsum(lengths)
+        document = token = 0
+        for writer, first, count in runs:
+            own = ends[document : document + count] - token
+            writer.add(first, ids[token : token + own[-1]], own)
+            document, token = document + count, token + int(own[-1])
 
     def finish(self, problems: Problems) -> dict[str, Any]:
         for writer in self._writers.values():
@@ -197,32 +212,29 @@ class _Writer:
     def _next_path(self) -> Path:
         return self._folder / f"{self._prefix}-{self._begun:06d}.chunk"
 
-    def has(self, number: int) -> bool:
-        """Whether the chunks on disk already hold all of a document."""
-        return number < self._done or (number == self._done and self._done_whole)
+    @property
+    def wanted(self) -> int:
+        """The number of the first document that the chunks on disk do not hold all of."""
+        return self._done + 1 if self._done_whole else self._done
 
-    def add(self, number: int, ids: npt.NDArray[Any], eot: npt.NDArray[Any]) -> None:
-        """Appends a document and its end-of-text id, writing every chunk that becomes full."""
-        if self._buffered + len(ids) + 1 < self._chunk_tokens and number > self._done:
-            self._take(number, ids)
-            self._take(number, eot)
-            self._last = (number, len(ids) + 1, True)
-            return
-        document = np.concatenate([ids, eot])
-        at = self._done_offset if number == self._done else 0
-        while at < len(document):
-            taken = document[at : at + self._chunk_tokens - self._buffered]
-            self._take(number, taken)
+    def add(self, first: int, ids: npt.NDArray[Any], ends: npt.NDArray[np.int64]) -> None:
+        """Appends the next documents, the first of them number ``first``, writing every chunk that becomes full.
+
+        ``ends[i]`` is where the i-th document, its end-of-text id included, ends in ``ids``.
+        """
+        at = self._done_offset if first == self._done else 0
+        while at < len(ids):
+            if not self._buffered:
+                self._first = first + int(np.searchsorted(ends, at, side="right"))
+            taken = ids[at : at + self._chunk_tokens - self._buffered]
+            self._buffer.append(taken)
+            self._buffered += len(taken)
             at += len(taken)
-            self._last = (number, at, at == len(document))
+            last = int(np.searchsorted(ends, at))
+            begin = int(ends[last - 1]) if last else 0
+            self._last = (first + last, at - begin, at == int(ends[last]))
             if self._buffered == self._chunk_tokens:
                 self._write()
-
-    def _take(self, number: int, ids: npt.NDArray[Any]) -> None:
-        if not self._buffered:
-            self._first = number
-        self._buffer.append(ids)
-        self._buffered += len(ids)
 
     def close(self) -> None:
         """Writes what is left as the last, shorter chunk."""

@@ -6,8 +6,7 @@ Written by the readers, read by whoever builds chunks or reports. Knows nothing 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ondevice.errors import DataError
 
@@ -35,8 +34,7 @@ REASONS = {
 """Reason -> the words after the count. A reason that is not listed here is shown as it is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(NamedTuple):
     """Text that belongs together.
 
     ``source`` is the name in reports; ``origin`` tells a person where it came from: ``notes/a.txt``,

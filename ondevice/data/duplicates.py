@@ -21,14 +21,14 @@ import numpy.typing as npt
 from ondevice.data.split import mix64
 from ondevice.errors import ResourceError
 
-__all__ = ["DocumentHashes", "document_hash", "document_hashes"]
+__all__ = ["DocumentHashes", "document_hash", "document_hashes", "hashes_and_sizes"]
 
 Hashes = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
 
 _SLICE_CHARS = 1 << 16  # encoding a long text at once would copy it
 _FRESH = 1 << 15  # hashes merged at every call
-_HELD = 1 << 20  # hashes in memory before a run is written: 8 MiB
+_HELD = 1 << 18  # hashes in memory before a run is written: 2 MiB, and twice as much while they are sorted
 _RUNS = 8  # runs before they are merged into one
 _FENCE = 512  # hashes in one block of a run: 4 KiB
 _MERGE_BLOCK = 1 << 15
@@ -41,15 +41,30 @@ _BLOOM_SALT = 0xB100
 
 def document_hash(text: str) -> int:
     """64-bit BLAKE2b of a text's UTF-8 bytes. Raises UnicodeEncodeError for half a surrogate pair."""
-    digest = hashlib.blake2b(digest_size=8)
-    for start in range(0, len(text), _SLICE_CHARS):
-        digest.update(text[start : start + _SLICE_CHARS].encode())
-    return int.from_bytes(digest.digest(), "little")
+    return int.from_bytes(_digest(text)[0], "little")
 
 
 def document_hashes(texts: Iterable[str]) -> Hashes:
     """`document_hash` of many texts."""
-    return np.fromiter((document_hash(text) for text in texts), dtype=np.uint64)
+    return hashes_and_sizes(texts)[0]
+
+
+def hashes_and_sizes(texts: Iterable[str]) -> tuple[Hashes, list[int]]:
+    """`document_hash` of many texts, and how many bytes of UTF-8 each has."""
+    found = [_digest(text) for text in texts]
+    return np.frombuffer(b"".join([digest for digest, _ in found]), dtype="<u8"), [size for _, size in found]
+
+
+def _digest(text: str) -> tuple[bytes, int]:
+    if len(text) <= _SLICE_CHARS:
+        data = text.encode()
+        return hashlib.blake2b(data, digest_size=8).digest(), len(data)
+    digest, size = hashlib.blake2b(digest_size=8), 0
+    for start in range(0, len(text), _SLICE_CHARS):
+        data = text[start : start + _SLICE_CHARS].encode()
+        digest.update(data)
+        size += len(data)
+    return digest.digest(), size
 
 
 class DocumentHashes:

@@ -74,8 +74,15 @@ def records(chunks: Iterable[Chunk], separator: re.Pattern[str], limit: int = PI
 
     A paragraph has no blank lines before it and no space after it; a line is left as it is.
     """
-    record = _Record(limit, strips=separator is PARAGRAPH)
+    strips = separator is PARAGRAPH
+    record = _Record(limit, strips=strips)
     for text, line, ends in _split(chunks, separator):
+        if ends and record.is_new and len(text) <= limit:  # nearly all: a record within one chunk
+            if strips:
+                text, line = _stripped(text, line)
+            if text and not text.isspace():
+                yield Piece(text, 0, line)
+            continue
         yield from record.add(text, line)
         if ends:
             yield from record.end()
@@ -119,6 +126,11 @@ class _Record:
         self._line = 1
         self._number = 0
 
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing of it was added yet."""
+        return not self._text and not self._number
+
     def add(self, text: str, line: int) -> Iterator[Piece]:
         if not self._text:
             self._text, self._line = text, line
@@ -146,7 +158,6 @@ class _Record:
 
 def _stripped(text: str, line: int) -> tuple[str, int]:
     """A paragraph without the blank lines before it and the space after it, and the line it begins on."""
-    blank = _LEADING_BLANK.match(text)
-    if blank:
+    if text[:1].isspace() and (blank := _LEADING_BLANK.match(text)):
         text, line = text[blank.end() :], line + blank[0].count("\n")
     return text.rstrip(), line

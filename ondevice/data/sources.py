@@ -52,12 +52,12 @@ def iter_documents(source: SourceConfig, *, base: Path, bad_utf8: str, problems:
     found = find(source, base)
     for reason, origin in found.skipped:
         problems.add(found.resolved.name, reason, origin)
-    empty = True
-    for document in _Reader(source, found, bad_utf8, problems).documents():
-        empty = False
-        yield document
-    if empty:
+    documents = _Reader(source, found, bad_utf8, problems).documents()
+    first = next(documents, None)
+    if first is None:
         raise DataError(_no_document(found.resolved, problems))
+    yield first
+    yield from documents
 
 
 def _no_document(resolved: ResolvedSource, problems: Problems) -> str:
@@ -164,13 +164,13 @@ class _Reader:
         """Paragraphs or lines, each a document. Under ``skip_document`` each is judged by itself."""
         lenient = self._bad_utf8 == "skip_document"
         chunks = lenient_text(leaf) if lenient else self._chunks(leaf, self._name)
-        language = self._source.language
+        name, language, where = self._name, self._source.language, leaf.origin
         for text, number, line in records(chunks, separator):
-            origin = f"{leaf.origin}:{line}#{number}" if number else f"{leaf.origin}:{line}"
+            origin = f"{where}:{line}#{number}" if number else f"{where}:{line}"
             if lenient and _SURROGATE.search(text):
-                self._problems.add(self._name, "invalid_utf8_document", origin)
+                self._problems.add(name, "invalid_utf8_document", origin)
             else:
-                yield Document(text, self._name, language, origin)
+                yield Document(text, name, language, origin)
 
     def _jsonl(self, leaf: Leaf) -> Iterator[Document]:
         fields = {"text_field": self._source.text_field, "title_field": self._source.title_field}

@@ -68,6 +68,13 @@ class TableTokenizer(ABC):
         """Ids of each text, an integer array a text."""
         return [np.array(self.encode(text), dtype=np.int32) for text in texts]
 
+    def encode_documents(self, texts: Sequence[str]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """Ids of all texts in a row, each followed by the end-of-text id, and how many each has with it."""
+        end = np.array([self.eot_id], dtype=np.int32)
+        batch = self.encode_batch(texts)
+        lengths = np.array([len(ids) + 1 for ids in batch], dtype=np.int64)
+        return np.concatenate([end[:0], *[part for ids in batch for part in (ids, end)]]), lengths
+
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         return b"".join([self._table[i] for i in ids])
 
@@ -113,12 +120,14 @@ def cut_text(text: str, limit: int) -> list[str]:
     such a newline. No token of a byte-level BPE crosses either place and none of sentencepiece crosses the first, so
     the ids of the pieces, joined, are the ids of the text; only longer runs without spaces are cut anywhere.
     """
+    if len(text) <= limit:
+        return [text]
     pieces, start = [], 0
     while len(text) - start > limit:
         end = _cut_point(text, start + limit // 2, start + limit)
         pieces.append(text[start:end])
         start = end
-    return [*pieces, text[start:]] if start else [text]
+    return [*pieces, text[start:]]
 
 
 def in_groups(pieces: list[str]) -> Iterator[list[str]]:
@@ -141,11 +150,11 @@ def _cut_point(text: str, low: int, high: int) -> int:
     return high
 
 
-def join_ids(parts: list[list[int]]) -> npt.NDArray[np.int32]:
-    """Lists of ids as one array."""
+def join_ids(parts: Sequence[Any]) -> npt.NDArray[np.int32]:
+    """Lists or arrays of ids as one array."""
     if len(parts) == 1:
-        return np.array(parts[0], dtype=np.int32)
-    return np.concatenate([np.array(part, dtype=np.int32) for part in parts])
+        return np.asarray(parts[0], dtype=np.int32)
+    return np.concatenate([np.asarray(part, dtype=np.int32) for part in parts])
 
 
 def content_hash(value: Any) -> str:

@@ -29,6 +29,14 @@ class ByteTokenizer(TableTokenizer):
     def encode_batch(self, texts: Sequence[str]) -> list[npt.NDArray[Any]]:
         return [np.frombuffer(_utf8(text), dtype=np.uint8) for text in texts]
 
+    def encode_documents(self, texts: Sequence[str]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        # No UTF-8 has the byte 255: it marks where a text ends until the ids are wide enough for the real one.
+        data = np.frombuffer(b"\xff".join([*map(_utf8, texts), b""]), dtype=np.uint8)
+        ends = np.flatnonzero(data == 255)
+        ids = data.astype(np.uint16)
+        ids[ends] = self.eot_id
+        return ids, np.diff(ends, prepend=-1)
+
     def decode_bytes(self, ids: Any) -> bytes:
         return bytes([i for i in ids if i < 256])
 

@@ -53,7 +53,8 @@ _UNUSABLE = re.compile("[\u2581\u2585\0]")  # letters the trainer keeps for itse
 _REQUIRED = "".join(sorted(set(EOT + "<unk><0x0123456789ABCDEF>" + SPACE)))
 _EOT_NAMES = (EOT, "<|end_of_text|>", "</s>", "<eos>")
 
-Encode = Callable[[list[str]], list[list[int]]]
+Encode = Callable[[list[str]], list[Any]]
+"""Texts to lists or arrays of ids."""
 
 
 class SentencePieceTokenizer(TableTokenizer):
@@ -77,14 +78,17 @@ class SentencePieceTokenizer(TableTokenizer):
         self._encode = _encoder(data, self._model)
 
     def encode(self, text: str) -> list[int]:
-        return [i for p in _pieces(text) for i in (self._space_letter if p is None else next(self._ids([p])))]
+        ids: list[int] = self.encode_batch([text])[0].tolist()
+        return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[npt.NDArray[Any]]:
+        if all([len(text) <= _PIECE_CHARS and SPACE not in text for text in texts]):
+            return [join_ids([ids]) for ids in self._ids(list(texts))]
         pieces = [_pieces(text) for text in texts]
         ids = self._ids([piece for part in pieces for piece in part if piece is not None])
         return [join_ids([self._space_letter if p is None else next(ids) for p in part]) for part in pieces]
 
-    def _ids(self, pieces: list[str]) -> Iterator[list[int]]:
+    def _ids(self, pieces: list[str]) -> Iterator[Any]:
         for group in in_groups(pieces):
             try:
                 yield from self._encode(group)
@@ -113,7 +117,11 @@ def _encoder(data: bytes, model: ModelFile) -> Encode:
         engine = load_engine(hf_json(model), JSON_FILE)
         return lambda texts: [e.ids for e in engine.encode_batch_fast(texts, add_special_tokens=False)]
     processor = require("sentencepiece").SentencePieceProcessor(model_proto=data)
-    return lambda texts: processor.encode(texts)
+    try:
+        processor.encode([""], out_type="numpy")
+    except Exception:  # before 0.2.2 the package knows no arrays, and says so in more than one way
+        return lambda texts: processor.encode(texts)
+    return lambda texts: processor.encode(texts, out_type="numpy")
 
 
 def _checked(model: ModelFile, where: str) -> ModelFile:

@@ -76,10 +76,8 @@ def test_the_same_command_on_a_finished_run_changes_nothing(own, trained, call, 
 def test_a_run_is_named_after_its_file_where_the_config_has_no_name(place, call):
     text = (place / "tiny.toml").read_text().replace('name = "tiny"\n', "")
     (place / "My Notes.toml").write_text(text)
-    result = call("train", "My Notes.toml", "--set", "train.steps=1", "--quiet")
-    assert result.code in (0, 2)
-    if result.code == 2:
-        assert "lower case letters" in result.error
+    assert call("train", "My Notes.toml", "--set", "train.steps=1", "--quiet").code == 0
+    assert [path.name for path in (place / "home" / "runs").iterdir()] == ["my-notes"]
 
 
 @pytest.mark.parametrize(
@@ -137,11 +135,13 @@ def test_sample_last_before_there_is_one(fresh, call):
 
 def test_the_export_writes_the_same_greedy_text_as_the_run(reading, exported, call):
     pytest.importorskip("onnxruntime")
+    lengths = []
     for prompt in ("the cat", "", "naïve è"):
         run, export = (call("generate", target, prompt, *GREEDY).json for target in ("tiny", exported))
         assert (run["backend"], export["backend"]) == ("torch", "onnxruntime")
-        assert run["ids"] == export["ids"] and run["text"] == export["text"]
-        assert run["finish"] == export["finish"] and len(run["ids"]) > 1
+        assert (run["ids"], run["text"], run["finish"]) == (export["ids"], export["text"], export["finish"])
+        lengths.append(len(run["ids"]))
+    assert max(lengths) > 4
 
 
 def test_export_says_where_and_how_well_verified(own, call):

@@ -18,7 +18,7 @@ STATUS = {
     "steps": 1_000_000,
     "hold": "paused by a person",
     "loss": 3.14159,
-    "val_loss_mixed": 3.25,
+    "best_loss": 3.25,
     "tok_s": 123_456.7,
     "eta_s": 86_399.0,
     "rss_mb": 1234.5,
@@ -38,8 +38,9 @@ def test_a_status_line_fits_its_width(width):
 
 
 def test_a_wide_status_line_says_everything():
+    rates = "123,457 tok/s  left 23h59m  1,234 MB"
     assert status_line(STATUS, 200) == (
-        " 12%  step 123456/1000000  paused by a person  loss 3.142  val 3.250  123,457 tok/s  left 23h59m  1,234 MB"
+        f" 12%  step 123456/1000000  paused by a person  loss 3.142  best val 3.250  {rates}"
     )
 
 

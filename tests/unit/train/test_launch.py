@@ -141,7 +141,11 @@ def test_the_recipe_and_the_fit_are_in_the_checkpoint(finished):
 
 @pytest.mark.parametrize(
     "changes",
-    [("train.optimizer=muon",), ("model.arch=gpt2", "model.dropout=0.1"), ("data.order=proportional",)],
+    [
+        ("train.optimizer=adamw",),
+        ("model.arch=gpt2", "model.dropout=0.1"),
+        ("data.order=proportional", "train.precision=bf16"),
+    ],
 )
 def test_a_stopped_run_goes_on_to_the_bit(make, changes):
     straight, stopped = make(*changes, name="straight"), make(*changes, name="stopped")
