@@ -111,7 +111,7 @@ def _check_place(folder: Path, *, overwrite: bool) -> None:
     if not folder.exists():
         return
     if not overwrite:
-        raise UsageError(f"{folder}: exists already; choose another folder or ask to overwrite it.")
+        raise UsageError(f"{folder}: exists already; choose another folder or add --overwrite.")
     if not (folder / EXPORT_FILE).is_file():
         raise UsageError(
             f"{folder}: not an export (no {EXPORT_FILE}), so it is not overwritten; choose another folder."

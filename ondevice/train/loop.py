@@ -164,7 +164,11 @@ class Loop:
 
     def _sample(self, prompts: tuple[str, ...]) -> None:
         for prompt in prompts:
-            text = write_sample(self.state.model, self.dataset.tokenizer(), self.recipe.sample, prompt)
+            try:
+                text = write_sample(self.state.model, self.dataset.tokenizer(), self.recipe.sample, prompt)
+            except OndeviceError as error:  # an odd prompt must not end a run
+                self.desk.trouble(self.state.step, f"No sample: {error}")
+                continue
             self.telemetry.write("sample", self.state.step, prompt=prompt, text=text)
             self.display.say(f"step {self.state.step} sample: {prompt}{text}")
 

@@ -237,7 +237,7 @@ def test_a_text_of_one_endless_line_is_read_like_any_other(place, size_mb):
     totals = json.loads(found.stdout)["totals"]
     assert totals["train_bytes"] + totals["val_bytes"] == size_mb * 10**6
     assert totals["train_bytes"] > 0.9 * size_mb * 10**6
-    assert int(found.stderr.split()[-1]) < 600
+    assert int(found.stderr.split()[-1]) < 400
 
 
 def test_a_run_directory_of_a_newer_layout(own, call):

@@ -215,6 +215,7 @@ def test_letters_are_obeyed_and_answered(make):
         held = read_status(run)["step"]
         time.sleep(0.5)
         assert read_status(run)["step"] == held
+        control.send(run, "sample", {"prompt": "\ud800"}, sender="test")  # half a character: no tokenizer reads it
         for verb, args in (("sample", {"prompt": "the "}), ("save", {}), ("limit", {"keep_last": "many"})):
             control.send(run, verb, args, sender="test")
         wait_for(lambda: Store(run.checkpoints).steps())  # a held run saves when asked, and goes on waiting
@@ -240,6 +241,7 @@ def test_letters_are_obeyed_and_answered(make):
         ("stop", True),
     }
     assert any(r["kind"] == "sample" and r["prompt"] == "the " for r in records)
+    assert any(r["kind"] == "note" and "No sample" in r["text"] for r in records)
     assert read_json(run.limits)["keep_last"] == 5
     assert control.pending(run) == []
     assert list(Store(run.checkpoints).pins().values()) == ["nice"]
