@@ -133,10 +133,11 @@ class _Run:
         size = sum([utf8_length(piece.text) for piece in pieces])
         tally.documents += len(pieces)
         tally.bytes += size
-        for piece in pieces if self._count_unknown else ():
-            if unknown := self._count_unknown(piece.text):
-                name = self._plan.scan.parts[piece.part].name
-                self._unknown.add(name, "unknown_symbol", piece.origin, unknown)
+        if self._count_unknown:
+            for piece in pieces:
+                if unknown := self._count_unknown(piece.text):
+                    name = self._plan.scan.parts[piece.part].name
+                    self._unknown.add(name, "unknown_symbol", piece.origin, unknown)
         return size
 
     def _encode(self, texts: list[str], runs: list[tuple[_Writer, int, int]]) -> None:

@@ -82,7 +82,7 @@ class SentencePieceTokenizer(TableTokenizer):
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[npt.NDArray[Any]]:
-        if all([len(text) <= _PIECE_CHARS and SPACE not in text for text in texts]):
+        if all(len(text) <= _PIECE_CHARS and SPACE not in text for text in texts):
             return [join_ids([ids]) for ids in self._ids(list(texts))]
         pieces = [_pieces(text) for text in texts]
         ids = self._ids([piece for part in pieces for piece in part if piece is not None])

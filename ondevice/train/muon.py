@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ondevice.run.recipe import ModelShape
+from ondevice.train.adamw import SLOTS, AdamW
 
 __all__ = ["MuonAdamW", "newton_schulz", "row_parts"]
 
@@ -73,15 +74,13 @@ class MuonAdamW:
             else:
                 (decayed if parameter.ndim >= 2 else plain).append(parameter)
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self._adamw = torch.optim.AdamW(
-            [group for group in groups if group["params"]], lr=lr, betas=betas, eps=eps, fused=True
-        )
+        self._adamw = AdamW(groups, lr=lr, betas=betas, eps=eps)
         self._group: dict[str, Any] = {
             "params": [parameter for parameter, _ in self._matrices],
             "lr": lr,
             "weight_decay": weight_decay,
         }
-        self.state: Any = self._adamw.state  # parameter -> named tensors, shared by both
+        self.state = self._adamw.state  # parameter -> named tensors, shared by both
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -89,7 +88,7 @@ class MuonAdamW:
 
     def slots(self, parameter: nn.Parameter) -> tuple[str, ...]:
         """Names of the state tensors of a parameter."""
-        return ("momentum",) if any(parameter is p for p, _ in self._matrices) else ("exp_avg", "exp_avg_sq", "step")
+        return ("momentum",) if any(parameter is p for p, _ in self._matrices) else SLOTS
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         self._adamw.zero_grad(set_to_none=set_to_none)
@@ -110,7 +109,7 @@ class MuonAdamW:
 
     def _with_momentum(self, parameter: nn.Parameter, grad: Tensor) -> Tensor:
         """Nesterov momentum; the buffer is an average, so that its size does not depend on ``MOMENTUM``."""
-        state = self.state[parameter]
+        state = self.state.setdefault(parameter, {})
         if not state:
             state["momentum"] = torch.zeros_like(parameter, memory_format=torch.contiguous_format)
         momentum = state["momentum"].lerp_(grad, 1 - MOMENTUM)

@@ -1,7 +1,7 @@
 """The optimizers a recipe may name, and their state as named tensors.
 
-Matrices decay; norms, biases and everything one-dimensional do not. AdamW uses torch's fused CPU kernel (the
-checkpoint records torch's version, since the last bits differ between kernels).
+Matrices decay; norms, biases and everything one-dimensional do not. The checkpoint records torch's version, since the
+last bits differ between kernels.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from torch import Tensor
 from ondevice.errors import CheckpointError
 from ondevice.model.decoder import Decoder
 from ondevice.run.recipe import TrainRecipe
+from ondevice.train.adamw import AdamW
 from ondevice.train.muon import MuonAdamW
 
 __all__ = ["Optimizer", "adamw", "load_state", "make_optimizer", "state_tensors"]
-
-_ADAMW_SLOTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 class Optimizer(Protocol):
@@ -29,6 +28,8 @@ class Optimizer(Protocol):
 
     @property
     def state(self) -> Any: ...
+
+    def slots(self, parameter: torch.nn.Parameter) -> tuple[str, ...]: ...
 
     def zero_grad(self, set_to_none: bool = True) -> None: ...
 
@@ -56,22 +57,14 @@ def make_optimizer(model: Decoder, recipe: TrainRecipe) -> Optimizer:
     )
 
 
-def adamw(
-    model: Decoder, *, lr: float, weight_decay: float, beta1: float, beta2: float, eps: float
-) -> torch.optim.AdamW:
+def adamw(model: Decoder, *, lr: float, weight_decay: float, beta1: float, beta2: float, eps: float) -> AdamW:
     """AdamW with two groups: decayed matrices and the rest."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=lr, betas=(beta1, beta2), eps=eps, fused=True
-    )
-
-
-def _slots(optimizer: Optimizer, parameter: torch.nn.Parameter) -> tuple[str, ...]:
-    return optimizer.slots(parameter) if isinstance(optimizer, MuonAdamW) else _ADAMW_SLOTS
+    return AdamW(groups, lr=lr, betas=(beta1, beta2), eps=eps)
 
 
 def state_tensors(model: Decoder, optimizer: Optimizer) -> dict[str, Tensor]:
@@ -80,7 +73,7 @@ def state_tensors(model: Decoder, optimizer: Optimizer) -> dict[str, Tensor]:
         f"{slot}.{name}": state[slot]
         for name, parameter in model.named_parameters()
         if (state := optimizer.state.get(parameter))
-        for slot in _slots(optimizer, parameter)
+        for slot in optimizer.slots(parameter)
     }
 
 
@@ -89,12 +82,12 @@ def load_state(model: Decoder, optimizer: Optimizer, tensors: dict[str, Tensor])
     if not tensors:
         return
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    expected = {f"{slot}.{name}" for name, p in trained for slot in _slots(optimizer, p)}
+    expected = {f"{slot}.{name}" for name, p in trained for slot in optimizer.slots(p)}
     if set(tensors) != expected:
         odd = sorted(set(tensors) ^ expected)[0]
         raise CheckpointError(f"optimizer state does not belong to this model: '{odd}' is on one side only.")
     for name, parameter in trained:
-        state = {slot: tensors[f"{slot}.{name}"].clone() for slot in _slots(optimizer, parameter)}
+        state = {slot: tensors[f"{slot}.{name}"].clone() for slot in optimizer.slots(parameter)}
         wrong = [slot for slot, tensor in state.items() if slot != "step" and tensor.shape != parameter.shape]
         if wrong:
             raise CheckpointError(f"optimizer state '{wrong[0]}.{name}' has another shape than its parameter.")
