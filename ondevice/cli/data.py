@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace) -> int:
-    from ondevice.train.prepare import make_dataset
+    from ondevice.train.wish import make_dataset
 
     progress = BuildProgress(quiet=args.json)
     try:

@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ondevice.data.inventory import take_inventory
     from ondevice.train.plan import warnings_of
-    from ondevice.train.prepare import make_dataset, prepare
+    from ondevice.train.prepare import prepare
+    from ondevice.train.wish import make_dataset
 
     config = config_from(args, args.target)
     progress = BuildProgress(quiet=args.json)

@@ -20,6 +20,7 @@ from ondevice.errors import DeviceError, UsageError
 from ondevice.run.config import load_config
 from ondevice.run.directory import RunDir, safe_name
 from ondevice.run.files import read_json, write_json
+from ondevice.run.recipe import Fit
 from ondevice.run.schema import Config, SourceConfig
 
 if TYPE_CHECKING:
@@ -134,6 +135,8 @@ def _still_holds(known: dict[str, Any], checkpoint: Checkpoint) -> bool:
 
 def _scores(run_dir: RunDir, checkpoint: Checkpoint) -> dict[str, dict[str, float | int | None]]:
     """Loss and baselines of every source on all of its validation text."""
+    import torch
+
     from ondevice.evaluate.baselines import baselines
     from ondevice.evaluate.losses import Evaluation
     from ondevice.infer.open import load_decoder
@@ -141,6 +144,7 @@ def _scores(run_dir: RunDir, checkpoint: Checkpoint) -> dict[str, dict[str, floa
 
     recipe = run_dir.read_recipe()
     dataset = open_dataset(recipe)
+    torch.set_num_threads(Fit.from_json(checkpoint.facts["fit"], where=str(checkpoint.path)).threads)
     model = load_decoder(run_dir, checkpoint)
     evaluation = Evaluation(model, dataset, max_tokens=0, batch=8, loss_chunk_tokens=2048)
     for _ in evaluation.batches():

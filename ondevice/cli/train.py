@@ -71,7 +71,7 @@ def start_run(config: Config, display: QuietDisplay, *, quiet: bool) -> RunDir:
     from ondevice.cli.data_text import dataset_lines
     from ondevice.cli.plan_text import plan_lines
     from ondevice.train.plan import warnings_of
-    from ondevice.train.prepare import make_dataset, make_run, prepare, resume_or_refuse
+    from ondevice.train.wish import make_dataset, resume_or_refuse
 
     existing = resume_or_refuse(config)
     if existing is not None:
@@ -83,6 +83,8 @@ def start_run(config: Config, display: QuietDisplay, *, quiet: bool) -> RunDir:
         progress.close()
     for line in dataset_lines(dataset):
         display.say(line)
+    from ondevice.train.prepare import make_run, prepare  # torch, which the build has no need of
+
     prepared = prepare(config, dataset, cores=cores(), android=is_android())
     for line in plan_lines(prepared):
         display.say(line)

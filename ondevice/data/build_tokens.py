@@ -143,11 +143,12 @@ class _Run:
     def _encode(self, texts: list[str], runs: list[tuple[_Writer, int, int]]) -> None:
         """Gives each writer the ids of its documents: so many of the texts, the first with this number."""
         ids, lengths = self._tokenizer.encode_documents(texts)
-        ids, ends = ids.astype(self._dtype, copy=False), np.cumsum(lengths)
+        ends = np.cumsum(lengths)
         document = token = 0
         for writer, first, count in runs:
             own = ends[document : document + count] - token
-            writer.add(first, ids[token : token + own[-1]], own)
+            # A copy: a view would keep the ids of all texts in memory until the writer's chunk is full.
+            writer.add(first, ids[token : token + own[-1]].astype(self._dtype), own)
             document, token = document + count, token + int(own[-1])
 
     def finish(self, problems: Problems) -> dict[str, Any]:

@@ -31,6 +31,7 @@ Hashes = npt.NDArray[np.uint64]
 
 _KINDS = ("hash", "tail")
 _SALT = 0x5EED_0F_5B117
+_RANKED = 1 << 14
 _MASK = (1 << 64) - 1
 
 
@@ -80,8 +81,11 @@ def validation_threshold(hashes: Hashes, share: float) -> int:
     count = validation_count(len(hashes), share)
     if count == 0:
         return 0
-    ranks = mix64(hashes, _SALT)
-    return int(np.partition(ranks, count - 1)[count - 1]) + 1
+    ranks = np.empty(len(hashes), dtype=np.uint64)
+    for start in range(0, len(hashes), _RANKED):  # mixing needs several times the memory of what is mixed
+        ranks[start : start + _RANKED] = mix64(hashes[start : start + _RANKED], _SALT)
+    ranks.partition(count - 1)
+    return int(ranks[count - 1]) + 1
 
 
 def validation_mask(hashes: Hashes, threshold: int) -> npt.NDArray[np.bool_]:

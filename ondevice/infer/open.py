@@ -36,6 +36,9 @@ def open_target(target: str, *, step: int | None = None, threads: int | None = N
     Raises UsageError for something else, CheckpointError for damage, DeviceError when a package is missing.
     """
     path = Path(target).expanduser()
+    whole = (path / EXPORT_FILE).is_file() or path.parent.name == "checkpoints"
+    if step is not None and whole:
+        raise UsageError(f"{path}: is one checkpoint already; leave --step out, or name the run.")
     if (path / EXPORT_FILE).is_file():
         from ondevice.infer.onnx_backend import OnnxBackend
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -85,3 +86,18 @@ def test_importing_does_no_work(tmp_path: Path) -> None:
     }
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
     assert done.stdout == "[] 1\n", done.stderr
+
+
+def test_building_data_needs_no_torch(tmp_path):
+    """A build must fit where training would not, and answer before torch is loaded."""
+    text = tmp_path / "notes.txt"
+    text.write_text("\n\n".join(f"note {number} says something else" for number in range(300)))
+    code = (
+        "import sys\n"
+        "from ondevice.cli.main import main\n"
+        f"code = main(['data', 'build', '--data', {str(text)!r}, '--set', 'tokenizer.kind=byte', '--json'])\n"
+        "sys.exit(code or ('torch' in sys.modules and 'torch was imported') or 0)\n"
+    )
+    environment = {**os.environ, "ONDEVICE_HOME": str(tmp_path / "home")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr

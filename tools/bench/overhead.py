@@ -107,7 +107,8 @@ def make_loop(args: argparse.Namespace, home: Path):
     from ondevice.run.config import parse_config
     from ondevice.run.schema import SourceConfig
     from ondevice.train.launch import make_loop as launch_loop
-    from ondevice.train.prepare import make_dataset, make_run, prepare
+    from ondevice.train.prepare import make_run, prepare
+    from ondevice.train.wish import make_dataset
 
     text = f"""
     name = "overhead"

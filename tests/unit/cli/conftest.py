@@ -140,7 +140,8 @@ def own(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def fresh(place: Path, call: Call) -> Path:
     """A run ``tiny`` that is made and was never started."""
     from ondevice.run.config import load_config
-    from ondevice.train.prepare import make_dataset, make_run, prepare
+    from ondevice.train.prepare import make_run, prepare
+    from ondevice.train.wish import make_dataset
 
     config = load_config("tiny.toml")
     dataset = make_dataset(config)

@@ -26,7 +26,8 @@ def wait_for(condition, seconds=60.0):
 def alive(place, call):
     """A run in training, stopped at the end of the test."""
     from ondevice.run.config import load_config
-    from ondevice.train.prepare import make_dataset, make_run, prepare
+    from ondevice.train.prepare import make_run, prepare
+    from ondevice.train.wish import make_dataset
 
     changes = ("train.steps=1000000", "eval.count=0", "sample.count=0", "name=alive")
     config = load_config("tiny.toml", changes=changes)

@@ -6,7 +6,8 @@ import random
 import pytest
 
 from ondevice.run.config import parse_config
-from ondevice.train.prepare import make_dataset, make_run, prepare
+from ondevice.train.prepare import make_run, prepare
+from ondevice.train.wish import make_dataset
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "another", "dog", "run", "home", "è", "naïve"]
 

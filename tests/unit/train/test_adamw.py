@@ -52,7 +52,7 @@ def test_a_training_step_does_not_load_the_compiler():
         "from ondevice.run.recipe import ModelShape\n"
         "from ondevice.train.engine import Engine\n"
         "from ondevice.train.muon import MuonAdamW\n"
-        "shape = ModelShape(arch='llama', vocab_size=9, context=8, layers=1, width=16, heads=2, kv_heads=2, hidden=32)\n"
+        "shape = ModelShape(arch='llama', vocab_size=9, context=8, layers=1, width=16, heads=2, kv_heads=2, hidden=9)\n"
         "model = build_model(shape, seed=1)\n"
         "optimizer = MuonAdamW(model, shape, lr=1e-3, weight_decay=0.1, betas=(0.9, 0.99), eps=1e-8)\n"
         "engine = Engine(model, optimizer, clip=1.0, precision='fp32', loss_chunk_tokens=64)\n"
