@@ -1,8 +1,13 @@
 """What every test may rely on: torch's process-wide switches are put back."""
 
+import signal
 import sys
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A suite started in the background ignores Ctrl-C, and so would every program it starts and interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

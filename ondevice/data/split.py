@@ -76,7 +76,8 @@ def validation_count(documents: int, share: float) -> int:
 def validation_threshold(hashes: Hashes, share: float) -> int:
     """The bound for `is_validation` that marks exactly `validation_count` of these different hashes.
 
-    Copies of one document (equal hashes) always fall on the same side, so the two sides never share a document.
+    Copies of one document (equal hashes) always fall on the same side, so the two sides never share a document; many
+    copies that would take more than twice their share stay on the training side.
     """
     count = validation_count(len(hashes), share)
     if count == 0:
@@ -85,7 +86,9 @@ def validation_threshold(hashes: Hashes, share: float) -> int:
     for start in range(0, len(hashes), _RANKED):  # mixing needs several times the memory of what is mixed
         ranks[start : start + _RANKED] = mix64(hashes[start : start + _RANKED], _SALT)
     ranks.partition(count - 1)
-    return int(ranks[count - 1]) + 1
+    bound = ranks[count - 1]
+    copies_included = int(np.count_nonzero(ranks <= bound))
+    return int(bound) + 1 if copies_included <= 2 * count else int(bound)
 
 
 def validation_mask(hashes: Hashes, threshold: int) -> npt.NDArray[np.bool_]:

@@ -119,7 +119,7 @@ def _encoder(data: bytes, model: ModelFile) -> Encode:
     processor = require("sentencepiece").SentencePieceProcessor(model_proto=data)
     try:
         processor.encode([""], out_type="numpy")
-    except Exception:  # before 0.2.2 the package knows no arrays, and says so in more than one way
+    except RuntimeError:  # 0.2.1 and older know no arrays: "unknown out_type=numpy"
         return lambda texts: processor.encode(texts)
     return lambda texts: processor.encode(texts, out_type="numpy")
 

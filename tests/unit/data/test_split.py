@@ -120,3 +120,13 @@ def test_the_tail_begins_at_exactly_its_character(text, share):
     head, tail = cut_tail(text, share)
     assert head + tail == text
     assert len(head) == int(len(text) * (1 - share))
+
+
+def test_a_text_that_repeats_itself_stays_to_be_learned():
+    """Hundreds of equal sections are one document: they may not all become validation text."""
+    rare = np.arange(1, 11, dtype=np.uint64) * np.uint64(0x1234567890ABCD)
+    hashes = np.concatenate([np.full(990, 77, np.uint64), rare])
+    mask = validation_mask(hashes, validation_threshold(hashes, 0.05))
+    assert mask.sum() <= 100
+    assert len(set(mask[:990].tolist())) == 1
+    assert validation_mask(np.full(50, 9, np.uint64), validation_threshold(np.full(50, 9, np.uint64), 0.1)).sum() == 0
