@@ -35,7 +35,7 @@ from ondevice.data.tokenizer_model_file import (
     round_scores,
     without_added_spaces,
 )
-from ondevice.errors import DataError
+from ondevice.errors import DataError, DeviceError
 
 __all__ = ["MAX_SAMPLE_BYTES", "SentencePieceTokenizer", "from_model_file", "train_sentencepiece"]
 
@@ -165,6 +165,7 @@ def train_sentencepiece(
     Texts are read twice when the first size was too large, so ``texts`` must be iterable again.
     """
     package = require("sentencepiece")
+    _refuse_fatal(str(package.__version__))
     try:
         data = _train(package, texts, model_type, vocab_size)
     except RuntimeError as error:
@@ -176,6 +177,15 @@ def train_sentencepiece(
             ) from error
         data = _train(package, texts, model_type, largest)
     return SentencePieceTokenizer(round_scores(data) if model_type == "unigram" else data)
+
+
+def _refuse_fatal(version: str) -> None:
+    """Before 0.2.3 the trainer ended or crashed the whole process where the text supports too few ids."""
+    if [int(part) for part in version.split(".")[:3] if part.isdigit()] < [0, 2, 3]:
+        raise DeviceError(
+            f"sentencepiece {version} is too old to train with: run `pip install --upgrade sentencepiece`, or set "
+            'tokenizer.kind = "byte".'
+        )
 
 
 def _train(package: Any, texts: Iterable[str], model_type: str, vocab_size: int) -> bytes:

@@ -103,7 +103,7 @@ class TokenizerConfig:
     )
     vocab_size: int | None = _key(None, "size of a trained vocabulary; derived from the corpus size", low=2)
     min_frequency: int = _key(2, "bpe, char: a merge or symbol must occur at least this often", low=1)
-    sample_mb: int = _key(32, "at most this much text is read to train the tokenizer", unit="MB", low=1)
+    sample_mb: int = _key(10, "at most this much text is read to train the tokenizer", unit="MB", low=1)
     path: str = _key("", "use this tokenizer instead: a folder, tokenizer.json, or vocab.json next to merges.txt")
 
 

@@ -300,3 +300,16 @@ def test_importing_the_package_imports_nothing_heavy():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["[]", "[]"]
+
+
+@pytest.mark.parametrize(
+    ("version", "refused"), [("0.1.99", True), ("0.2.2", True), ("0.2.3", False), ("0.10.0", False)]
+)
+def test_sentencepiece_that_would_end_the_process_is_refused(version, refused):
+    from ondevice.data.tokenizer_sentencepiece import _refuse_fatal
+
+    if refused:
+        with pytest.raises(DeviceError, match=f"sentencepiece {version} is too old"):
+            _refuse_fatal(version)
+    else:
+        _refuse_fatal(version)
