@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 import sysconfig
 import time
 from importlib.util import find_spec
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json_line({"kind": "result", **result})
     else:
-        print("\n".join(_lines(run_dir, result)))
+        print("\n".join(_lines(run_dir, result, path=args.path)))
     return 0
 
 
@@ -199,7 +200,7 @@ def _text_by_onnx(folder: str, prompt: str) -> dict[str, Any]:
     return {"text": text, "tok_s": round(len(stream.ids) / (time.monotonic() - began), 1)}
 
 
-def _lines(run_dir: RunDir, result: dict[str, Any]) -> list[str]:
+def _lines(run_dir: RunDir, result: dict[str, Any], *, path: str | None) -> list[str]:
     lines = ["", f"Checkpoint of step {result['step']:,}: {result['why']}.", ""]
     for name, score in result["sources"].items():
         lines += [
@@ -218,11 +219,11 @@ def _lines(run_dir: RunDir, result: dict[str, Any]) -> list[str]:
     else:
         lines += [f"It writes (onnxruntime, {onnx['tok_s']:,.0f} tok/s):", result["prompt"] + onnx["text"]]
     lines += ["", "Next:"]
-    if run_dir.name == "quickstart":
+    if path is None:
         lines.append("  ondevice quickstart ~/notes          your own text")
     return [
         *lines,
         f'  ondevice generate {run_dir.name} "..."',
-        "  ondevice quickstart --minutes 60 --name longer",
+        f"  ondevice quickstart {shlex.quote(path) + ' ' if path else ''}--minutes 60 --name longer",
         f"  ondevice status {run_dir.name}",
     ]
