@@ -127,8 +127,7 @@ def _given_size(config: Config) -> tuple[int, int]:
 
 def _shape(config: Config, corpus: Corpus, *, layers: int, width: int, context: int) -> ModelShape:
     model = config.model
-    head_dim = 64 if width >= 512 else 32
-    heads = model.heads or max(1, width // head_dim)
+    heads = model.heads or _choose_heads(width)
     if model.arch == "gpt2" and model.kv_heads not in (None, heads):
         raise UsageError("'model.kv_heads' must equal 'model.heads' for gpt2; leave it out.")
     ratio = 8 / 3 if model.arch == "llama" else 4
@@ -146,6 +145,12 @@ def _shape(config: Config, corpus: Corpus, *, layers: int, width: int, context: 
         rope_theta=model.rope_theta,
         norm_eps=model.norm_eps,
     )
+
+
+def _choose_heads(width: int) -> int:
+    """Heads of about 32 (64 from width 512 on) that divide the width into even parts, which rotation needs."""
+    wanted = max(1, width // (64 if width >= 512 else 32))
+    return next((heads for heads in range(wanted, 0, -1) if width % (2 * heads) == 0), 1)
 
 
 def _fits(shape: ModelShape, machine: Machine) -> bool:

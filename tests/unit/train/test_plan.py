@@ -83,6 +83,14 @@ def test_what_a_person_gave_is_kept(tmp_path):
     assert "train.lr" not in recipe.why
 
 
+@pytest.mark.parametrize("arch", ["llama", "gpt2"])
+@pytest.mark.parametrize("width", [8, 30, 100, 128, 190, 300, 512, 1000])
+def test_any_even_width_gets_heads_that_divide_it(tmp_path, arch, width):
+    recipe, _ = recipe_of(config(tmp_path, f"model.width={width}", f"model.arch={arch}", "train.steps=10"))
+    check_shape(recipe.model)
+    assert recipe.model.heads == 1 or 24 <= recipe.model.head_dim <= 128
+
+
 def test_every_derived_key_says_why(tmp_path):
     recipe, _ = recipe_of(config(tmp_path))
     assert {"model", "model.context", "train.batch", "train.lr", "train.steps", "fit", "budget.minutes"} <= set(
