@@ -81,7 +81,7 @@ def text_source(path: str) -> SourceConfig:
         raise UsageError("The path of the text is empty; name a file or folder.")
     from ondevice.run.schema import SourceConfig
 
-    return SourceConfig(path=str(Path(path).expanduser().absolute()))
+    return SourceConfig(path=str(Path(os.path.expanduser(path)).absolute()))
 
 
 def at_least(low: int, kind: type[int] | type[float] = int) -> Callable[[str], float]:

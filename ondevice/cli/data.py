@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +68,7 @@ def _find(name: str) -> Path:
     from ondevice.run.directory import home
 
     root = home() / "datasets"
-    for path in (root / name, Path(name).expanduser()):
+    for path in (root / name, Path(os.path.expanduser(name))):
         if (path / "dataset.json").is_file():
             return path
     known = sorted(path.parent.name for path in root.glob("*/dataset.json"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
     run_dir = find_run(args.run)
     checkpoint, why = choose_checkpoint(run_dir, args.step)
-    folder = Path(args.out).expanduser().absolute() if args.out else default_folder(run_dir, checkpoint)
+    folder = Path(os.path.expanduser(args.out)).absolute() if args.out else default_folder(run_dir, checkpoint)
     info = export_run(run_dir, checkpoint, folder, overwrite=args.overwrite)
     if args.json:
         print_json({"path": str(folder), "step": checkpoint.step, "why": why, **export_facts(info)})

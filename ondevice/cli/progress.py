@@ -66,6 +66,10 @@ class QuietDisplay:
     def say(self, text: str) -> None:
         pass
 
+    def result(self, text: str) -> None:
+        """The one thing that --quiet leaves."""
+        print(text, flush=True)
+
     def close(self) -> None:
         pass
 

@@ -200,6 +200,10 @@ def _text_by_onnx(folder: str, prompt: str) -> dict[str, Any]:
     return {"text": text, "tok_s": round(len(stream.ids) / (time.monotonic() - began), 1)}
 
 
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
 def _lines(run_dir: RunDir, result: dict[str, Any], *, path: str | None) -> list[str]:
     lines = ["", f"Checkpoint of step {result['step']:,}: {result['why']}.", ""]
     for name, score in result["sources"].items():
@@ -207,9 +211,9 @@ def _lines(run_dir: RunDir, result: dict[str, Any], *, path: str | None) -> list
             f"{name}: {score['tokens']:,} tokens it never saw",
             f"  loss           {score['loss']:.3f} nats a token",
             f"  unigram        {score['unigram_loss']:.3f}   better by {score['unigram_loss'] - score['loss']:.3f}",
-            f"  bits a byte    {score['bits_per_byte']:.3f}",
-            f"  zlib -9        {score['zlib_bits_per_byte']:.3f}",
-            f"  lzma           {score['lzma_bits_per_byte']:.3f}",
+            f"  bits a byte    {_shown(score['bits_per_byte'])}",
+            f"  zlib -9        {_shown(score['zlib_bits_per_byte'])}",
+            f"  lzma           {_shown(score['lzma_bits_per_byte'])}",
         ]
     lines += ["", "It writes (torch):", result["prompt"] + result["sample"], ""]
     lines += [f"ONNX: {result['export']['path']}", result["export"]["verdict"], ""]

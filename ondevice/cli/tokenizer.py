@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 from pathlib import Path
 
 from ondevice.cli.common import add_config_flags, config_from, print_json
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ondevice.data.build import train_from_sources
 
-    folder = Path(args.out).expanduser().absolute()
+    folder = Path(os.path.expanduser(args.out)).absolute()
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; name a folder with --out.")
     if folder.exists() and any(folder.iterdir()):

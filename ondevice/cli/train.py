@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     display = make_display(quiet=args.quiet, as_json=args.json)
     try:
         run_dir = _find_or_start(args, display)
-        return train_run(run_dir, display=display, keep_hold=args.keep_hold, as_json=args.json)
+        return train_run(run_dir, display=display, keep_hold=args.keep_hold, as_json=args.json, final=True)
     finally:
         display.close()
 
@@ -59,7 +60,7 @@ def _find_or_start(args: argparse.Namespace, display: QuietDisplay) -> RunDir:
 
 def _refuse_text(target: str) -> None:
     """Raises UsageError where the target is text rather than a run."""
-    path = Path(target).expanduser()
+    path = Path(os.path.expanduser(target))
     if path.exists() and not (path / "run.json").is_file() and not (home() / "runs" / target / "run.json").is_file():
         raise UsageError(
             f"{target} is not a run; to learn from it, write `ondevice train --data {shlex.quote(target)}`."
@@ -93,8 +94,12 @@ def start_run(config: Config, display: QuietDisplay, *, quiet: bool) -> RunDir:
     return make_run(config, prepared, dataset)
 
 
-def train_run(run_dir: RunDir, *, display: QuietDisplay, keep_hold: bool = False, as_json: bool = False) -> int:
-    """Trains to the end. Raises Interrupted when a signal ended it, OndeviceError when the run failed."""
+def train_run(
+    run_dir: RunDir, *, display: QuietDisplay, keep_hold: bool = False, as_json: bool = False, final: bool = False
+) -> int:
+    """Trains to the end; ``final``: the outcome is the command's result.
+
+    Raises Interrupted when a signal ended it, OndeviceError when the run failed."""
     from ondevice.run.liveness import read_status
     from ondevice.train.launch import launch
 
@@ -104,7 +109,8 @@ def train_run(run_dir: RunDir, *, display: QuietDisplay, keep_hold: bool = False
     if as_json:
         print_json_line({"kind": "outcome", "run": run_dir.name, **vars(outcome)})
     else:
-        display.say(
+        tell = display.result if final else display.say
+        tell(
             f"{run_dir.name} {outcome.outcome} at step {outcome.step} of {status.get('steps')}: {outcome.why}. "
             + (f"{status['tok_s']:,.0f} tok/s. " if status.get("tok_s") else "")
             + _next_hint(run_dir, outcome.outcome)

@@ -12,8 +12,8 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,13 @@ from ondevice.data.build_plan import SourcePlan, find_duplicates
 from ondevice.data.build_scan import Scan, full_disk, list_content, mask_digest, scan_source
 from ondevice.data.build_tokenizer import prepare_tokenizer
 from ondevice.data.build_tokens import finished_record, tokenise_source
-from ondevice.data.dataset import MANIFEST, MANIFEST_VERSION, USE_LOCK, Dataset, tokens_hash
+from ondevice.data.dataset import MANIFEST, MANIFEST_VERSION, USE_LOCK, Dataset, earlier_manifest, tokens_hash
 from ondevice.data.documents import Problems
 from ondevice.data.split import parse_split
 from ondevice.data.tokenizer import Tokenizer, import_tokenizer
 from ondevice.data.tokenizer_base import content_hash
 from ondevice.errors import DataError, DeviceError, RunBusy
-from ondevice.run.files import fsync_folder, write_json
+from ondevice.run.files import fsync_folder, read_json, write_json
 from ondevice.run.schema import DataConfig, TokenizerConfig
 
 __all__ = ["Progress", "build_dataset", "train_from_sources"]
@@ -49,6 +49,7 @@ def build_dataset(
     progress: Progress | None = None,
     retrain: bool = False,
     verify: bool = True,
+    keep: Collection[str] = (),
 ) -> Dataset:
     """Builds or completes the dataset in ``folder``; relative paths in the config start at ``base``.
 
@@ -64,7 +65,7 @@ def build_dataset(
     with _locked(folder), full_disk(folder):
         if not retrain and (finished := build.finished(verify=verify)):
             return finished
-        build.run(retrain=retrain, verify=verify)
+        build.run(retrain=retrain, verify=verify, keep=keep)
         return Dataset.open(folder)
 
 
@@ -158,17 +159,18 @@ class _Build:
         return dataset
 
     def _imported(self) -> Tokenizer:
-        return import_tokenizer(self._base / Path(self._config.path).expanduser())
+        return import_tokenizer(self._base / Path(os.path.expanduser(self._config.path)))
 
-    def run(self, *, retrain: bool, verify: bool) -> None:
+    def run(self, *, retrain: bool, verify: bool, keep: Collection[str]) -> None:
         """All passes; the manifest is written when everything it names is durable."""
         _remove_leftovers(self._folder)
         plans, dropped = self.plans()
         tokenizer, note = self.tokenizer(plans, retrain=retrain)
         keys = [self._key(plan, bits, tokenizer) for plan, bits in zip(plans, dropped, strict=True)]
         records = self._tokenise(plans, keys, tokenizer, verify=verify)
+        self._set_aside(keep)
         self._commit(keys, records, tokenizer, note)
-        self._remove_stale(keys, note["folder"])
+        self._remove_stale(keys, note["folder"], keep)
 
     def plans(self) -> tuple[list[SourcePlan], list[bytes]]:
         """What will be read of every source, and one bit a document for the copies that will not."""
@@ -253,16 +255,31 @@ class _Build:
         }
         write_json(self._folder / MANIFEST, manifest)
 
-    def _remove_stale(self, keys: list[str], tokenizer_folder: str) -> None:
-        """Deletes what the new manifest does not name, unless someone still reads from this dataset."""
+    def _set_aside(self, keep: Collection[str]) -> None:
+        """Copies the manifest that is about to be replaced, where an earlier run still needs it."""
+        with suppress(DataError, KeyError, TypeError):
+            old = read_json(self._folder / MANIFEST)
+            if old["sha256"] in keep:
+                write_json(self._folder / earlier_manifest(old["sha256"]), old)
+
+    def _remove_stale(self, keys: list[str], tokenizer_folder: str, keep: Collection[str]) -> None:
+        """Deletes what no manifest that is needed names, unless someone still reads from this dataset."""
         with _unused(self._folder) as unused:
             if not unused:
                 return
+            chunks, tokenizers = set(keys), {tokenizer_folder}
+            for path in self._folder.glob(earlier_manifest("*")):
+                if path.name not in {earlier_manifest(sha) for sha in keep}:
+                    path.unlink(missing_ok=True)
+                    continue
+                earlier = read_json(path)
+                chunks |= {chunk["file"].split("/")[1] for chunk in earlier["chunks"]}
+                tokenizers.add(earlier["tokenizer"]["folder"])
             for path in (self._folder / "chunks").iterdir():
-                if path.name not in keys:
+                if path.name not in chunks:
                     shutil.rmtree(path, ignore_errors=True)
             for path in self._folder.glob("tokenizer-*"):
-                if path.name != tokenizer_folder:
+                if path.name not in tokenizers:
                     shutil.rmtree(path, ignore_errors=True)
         known = {name for x in self._lists for name in (f"{x.slot}.json", f"{x.slot}-{x.content[:16]}.docs")}
         for path in self._scans.iterdir():

@@ -149,6 +149,7 @@ class SourcePlan:
             raise self._changed()
 
     def _changed(self) -> DataError:
+        self.scan.records_file.unlink(missing_ok=True)  # so that repeating the command scans again
         return DataError(f"{self.listed.source.path}: changed while it was read; repeat the command.")
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -22,7 +23,7 @@ from ondevice.data.documents import Document, Problems
 from ondevice.data.duplicates import hashes_and_sizes
 from ondevice.data.tokenizer_base import content_hash
 from ondevice.errors import DataError, ResourceError
-from ondevice.run.files import read_json, sha256_of, write_json
+from ondevice.run.files import fsync_folder, read_json, sha256_of, write_json
 from ondevice.run.schema import SourceConfig
 
 __all__ = [
@@ -37,7 +38,8 @@ __all__ = [
     "utf8_length",
 ]
 
-_VERSION = 1  # of the scan and of what the readers make of a file
+_UNREADABLE = "unreadable"
+_VERSION = 2  # of the scan and of what the readers make of a file
 _RECORD = np.dtype([("hash", "<u8"), ("chars", "<u4"), ("part", "<u2")])
 _BATCH = 1 << 14
 
@@ -101,7 +103,11 @@ def list_content(source: SourceConfig, *, base: Path, bad_utf8: str, folder: Pat
     meaning = {key: value for key, value in asdict(source).items() if key not in ("path", "weight", "name")}
     meaning |= {"v": _VERSION, "name": resolved.name, "format": resolved.format, "bad_utf8": bad_utf8}
     slot = content_hash([meaning, str(resolved.path)])[:16]
-    known = {(name, size, time): sha for name, size, time, sha in _known_files(folder / f"{slot}.json")}
+    known = {
+        (name, size, time): sha
+        for name, size, time, sha in _known_files(folder / f"{slot}.json")
+        if not sha.startswith(_UNREADABLE)  # it may be readable now, which size and time do not tell
+    }
     files = []
     for entry in sources.list_files(source, base):
         key = (entry.relative, entry.size, entry.mtime_ns)
@@ -129,7 +135,7 @@ def _file_hash(path: Path) -> str:
         return sha256_of(path)
     except OSError as error:
         # Whether a file that cannot be read is an error or is left out is decided by the readers.
-        return f"unreadable: {error.strerror}"
+        return f"{_UNREADABLE}: {error.strerror}"
 
 
 def scan_source(listed: FileList, *, base: Path, bad_utf8: str, folder: Path, advance: Advance) -> Scan:
@@ -137,7 +143,7 @@ def scan_source(listed: FileList, *, base: Path, bad_utf8: str, folder: Path, ad
     path = folder / f"{listed.slot}.json"
     records = folder / f"{listed.slot}-{listed.content[:16]}.docs"
     record = _cached(path)
-    if record and record["content"] == listed.content and records.exists():
+    if record and record["content"] == listed.content and _intact(records, record):
         if [tuple(file) for file in record["files"]] != list(listed.files):
             write_json(path, {**record, "files": listed.files}, indent=None)
         return _from_record(record, records)
@@ -149,10 +155,18 @@ def scan_source(listed: FileList, *, base: Path, bad_utf8: str, folder: Path, ad
         "content": listed.content,
         "files": listed.files,
         "parts": [asdict(part) for part in parts],
+        "docs_sha256": sha256_of(records),
         "problems": problems.to_json(),
     }
     write_json(path, record, indent=None)
     return _from_record(record, records)
+
+
+def _intact(records: Path, record: dict[str, Any]) -> bool:
+    try:
+        return sha256_of(records) == record.get("docs_sha256")
+    except OSError:
+        return False
 
 
 def _from_record(record: dict[str, Any], records: Path) -> Scan:
@@ -170,7 +184,10 @@ def _write_records(path: Path, documents: Iterator[Document], advance: Advance) 
                 records, size = tally.add(batch)
                 file.write(records.tobytes())
                 advance(size)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
+        fsync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
     return tally.parts()

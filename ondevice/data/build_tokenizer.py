@@ -92,7 +92,7 @@ def prepare_tokenizer(
 ) -> tuple[Tokenizer, dict[str, Any]]:
     """The dataset's tokenizer and the note about it for the manifest. Raises DataError, DeviceError."""
     if config.path:
-        tokenizer = import_tokenizer(base / Path(config.path).expanduser())
+        tokenizer = import_tokenizer(base / Path(os.path.expanduser(config.path)))
         return tokenizer, _pin(tokenizer, config, folder, {"imported": config.path})
     if not retrain and (pinned := pinned_tokenizer(config, folder)):
         return pinned
@@ -119,7 +119,7 @@ def _pin(tokenizer: Tokenizer, config: TokenizerConfig, folder: Path, origin: di
         "eot_id": tokenizer.eot_id,
         "sha256": tokenizer.sha256,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "note": "kept when sources change; build with --retrain to train it anew",
+        "note": "kept when sources change",
         "config": _wish(config),
         **origin,
     }

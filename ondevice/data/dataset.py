@@ -28,7 +28,7 @@ from ondevice.data.tokenizer_base import content_hash
 from ondevice.errors import DataError, UsageError, nearest
 from ondevice.run.files import read_json
 
-__all__ = ["MANIFEST", "MANIFEST_VERSION", "USE_LOCK", "Dataset", "SourceEntry", "tokens_hash"]
+__all__ = ["MANIFEST", "MANIFEST_VERSION", "USE_LOCK", "Dataset", "SourceEntry", "earlier_manifest", "tokens_hash"]
 
 MANIFEST = "dataset.json"
 MANIFEST_VERSION = 1
@@ -71,16 +71,17 @@ class Dataset:
         self._streams: dict[tuple[str, str], TokenStream] = {}
 
     @classmethod
-    def open(cls, folder: Path) -> Dataset:
+    def open(cls, folder: Path, *, sha256: str | None = None) -> Dataset:
         """Reads the manifest and checks totals, presence and size of every chunk (not their bytes).
 
+        ``sha256`` asks for the dataset of an earlier build, where the newest is another and it was kept.
         Raises DataError: no dataset here, a newer format, a chunk that is missing or has another size.
         """
         if not (folder / MANIFEST).exists():
             raise DataError(f"{folder}: no dataset here; make one with `ondevice data build`.")
         lock = _Lock(folder / USE_LOCK)  # before the manifest is read, so that what it names cannot vanish
         try:
-            dataset = cls(folder, _read_manifest(folder))
+            dataset = cls(folder, _read_manifest(_manifest_path(folder, sha256)))
         except BaseException:
             lock.close()
             raise
@@ -148,22 +149,31 @@ def tokens_hash(tokenizer_sha256: str, sources: Iterable[str], chunks: Iterable[
     return content_hash([tokenizer_sha256, list(sources), body])
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
+def earlier_manifest(sha256: str) -> str:
+    """Name of the manifest of an earlier build that a run still needs."""
+    return f"dataset-{sha256[:16]}.json"
+
+
+def _manifest_path(folder: Path, sha256: str | None) -> Path:
+    earlier = folder / earlier_manifest(sha256) if sha256 else None
+    return earlier if earlier is not None and earlier.exists() else folder / MANIFEST
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
     manifest = read_json(path)
     version = manifest.get("v") if isinstance(manifest, dict) else None
     if isinstance(version, int) and version > MANIFEST_VERSION:
         raise DataError(f"{path}: dataset format {version}, this program reads {MANIFEST_VERSION}; update ondevice.")
     try:
-        _check(folder, manifest)
+        _check(path, manifest)
         [SourceEntry(**entry) for entry in manifest["sources"]]
         return {**manifest}
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not a dataset's manifest ({error}); `ondevice data build` makes it again.") from error
 
 
-def _check(folder: Path, manifest: dict[str, Any]) -> None:
-    path = folder / MANIFEST
+def _check(path: Path, manifest: dict[str, Any]) -> None:
+    folder = path.parent
     names = [entry["name"] for entry in manifest["sources"]]
     if tokens_hash(manifest["tokenizer"]["sha256"], names, manifest["chunks"]) != manifest["sha256"]:
         raise DataError(f"{path}: was changed after it was written; `ondevice data build` makes it again.")

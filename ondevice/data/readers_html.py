@@ -44,7 +44,7 @@ def html_text(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _check_waiting(parser: HTMLParser, most: int) -> None:
-    if len(parser.rawdata) > most and parser.rawdata.startswith("<"):
+    if len(parser.rawdata) > most and (parser.cdata_elem or parser.rawdata.startswith("<")):
         raise _broken("a tag or comment never ends")
 
 

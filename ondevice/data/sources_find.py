@@ -48,7 +48,7 @@ class Found:
 
 
 def find(source: SourceConfig, base: Path) -> Found:
-    path = Path(os.path.abspath(base / Path(source.path).expanduser()))
+    path = Path(os.path.abspath(base / Path(os.path.expanduser(source.path))))
     rules = Rules(tuple(source.include), tuple(source.exclude))
     direct = not _is_folder(path)
     listing = _single(path) if direct else _folder(path, rules)

@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from ondevice.data.sources_types import is_archive, without_gz
+from ondevice.run.directory import home
 
 __all__ = ["FileEntry", "Listing", "Rules", "label", "list_folder"]
 
@@ -96,6 +97,8 @@ class _Walk:
         self._links: list[tuple[str, str]] = []
         self._real_folders: set[str] = set()
         self._real_files: set[tuple[int, int]] = set()
+        # What ondevice writes is not what anyone wrote: `--data ~` must not read runs and half-made datasets.
+        self._own = {os.path.realpath(home() / name) for name in ("runs", "datasets", "logs")}
 
     def run(self) -> Listing:
         with os.scandir(self._root):
@@ -116,6 +119,8 @@ class _Walk:
         while todo:
             folder, prefix = todo.pop()
             real = os.path.realpath(folder)
+            if real in self._own and prefix:
+                continue
             if real not in self._real_folders:
                 self._real_folders.add(real)
                 todo += self._folder(folder, prefix)

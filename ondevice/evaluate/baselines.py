@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import lzma
 import zlib
 from dataclasses import dataclass
 
@@ -19,7 +18,7 @@ class Baseline:
 
     unigram_nats: float
     zlib_bits_per_byte: float
-    lzma_bits_per_byte: float
+    lzma_bits_per_byte: float | None  # None where this Python was built without lzma
     bytes: int
 
 
@@ -27,6 +26,14 @@ def unigram_nats(train_counts: np.ndarray, tokens: np.ndarray) -> float:
     """Mean nats per token of ``tokens`` under add-one smoothed training counts."""
     counts = train_counts.astype(np.float64) + 1.0
     return float(-np.log(counts / counts.sum())[tokens].mean())
+
+
+def _lzma_bits_per_byte(text: bytes) -> float | None:
+    try:
+        import lzma
+    except ImportError:
+        return None
+    return 8 * len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)) / len(text)
 
 
 def baselines(dataset: Dataset, *, max_bytes: int = 16 << 20) -> dict[str, Baseline]:
@@ -45,7 +52,7 @@ def baselines(dataset: Dataset, *, max_bytes: int = 16 << 20) -> dict[str, Basel
             found[entry.name] = Baseline(
                 unigram_nats=unigram_nats(counts, ids[1:]),
                 zlib_bits_per_byte=8 * len(zlib.compress(text, 9)) / len(text),
-                lzma_bits_per_byte=8 * len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)) / len(text),
+                lzma_bits_per_byte=_lzma_bits_per_byte(text),
                 bytes=len(text),
             )
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ def open_target(target: str, *, step: int | None = None, threads: int | None = N
 
     Raises UsageError for something else, CheckpointError for damage, DeviceError when a package is missing.
     """
-    path = Path(target).expanduser()
+    path = Path(os.path.expanduser(target))
     whole = (path / EXPORT_FILE).is_file() or path.parent.name == "checkpoints"
     if step is not None and whole:
         raise UsageError(f"{path}: is one checkpoint already; leave --step out, or name the run.")

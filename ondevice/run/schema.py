@@ -83,7 +83,12 @@ class DataConfig:
     )
     seed: int = _key(1337, "seed of the order", low=0)
     max_unique_tokens: int | None = _key(None, "train on at most this many different tokens", unit="tokens", low=1)
-    deduplicate: bool = _key(True, "drop documents that are exact copies of an earlier one")
+    deduplicate: bool = _key(
+        True,
+        "drop documents that are exact copies of an earlier one; without it a copy may be validated on, where a "
+        "source "
+        "of fewer than 100 documents is cut into sections",
+    )
     bad_utf8: str = _key(
         "skip_line",
         "invalid UTF-8: leave out the line, leave out the document, or refuse the build; always counted",

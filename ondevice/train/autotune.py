@@ -40,7 +40,7 @@ def candidates(*, precisions: Iterable[str], threads: Iterable[int]) -> list[Cho
     ]
 
 
-def choose(shape: ModelShape, fit: Fit, wanted: list[Choice], *, batch: int) -> Choice:
+def choose(shape: ModelShape, fit: Fit, wanted: list[Choice], *, batch: int, optimizer: str) -> Choice:
     """The fastest of several choices by timed steps (`fastest`)."""
     rates: dict[Choice, list[float]] = {choice: [] for choice in wanted}
     before = torch.get_num_threads()
@@ -50,7 +50,10 @@ def choose(shape: ModelShape, fit: Fit, wanted: list[Choice], *, batch: int) -> 
                 torch.set_num_threads(choice.threads)
                 cut = dataclasses.replace(fit, threads=choice.threads)
                 seconds = SECONDS if len(wanted) > 1 else 2 * SECONDS
-                rates[choice].append(step_rate(shape, cut, batch=batch, precision=choice.precision, seconds=seconds))
+                rate = step_rate(
+                    shape, cut, batch=batch, precision=choice.precision, optimizer=optimizer, seconds=seconds
+                )
+                rates[choice].append(rate)
     finally:
         torch.set_num_threads(before)
     return fastest([dataclasses.replace(choice, tok_s=median(values)) for choice, values in rates.items()])

@@ -35,6 +35,7 @@ def save(store: Store, state: TrainState, *, recipe: Recipe, fit: Fit, launch: i
         "train_s": state.train_s,
         "best_loss": state.best_loss,
         "best_step": state.best_step,
+        "best_saved": state.best_saved,
         "evaluated": state.evaluated,
         "sampled": state.sampled,
         "cursor": state.cursor.state_dict(),
@@ -87,6 +88,6 @@ def load_training(checkpoint: Checkpoint, state: TrainState, recipe: Recipe) -> 
         load_state(state.model, state.optimizer, {name: file.tensor(name) for name in file.names})
     state.cursor.load_state_dict(raw["cursor"])
     state.step, state.tokens, state.train_s = raw["step"], raw["tokens"], raw["train_s"]
-    state.best_loss, state.best_step = raw["best_loss"], raw["best_step"]
+    state.best_loss, state.best_step, state.best_saved = raw["best_loss"], raw["best_step"], raw["best_saved"]
     state.evaluated, state.sampled = raw["evaluated"], raw["sampled"]
     restore_rng(raw["rng"])

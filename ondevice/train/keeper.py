@@ -74,6 +74,8 @@ class Keeper:
         try:
             self._refuse_full_disk(state, limits)
             story.sync()
+            if state.best_step == state.step:
+                state.best_saved = state.step
             checkpoint = save(self.store, state, recipe=recipe, fit=fit, launch=launch)
             self.store.open(state.step)
             removed = self._prune(state, limits)
@@ -90,7 +92,7 @@ class Keeper:
         """Later steps than this were damaged when the run began; they neither count nor go before they are redone."""
         steps = self.store.steps()
         done = [step for step in steps if step <= state.step]
-        keep = steps_to_keep(done, keep_last=limits.keep_last, pins=self.store.pins(), best=state.best_step)
+        keep = steps_to_keep(done, keep_last=limits.keep_last, pins=self.store.pins(), best=state.best_saved)
         return self.store.prune(keep | (set(steps) - set(done)))
 
     def _refuse_full_disk(self, state: TrainState, limits: Limits) -> None:

@@ -113,7 +113,9 @@ def make_loop(run: RunDir, *, display: Display, keep_hold: bool = False, signals
 def open_dataset(recipe: Recipe) -> Dataset:
     """The dataset of a recipe. Raises DataError when it is gone or no longer the same."""
     where = Path(recipe.data.dataset)
-    dataset = Dataset.open(where if where.is_absolute() else home() / "datasets" / where)
+    dataset = Dataset.open(
+        where if where.is_absolute() else home() / "datasets" / where, sha256=recipe.data.dataset_sha256
+    )
     if dataset.sha256 != recipe.data.dataset_sha256:
         raise DataError(
             f"{dataset.folder}: the dataset changed since this run began, so it cannot go on exactly; start a new run "

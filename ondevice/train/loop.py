@@ -6,6 +6,7 @@ safe points: between micro-batches it may wait; between optimizer steps it may a
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -64,17 +65,21 @@ class Loop:
                 self._step()
             except NonFiniteError as error:
                 return self._leave_unsaved(error)
+            except OndeviceError as error:  # such as a damaged chunk: what was learned until here is sound
+                self._leave("failed", str(error))
+                raise
 
     def _between_steps(self) -> None:
         step = self.state.step
-        best = False
+        best: bool | None = False
         if step in self.recipe.eval.steps and step not in self.state.evaluated:
             best = self._evaluate()
-            self.state.evaluated.append(step)
+            if best is not None:
+                self.state.evaluated.append(step)
         if step in self.recipe.sample.steps and step not in self.state.sampled:
             self._sample(self.recipe.sample.prompts)
             self.state.sampled.append(step)
-        if self.keeper.is_due(step, best=best, limits=self.desk.limits):
+        if self.keeper.is_due(step, best=bool(best), limits=self.desk.limits):
             self._save()
         self._safe_point()
         while self.orders.asked:
@@ -106,10 +111,12 @@ class Loop:
                 self.engine.accumulate(batch.x_BT[rows], batch.y_BT[rows])
                 waited += self._safe_point()
             result = self.engine.update(lr)
-        except NonFiniteError as error:
+        except OndeviceError as error:
             self.engine.abort()
             state.cursor.load_state_dict(cursor_before)
-            raise NonFiniteError(f"{error} at step {state.step + 1} (learning rate {lr:.3g})") from error
+            if isinstance(error, NonFiniteError):
+                raise NonFiniteError(f"{error} at step {state.step + 1} (learning rate {lr:.3g})") from error
+            raise
         step_s = time.monotonic() - started - waited
         state.step += 1
         state.tokens += batch.x_BT.size
@@ -127,8 +134,8 @@ class Loop:
             tok_s=round(batch.x_BT.size / step_s, 1),
         )
 
-    def _evaluate(self) -> bool:
-        """Measures the validation text; gives whether it is the best so far."""
+    def _evaluate(self) -> bool | None:
+        """Measures the validation text; gives whether it is the best so far, None when it was asked to leave."""
         state, began = self.state, time.monotonic()
         evaluation = Evaluation(
             state.model,
@@ -139,10 +146,13 @@ class Loop:
         )
         for _ in evaluation.batches():
             self._safe_point()
+            if self.orders.stop:
+                return None
         mixed = mixed_loss(evaluation.losses)
         if mixed is None:
             return False
-        best = state.best_loss is None or mixed < state.best_loss
+        sound = math.isfinite(mixed)
+        best = sound and (state.best_loss is None or mixed < state.best_loss)
         if best:
             state.best_loss, state.best_step = mixed, state.step
         losses = {name: loss.nats for name, loss in evaluation.losses.items()}
@@ -158,6 +168,9 @@ class Loop:
             trained_tokens=state.cursor.tokens_by_source(),
             eval_s=round(time.monotonic() - began, 3),
         )
+        if not sound:
+            self.desk.trouble(state.step, "The validation loss is not a finite number: the run has diverged.")
+            return False
         self.pulse.note(val_loss=losses, val_loss_mixed=mixed, best_step=state.best_step, best_loss=state.best_loss)
         self.display.say(f"step {state.step}: validation loss {mixed:.4f}" + (" (best)" if best else ""))
         return best
@@ -202,7 +215,7 @@ class Loop:
     def _leave_unsaved(self, error: OndeviceError) -> Outcome:
         """Leaves after a step that was refused: weights and cursor are as before it and worth keeping."""
         why = (
-            f"{error}. Nothing was written to the weights. Fork from an earlier checkpoint with a lower train.lr, or "
+            f"{error}. Nothing was written to the weights. Start a run with a lower train.lr under another name, or "
             "look at the text around this point."
         )
         self.telemetry.write("note", self.state.step, text=why)

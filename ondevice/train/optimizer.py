@@ -17,7 +17,7 @@ from ondevice.run.recipe import TrainRecipe
 from ondevice.train.adamw import AdamW
 from ondevice.train.muon import MuonAdamW
 
-__all__ = ["Optimizer", "adamw", "load_state", "make_optimizer", "state_tensors"]
+__all__ = ["Optimizer", "adamw", "load_state", "make_optimizer", "optimizer_of", "state_tensors"]
 
 
 class Optimizer(Protocol):
@@ -38,16 +38,8 @@ class Optimizer(Protocol):
 
 def make_optimizer(model: Decoder, recipe: TrainRecipe) -> Optimizer:
     """The recipe's optimizer. Its rate is set before every step."""
-    if recipe.optimizer == "muon":
-        return MuonAdamW(
-            model,
-            model.shape,
-            lr=recipe.lr,
-            weight_decay=recipe.weight_decay,
-            betas=(recipe.beta1, recipe.beta2),
-            eps=recipe.eps,
-        )
-    return adamw(
+    return optimizer_of(
+        recipe.optimizer,
         model,
         lr=recipe.lr,
         weight_decay=recipe.weight_decay,
@@ -55,6 +47,15 @@ def make_optimizer(model: Decoder, recipe: TrainRecipe) -> Optimizer:
         beta2=recipe.beta2,
         eps=recipe.eps,
     )
+
+
+def optimizer_of(
+    name: str, model: Decoder, *, lr: float, weight_decay: float, beta1: float, beta2: float, eps: float
+) -> Optimizer:
+    """The optimizer of a name, ``adamw`` or ``muon``."""
+    if name == "muon":
+        return MuonAdamW(model, model.shape, lr=lr, weight_decay=weight_decay, betas=(beta1, beta2), eps=eps)
+    return adamw(model, lr=lr, weight_decay=weight_decay, beta1=beta1, beta2=beta2, eps=eps)
 
 
 def adamw(model: Decoder, *, lr: float, weight_decay: float, beta1: float, beta2: float, eps: float) -> AdamW:

@@ -23,14 +23,13 @@ from ondevice.run.recipe import (
 )
 from ondevice.run.schema import Config
 from ondevice.train.memory import MemoryEstimate, estimate_memory
-from ondevice.train.sizing import DEFAULT_MINUTES, Corpus, choose_lr
+from ondevice.train.sizing import DEFAULT_MINUTES, MANY_EPOCHS, Corpus, choose_lr, needs_rate
 
-__all__ = ["Estimate", "estimate", "make_recipe", "needs_rate", "spread", "train_budget", "warnings_of"]
+__all__ = ["Estimate", "estimate", "make_recipe", "spread", "train_budget", "warnings_of"]
 
 SHARE_OF_TIME = 0.9  # the rest of the minutes goes to evaluation, samples, saves and start-up
 FEW_UPDATES = 100
 OPTIMIZER_STATE = {"adamw": "adamw-fp32", "muon": "muon-adamw-fp32"}
-MANY_EPOCHS = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,17 +65,6 @@ def train_budget(config: Config, corpus: Corpus, *, tokens_per_step: int, tok_s:
         raise UsageError("a budget in minutes needs a measured rate; this is a bug in the caller.")
     steps = max(1, math.floor(minutes * 60.0 * SHARE_OF_TIME * tok_s / tokens_per_step))
     return steps, f"{minutes:g} minutes x {SHARE_OF_TIME:.0%} at {tok_s:,.0f} tokens/s, fixed now"
-
-
-def needs_rate(config: Config) -> bool:
-    """Whether the number of steps depends on how fast this machine is."""
-    train, budget = config.train, config.budget
-    return (
-        train.tokens is None
-        and train.steps is None
-        and train.epochs is None
-        and (budget.minutes is not None or budget.memory_mb is None)
-    )
 
 
 def _steps_for_data(corpus: Corpus, tokens_per_step: int) -> tuple[int, str]:
@@ -185,7 +173,8 @@ def _eval_tokens(config: Config, corpus: Corpus, train: TrainRecipe) -> int:
     if config.eval.max_tokens is not None:
         return config.eval.max_tokens
     affordable = 0.05 * 3.0 * train.tokens / max(1, config.eval.count) / max(1, corpus.sources)
-    return int(min(65_536, max(4_096, affordable)))
+    window = train.tokens // (train.steps * train.batch)
+    return int(min(65_536, max(window, 4_096 // max(1, corpus.sources), affordable)))
 
 
 def estimate(recipe: Recipe, fit: Fit, *, tok_s: float | None) -> Estimate:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+import torch
+
 from ondevice.data.cursor import BatchCursor
 from ondevice.data.dataset import Dataset
 from ondevice.device.memory import give_back_memory, machine_memory
@@ -17,9 +19,9 @@ from ondevice.run.directory import RunDir, create_run, home
 from ondevice.run.recipe import DataRecipe, Fit, ModelShape, Recipe
 from ondevice.run.schema import Config
 from ondevice.train.autotune import Choice, candidates, choose
-from ondevice.train.plan import Estimate, estimate, make_recipe, needs_rate
+from ondevice.train.plan import Estimate, estimate, make_recipe
 from ondevice.train.probe import MatmulRates, matmul_rates
-from ondevice.train.sizing import Machine, choose_batch, choose_fit, choose_shape, expected_tokens
+from ondevice.train.sizing import Machine, choose_batch, choose_fit, choose_shape, expected_tokens, needs_rate
 from ondevice.train.wish import corpus_of, run_name
 
 __all__ = ["Prepared", "make_cursor", "make_run", "prepare"]
@@ -58,10 +60,14 @@ def prepare(
 ) -> Prepared:
     """The decision. Times matrix products and whole steps where something depends on them, or ``always_time``; a
     ``rate`` in tokens a second takes the place of timed steps."""
+    torch.set_flush_denormal(True)  # before the first parallel operation, or it covers one thread only
     why: dict[str, str] = {}
     rates = _matmul_rates(config)
     machine = measure_machine(config, cores=cores, android=android, flops_s=rates.fp32_flops_s if rates else 0.0)
     corpus = corpus_of(dataset)
+    if config.data.max_unique_tokens is not None:
+        unique = min(corpus.train_tokens, config.data.max_unique_tokens)
+        corpus = dataclasses.replace(corpus, train_tokens=unique)
     shape = choose_shape(config, corpus, machine, why)
     check_shape(shape)
     batch = choose_batch(config, shape, expected_tokens(config, corpus, shape, machine), why)
@@ -87,7 +93,7 @@ def prepare(
 
 def _matmul_rates(config: Config) -> MatmulRates | None:
     """Measured where precision or size depends on it."""
-    sized = config.model.width or config.model.layers
+    sized = (config.model.width or config.model.layers) and (config.train.batch or not needs_rate(config))
     return None if sized and config.train.precision != "auto" else matmul_rates()
 
 
@@ -110,7 +116,7 @@ def _choose(
     wanted = candidates(precisions=precisions, threads=threads)
     if len(wanted) == 1 and not timed:
         return wanted[0]
-    choice = choose(shape, fit, wanted, batch=batch)
+    choice = choose(shape, fit, wanted, batch=batch, optimizer=config.train.optimizer)
     rate = f"{choice.tok_s:,.0f} tokens/s, the fastest of {len(wanted)} timed" if len(wanted) > 1 else "as given"
     why["train.precision, fit.threads"] = f"{choice.precision} with {choice.threads}: {rate}"
     return choice

@@ -15,7 +15,7 @@ import torch
 from ondevice.model.build import build_model
 from ondevice.run.recipe import Fit, ModelShape
 from ondevice.train.engine import Engine
-from ondevice.train.optimizer import adamw
+from ondevice.train.optimizer import optimizer_of
 
 __all__ = ["MatmulRates", "matmul_rates", "step_rate"]
 
@@ -57,23 +57,37 @@ def _rate(a: torch.Tensor, b: torch.Tensor, seconds: float) -> float:
     return 2.0 * a.shape[0] ** 3 * count / max(spent, 1e-9)
 
 
-def step_rate(shape: ModelShape, fit: Fit, *, batch: int, precision: str, seconds: float = 6.0) -> float:
-    """Tokens a second of real steps on random tokens: one warm-up, then the median until ``seconds`` have passed."""
+def step_rate(
+    shape: ModelShape, fit: Fit, *, batch: int, precision: str, optimizer: str, seconds: float = 6.0
+) -> float:
+    """Tokens a second of real steps on random tokens: one warm-up, then medians until ``seconds`` have passed.
+
+    A large batch is timed through two of its micro-batches; the update, once a step whatever the batch, is timed apart.
+    """
     model = build_model(shape, seed=0)
     model.activation_checkpointing = fit.activation_checkpointing
-    optimizer = adamw(model, lr=1e-4, weight_decay=0.0, beta1=0.9, beta2=0.99, eps=1e-8)
-    engine = Engine(model, optimizer, clip=1.0, precision=precision, loss_chunk_tokens=fit.loss_chunk_tokens)
-    # A large batch is timed through two of its micro-batches; the update then counts a little too much.
+    settings = {"lr": 1e-4, "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8}
+    engine = Engine(
+        model,
+        optimizer_of(optimizer, model, **settings),
+        clip=1.0,
+        precision=precision,
+        loss_chunk_tokens=fit.loss_chunk_tokens,
+    )
     rows = min(batch, 2 * fit.micro_batch)
     ids = np.random.default_rng(0).integers(0, shape.vocab_size, (rows, shape.context + 1))
     x_BT, y_BT = np.ascontiguousarray(ids[:, :-1]), np.ascontiguousarray(ids[:, 1:])
-    times: list[float] = []
+    gradient_s: list[float] = []
+    update_s: list[float] = []
     began = time.perf_counter()
-    while len(times) < 2 or (time.perf_counter() - began < seconds and len(times) < 40):
+    while len(update_s) < 2 or (time.perf_counter() - began < seconds and len(update_s) < 40):
         start = time.perf_counter()
         engine.begin(y_BT)
         for first in range(0, rows, fit.micro_batch):
             engine.accumulate(x_BT[first : first + fit.micro_batch], y_BT[first : first + fit.micro_batch])
+        gradients = time.perf_counter()
         engine.update(1e-4)
-        times.append(time.perf_counter() - start)
-    return x_BT.size / median(times[1:])
+        gradient_s.append(gradients - start)
+        update_s.append(time.perf_counter() - gradients)
+    step_s = median(gradient_s[1:]) * batch / rows + median(update_s[1:])
+    return batch * shape.context / step_s

@@ -14,9 +14,19 @@ from ondevice.run.recipe import Fit, ModelShape
 from ondevice.run.schema import Config
 from ondevice.train.memory import estimate_memory
 
-__all__ = ["Corpus", "Machine", "choose_batch", "choose_fit", "choose_lr", "choose_shape", "expected_tokens"]
+__all__ = [
+    "Corpus",
+    "Machine",
+    "choose_batch",
+    "choose_fit",
+    "choose_lr",
+    "choose_shape",
+    "expected_tokens",
+    "needs_rate",
+]
 
 DEFAULT_MINUTES = 30.0
+MANY_EPOCHS = 4.0  # more passes over the same text teach little
 TOKENS_PER_PARAMETER = 2.0  # below this a smaller model learns more in the same time (measured, see tools/LOG.md)
 EFFICIENCY = 0.6  # share of the measured matrix-product rate that a whole step reaches on small models
 SMALLEST_STEP, LARGEST_STEP = 2_048.0, 65_536.0  # tokens
@@ -50,13 +60,12 @@ def choose_shape(config: Config, corpus: Corpus, machine: Machine, why: dict[str
     ladder: tuple[tuple[int, int], ...] = LADDER
     if config.model.width is not None or config.model.layers is not None:
         ladder = (_given_size(config),)
-    fitting = [
-        shape
-        for layers, width in ladder
-        if _fits(shape := _shape(config, corpus, layers=layers, width=width, context=context), machine)
-    ]
+    shapes = [_shape(config, corpus, layers=layers, width=width, context=context) for layers, width in ladder]
+    # Given heads must divide a derived width; a width that a person gave is for check_shape to judge.
+    shapes = [shape for shape in shapes if _splits(shape)] or shapes
+    fitting = [shape for shape in shapes if _fits(shape, machine)]
     if not fitting:
-        smallest = _shape(config, corpus, layers=ladder[0][0], width=ladder[0][1], context=context)
+        smallest = shapes[0]
         need_mb = estimate_memory(smallest, choose_fit(config, smallest, machine, batch=1, why={})).total_mb
         raise ResourceError(
             f"A model of {count_parameters(smallest):,} parameters needs about {need_mb:,.0f} MB and "
@@ -65,24 +74,19 @@ def choose_shape(config: Config, corpus: Corpus, machine: Machine, why: dict[str
         )
     if len(ladder) == 1:
         return fitting[0]
-    return _largest_worth_training(config, fitting, machine, why)
+    return _largest_worth_training(config, corpus, fitting, machine, why)
 
 
 def _largest_worth_training(
-    config: Config, shapes: list[ModelShape], machine: Machine, why: dict[str, str]
+    config: Config, corpus: Corpus, shapes: list[ModelShape], machine: Machine, why: dict[str, str]
 ) -> ModelShape:
-    minutes = config.budget.minutes
-    if minutes is None and config.train.tokens is None:
-        if config.budget.memory_mb is not None:
-            why["model"] = f"the largest shape that trains within {config.budget.memory_mb:,.0f} MB"
-            return shapes[-1]
-        minutes = DEFAULT_MINUTES
-        why["budget.minutes"] = f"nothing else was given, so {minutes:.0f} minutes"
+    if needs_rate(config) and config.budget.minutes is None:
+        why["budget.minutes"] = f"nothing else was given, so {DEFAULT_MINUTES:.0f} minutes"
     chosen = shapes[0]
     for shape in shapes:
-        if _tokens_within(config, shape, machine, minutes) >= TOKENS_PER_PARAMETER * count_parameters(shape):
+        if expected_tokens(config, corpus, shape, machine) >= TOKENS_PER_PARAMETER * count_parameters(shape):
             chosen = shape
-    expected = _tokens_within(config, chosen, machine, minutes)
+    expected = expected_tokens(config, corpus, chosen, machine)
     why["model"] = (
         f"the largest shape that sees at least {TOKENS_PER_PARAMETER:g} tokens a parameter: about "
         f"{expected / 1e6:.1f} M tokens for {count_parameters(chosen) / 1e6:.2f} M parameters"
@@ -99,14 +103,17 @@ def expected_tokens(config: Config, corpus: Corpus, shape: ModelShape, machine: 
         return train.epochs * corpus.train_tokens
     if train.steps is not None:
         return train.steps * (train.batch or 16) * shape.context
-    return _tokens_within(config, shape, machine, config.budget.minutes or DEFAULT_MINUTES)
-
-
-def _tokens_within(config: Config, shape: ModelShape, machine: Machine, minutes: float | None) -> float:
-    if config.train.tokens is not None:
-        return config.train.tokens
-    assert minutes is not None
+    if not needs_rate(config):
+        return MANY_EPOCHS * corpus.train_tokens
+    minutes = config.budget.minutes or DEFAULT_MINUTES
     return minutes * 60.0 * EFFICIENCY * machine.flops_s / flops_per_token(shape, shape.context)
+
+
+def needs_rate(config: Config) -> bool:
+    """Whether the number of steps depends on how fast this machine is."""
+    train, budget = config.train, config.budget
+    given = (train.tokens, train.epochs, train.steps)
+    return given == (None, None, None) and (budget.minutes is not None or budget.memory_mb is None)
 
 
 def _choose_context(corpus: Corpus, why: dict[str, str]) -> int:
@@ -151,6 +158,10 @@ def _choose_heads(width: int) -> int:
     """Heads of about 32 (64 from width 512 on) that divide the width into even parts, which rotation needs."""
     wanted = max(1, width // (64 if width >= 512 else 32))
     return next((heads for heads in range(wanted, 0, -1) if width % (2 * heads) == 0), 1)
+
+
+def _splits(shape: ModelShape) -> bool:
+    return shape.width % (2 * shape.heads) == 0 and shape.heads % shape.kv_heads == 0
 
 
 def _fits(shape: ModelShape, machine: Machine) -> bool:

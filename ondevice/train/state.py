@@ -29,6 +29,7 @@ class TrainState:
     train_s: float = 0.0
     best_loss: float | None = None
     best_step: int | None = None
+    best_saved: int | None = None  # the last best step that has a checkpoint
     evaluated: list[int] = field(default_factory=list)
     sampled: list[int] = field(default_factory=list)
 

@@ -9,13 +9,14 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from ondevice.data.build import build_dataset
 from ondevice.data.dataset import Dataset
-from ondevice.errors import UsageError
+from ondevice.errors import OndeviceError, UsageError
 from ondevice.run.config import parse_config
-from ondevice.run.directory import RunDir, home, safe_name
+from ondevice.run.directory import RunDir, home, list_runs, safe_name
 from ondevice.run.schema import Config
 from ondevice.train.sizing import Corpus
 
@@ -44,8 +45,22 @@ def run_name(config: Config) -> str:
 def make_dataset(config: Config, progress: Callable[[int, int, str], None] | None = None) -> Dataset:
     """Builds the dataset, or opens it where nothing changed. Raises DataError or ResourceError."""
     return build_dataset(
-        config.data, config.tokenizer, base=Path.cwd(), folder=dataset_folder(config), progress=progress
+        config.data,
+        config.tokenizer,
+        base=Path.cwd(),
+        folder=dataset_folder(config),
+        progress=progress,
+        keep=_needed_by_runs(),
     )
+
+
+def _needed_by_runs() -> set[str]:
+    """Datasets that runs were begun on: a text may grow while a run learns what it was."""
+    needed = set()
+    for run in list_runs():
+        with suppress(OndeviceError, OSError):
+            needed.add(run.read_recipe().data.dataset_sha256)
+    return needed
 
 
 def corpus_of(dataset: Dataset) -> Corpus:

@@ -94,5 +94,6 @@ def test_it_trains(name, text, capsys):
     assert main(["train", name, "--data", str(text), "--quiet", *words]) == 0, capsys.readouterr().err
     store = Store(text.parent / "home" / "runs" / (config.name or name) / "checkpoints")
     assert store.steps()[-1] == 3
+    assert "finished at step 3 of 3" in capsys.readouterr().out
     assert main(["generate", config.name or name, "the", "--max-new-tokens", "4", "--threads", "1"]) == 0
     assert capsys.readouterr().out.startswith("the")

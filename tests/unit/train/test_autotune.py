@@ -36,18 +36,18 @@ def test_a_clear_gain_does():
 def test_choices_are_timed_in_turn_and_threads_put_back(monkeypatch):
     seen = []
 
-    def rate(shape, fit, *, batch, precision, seconds):
+    def rate(shape, fit, *, batch, precision, optimizer, seconds):
         seen.append((precision, torch.get_num_threads()))
         return 100.0 if fit.threads == 2 else 300.0
 
     monkeypatch.setattr(autotune, "step_rate", rate)
     before = torch.get_num_threads()
     wanted = candidates(precisions=["fp32"], threads=[2, 1])
-    assert choose(SHAPE, FIT, wanted, batch=2).threads == 1
+    assert choose(SHAPE, FIT, wanted, batch=2, optimizer="muon").threads == 1
     assert seen == [("fp32", 2), ("fp32", 1)] * autotune.ROUNDS
     assert torch.get_num_threads() == before
 
 
 def test_a_real_timing_gives_a_rate():
-    choice = choose(SHAPE, FIT, candidates(precisions=["fp32"], threads=[1]), batch=2)
+    choice = choose(SHAPE, FIT, candidates(precisions=["fp32"], threads=[1]), batch=2, optimizer="muon")
     assert choice.tok_s is not None and choice.tok_s > 0

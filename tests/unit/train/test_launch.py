@@ -305,3 +305,41 @@ def test_a_full_disk_is_said_and_training_goes_on(make, monkeypatch):
     records = list(read_records(run.telemetry))
     assert max(r["step"] for r in records if r["kind"] == "step") == 24
     assert records[-1]["outcome"] == "failed"
+
+
+def test_a_run_goes_on_with_the_text_it_began_with(make, corpus, finished):
+    """Notes grow. A build of the grown text must not take away what an earlier run was learning."""
+    run = make(name="notes")
+    launch_until(run, 7)
+    with open(corpus / "first.txt", "a") as file:
+        file.write("\nand a new line about another dog")
+    newer = make(name="newer")
+    assert newer.read_recipe().data.dataset_sha256 != run.read_recipe().data.dataset_sha256
+    launch(run, display=Silent())
+    assert_same_run(finished, run)
+    assert launch(newer, display=Silent()).outcome == "finished"
+
+
+def test_a_diverged_validation_loss_is_said_and_a_checkpoint_still_possible(make):
+    run = make(
+        "train.lr=1e12", "train.clip=0", "train.warmup_steps=0", "train.optimizer=adamw", "eval.count=25", name="nan"
+    )
+    display = Silent()
+    outcome = launch(run, display=display)
+    assert outcome.outcome == "failed"
+    assert any("not a finite number" in text for text in display.said)
+    assert read_status(run)["step"] == outcome.step
+
+
+def test_the_best_checkpoint_on_disk_is_kept_though_a_later_best_was_not_saved(make):
+    run = make("limits.keep_last=2", "eval.count=2", name="best")
+    launch_until(run, 5)
+    loop = make_loop(run, display=Silent())
+    loop.state.best_step, loop.state.best_saved, loop.state.best_loss = 4, 5, 0.1
+    try:
+        for _ in range(3):
+            loop._step()
+            loop._save()
+    finally:
+        loop.telemetry.close()
+    assert Store(run.checkpoints).steps() == [5, 7, 8]

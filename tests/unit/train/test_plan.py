@@ -61,9 +61,38 @@ def test_a_faster_machine_gets_a_larger_model_in_the_same_minutes(tmp_path):
 
 
 def test_memory_alone_gives_the_largest_shape_that_fits_it(tmp_path):
-    small, _ = recipe_of(config(tmp_path, "budget.memory_mb=400"), machine=dataclasses.replace(LAPTOP, memory_mb=400))
-    large, _ = recipe_of(config(tmp_path, "budget.memory_mb=2000"), machine=dataclasses.replace(LAPTOP, memory_mb=2000))
-    assert count_parameters(small.model) < count_parameters(large.model)
+    text = dataclasses.replace(CORPUS, train_tokens=300_000_000)
+    sizes = []
+    for memory_mb in (400, 2000):
+        wish = config(tmp_path, f"budget.memory_mb={memory_mb}")
+        recipe, fit = recipe_of(wish, corpus=text, machine=dataclasses.replace(LAPTOP, memory_mb=memory_mb))
+        assert estimate_memory(recipe.model, fit).total_mb <= memory_mb
+        sizes.append(count_parameters(recipe.model))
+    assert sizes[0] < sizes[1]
+
+
+@pytest.mark.parametrize("dial", ["budget.memory_mb=2000", "train.epochs=4", "train.steps=100"])
+def test_a_small_text_never_gets_a_large_model(tmp_path, dial):
+    notes = dataclasses.replace(CORPUS, train_tokens=60_000, vocab_size=1024)
+    recipe, _ = recipe_of(config(tmp_path, dial), corpus=notes)
+    assert count_parameters(recipe.model) < 500_000
+    assert "budget.minutes" not in recipe.why
+
+
+@pytest.mark.parametrize("minutes", [1, 5, 20, 60, 200])
+def test_given_heads_restrict_the_derived_width(tmp_path, minutes):
+    for change in ("model.kv_heads=2", "model.heads=6"):
+        recipe, _ = recipe_of(config(tmp_path, change, f"budget.minutes={minutes}"))
+        check_shape(recipe.model)
+
+
+@pytest.mark.parametrize(("sources", "tokens"), [(40, 3_000_000), (12, 300_000), (40, 300_000)])
+def test_many_sources_do_not_make_evaluation_dear(tmp_path, sources, tokens):
+    many = dataclasses.replace(CORPUS, sources=sources)
+    recipe, _ = recipe_of(config(tmp_path, f"train.tokens={tokens}", "eval.count=9", "model.width=96"), corpus=many)
+    window = recipe.model.context
+    cost = len(recipe.eval.steps) * recipe.eval.max_tokens * sources / 3 / recipe.train.tokens
+    assert cost <= 0.055 or recipe.eval.max_tokens == window
 
 
 def test_what_a_person_gave_is_kept(tmp_path):
