@@ -164,8 +164,8 @@ class Digest:
 
 
 def _whole(value: Any) -> int | None:
-    """A whole number as it is, else None."""
-    return value if type(value) is int else None
+    """A whole number as it is; None for anything else and for numbers that no counter reaches."""
+    return value if type(value) is int and abs(value) < 2**63 else None
 
 
 def digest(records: Iterable[dict[str, Any]]) -> Digest:

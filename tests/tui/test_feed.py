@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ondevice.run import control, telemetry
+from ondevice.run.digest import digest
 from ondevice.run.files import write_json
 from tui.feed import Feed
 from tui.run_feed import RunFeed
@@ -279,3 +280,8 @@ def paint_everything(run: RunSnapshot, width: int) -> None:
         loss_text(run, width, 8, glyphs)
         for text in (head_text, facts_text, validation_text, samples_text, events_text, answer_text, run_row):
             text(run, width, glyphs)
+
+
+def test_a_number_that_no_counter_reaches_counts_as_missing():
+    story = digest([{"v": 1, "t": 1.0, "kind": "launch", "step": 0, "steps": 10**400}])
+    assert story.steps is None
