@@ -51,13 +51,16 @@ def _leftovers(folder):
 
 def _kill_at(root, kind, files_wanted):
     """Starts a build and kills it when its folder holds that many files, or when it ends by itself."""
-    process = subprocess.Popen([sys.executable, "-c", BUILD, root, kind], stdout=subprocess.PIPE)
-    process.stdout.readline()
-    while process.poll() is None and sum(path.is_file() for path in root.glob("dataset/**/*")) < files_wanted:
-        time.sleep(0.002)
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    with subprocess.Popen([sys.executable, "-c", BUILD, root, kind], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        while process.poll() is None and _count_files(root / "dataset") < files_wanted:
+            time.sleep(0.002)
+        process.kill()
+
+
+def _count_files(folder):
+    """With os.walk, because folders vanish while we look, and glob would raise."""
+    return sum(len(names) for _, _, names in os.walk(folder))
 
 
 @pytest.mark.parametrize(("kind", "moments"), [("byte", [0, 2, 4, 5, 12, 40, 80]), ("bpe", [3, 6, 9, 30])])
