@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import ondevice
-from ondevice.errors import CheckpointError, DataError, UsageError, nearest
+from ondevice.errors import UsageError, nearest
 from ondevice.run.config_check import Origin, checked, hint_of
 from ondevice.run.config_text import explain, to_toml
-from ondevice.run.files import read_json, write_json
-from ondevice.run.schema import Config, Limits
+from ondevice.run.files import read_sealed, write_sealed
+from ondevice.run.schema import Config, Limits, SampleConfig
 
 __all__ = [
     "LIMITS_VERSION",
     "change_limits",
+    "changed_keys",
+    "checked_sample",
     "explain",
     "load_config",
     "parse_config",
@@ -52,8 +54,8 @@ def preset_names() -> list[str]:
 def load_config(name: str | None, *, changes: Sequence[str] = ()) -> Config:
     """The config in a file or shipped preset, with ``key=value`` changes applied.
 
-    ``name`` is a path or a preset's name; None starts from the defaults. Paths of sources become absolute: relative
-    ones count from the file's folder. Raises UsageError.
+    ``name`` is a path or a preset's name; None starts from the defaults. Paths become absolute: relative ones count
+    from the file's folder, those in ``changes`` from the current folder. Raises UsageError.
 
     >>> load_config("shakespeare-char", changes=["train.lr=1e-3"])  # doctest: +SKIP
     """
@@ -77,12 +79,12 @@ def load_config(name: str | None, *, changes: Sequence[str] = ()) -> Config:
 
 
 def parse_config(text: str, *, where: str, base: Path, changes: Sequence[str] = ()) -> Config:
-    """`load_config` on text; ``where`` names it in errors, ``base`` is what relative paths count from."""
+    """`load_config` on text; ``where`` names it in errors, ``base`` is what relative paths in it count from."""
     raw = _parse_toml(text, where)
     origin = Origin(where, text)
     for change in changes:
         origin.changed.add(_apply_change(raw, change))
-    return _absolute_paths(checked(raw, origin), base)
+    return _absolute_paths(checked(raw, origin), base, origin)
 
 
 def _parse_toml(text: str, where: str) -> dict[str, Any]:
@@ -125,16 +127,29 @@ def _change_value(text: str, hint: Any) -> Any:
     return value
 
 
-def _absolute_paths(config: Config, base: Path) -> Config:
-    def absolute(path: str) -> str:
-        return str((base / os.path.expanduser(path)).absolute()) if path else path
+def _absolute_paths(config: Config, base: Path, origin: Origin) -> Config:
+    def absolute(path: str, key: tuple[str, ...]) -> str:
+        start = Path.cwd() if origin.is_changed(key) else base
+        return str((start / os.path.expanduser(path)).absolute()) if path else path
 
-    sources = tuple(dataclasses.replace(source, path=absolute(source.path)) for source in config.data.sources)
+    sources = tuple(
+        dataclasses.replace(source, path=absolute(source.path, ("data", "sources"))) for source in config.data.sources
+    )
+    tokenizer_path = absolute(config.tokenizer.path, ("tokenizer", "path"))
     return dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, sources=sources),
-        tokenizer=dataclasses.replace(config.tokenizer, path=absolute(config.tokenizer.path)),
+        tokenizer=dataclasses.replace(config.tokenizer, path=tokenizer_path),
     )
+
+
+def changed_keys(changes: Sequence[str], table: str) -> dict[str, Any]:
+    """What ``key=value`` changes say about one table, as they say it: ``["fit.threads=2"] -> {"threads": 2}``."""
+    raw: dict[str, Any] = {}
+    for change in changes:
+        _apply_change(raw, change)
+    found: dict[str, Any] = raw.get(table, {})
+    return found
 
 
 def change_limits(limits: Limits, changes: dict[str, Any], *, where: str = "limits") -> Limits:
@@ -143,20 +158,18 @@ def change_limits(limits: Limits, changes: dict[str, Any], *, where: str = "limi
     return checked({"limits": raw}, Origin(where, "")).limits
 
 
+def checked_sample(settings: dict[str, Any], *, where: str) -> SampleConfig:
+    """Some keys of ``[sample]``, checked as a config file is; the others have their defaults. Raises UsageError."""
+    return checked({"sample": settings}, Origin(where, "")).sample
+
+
 def read_limits(path: Path) -> Limits:
     """What `write_limits` wrote. Raises DataError or UsageError for other content, CheckpointError for a newer one."""
-    raw = read_json(path)
-    version = raw.get("v") if isinstance(raw, dict) else None
-    if type(version) is not int or version < 1:
-        raise DataError(f"{path}: not a run's limits; delete it to go back to those of config.toml.")
-    if version > LIMITS_VERSION:
-        raise CheckpointError(
-            f"{path}: limits version {version}, this program reads {LIMITS_VERSION}; update ondevice."
-        )
+    raw = read_sealed(path, version=LIMITS_VERSION)
     changes = {key: value for key, value in raw.items() if key != "v" and value is not None}
     return change_limits(Limits(), changes, where=str(path))
 
 
 def write_limits(path: Path, limits: Limits) -> None:
     """Puts the limits that hold now on disk. Raises ResourceError or DataError."""
-    write_json(path, {"v": LIMITS_VERSION, **dataclasses.asdict(limits)})
+    write_sealed(path, {"v": LIMITS_VERSION, **dataclasses.asdict(limits)})

@@ -1,36 +1,29 @@
-"""The run directory: where each file lies, who holds it, and how runs are found, made, renamed and removed.
+"""The run directory: where each file lies, who holds it, and how runs are found.
 
-Layout 1 (drawn in ARCHITECTURE.md). The writer is whoever holds ``trainer.lock``; everyone else only reads, or drops
-letters into ``control/inbox``.
+Layout 2 (drawn in ARCHITECTURE.md; made by `ondevice.run.create`, older ones brought up by `ondevice.run.migrate`).
+The writer is whoever holds ``trainer.lock``; everyone else only reads, or drops letters into ``control/inbox``.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import re
-import secrets
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ondevice
 from ondevice.errors import CheckpointError, DataError, DeviceError, RunBusy, UsageError, nearest
 from ondevice.run.files import (
-    fsync_folder,
-    make_folder,
     read_json,
+    read_sealed,
     remove_temporary,
-    write_atomic,
     write_error,
-    write_json,
 )
-from ondevice.run.recipe import Fit, Recipe
+from ondevice.run.recipe import Recipe
 from ondevice.run.telemetry import launch_files, launch_number
 
 __all__ = [
@@ -38,24 +31,19 @@ __all__ = [
     "RunDir",
     "RunLock",
     "boot_id",
-    "create_run",
     "disk_usage",
     "find_run",
     "home",
     "list_runs",
     "lock_holder",
     "offline_lock",
-    "remove_run",
-    "rename_run",
     "safe_name",
 ]
 
-LAYOUT = 1
+LAYOUT = 2
 _NAME_LENGTH = 100
 _LOCK_WAIT_S = 1.0  # `lock_holder` holds the lock for an instant; a trainer keeps it
 _ABANDONED_S = 3600.0
-_HALF_MADE, _HALF_REMOVED = ".ondevice-new-", ".ondevice-rm-"
-_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)  # of a rename onto something that is there
 
 
 def home() -> Path:
@@ -146,13 +134,22 @@ class RunDir:
         """``run.json``. Raises CheckpointError for a newer layout, DataError for a damaged file."""
         raw = read_json(self.identity)
         if not isinstance(raw, dict) or type(raw.get("layout")) is not int or raw["layout"] < 1:
-            raise DataError(f"{self.identity}: not a run's identity; restore it from a copy of the run.")
+            raise DataError(f"{self.identity}: not a run's identity; {self._mend}")
         if raw["layout"] > LAYOUT:
             raise CheckpointError(
                 f"{self.path}: run directory of layout {raw['layout']}, this program knows layout {LAYOUT}; "
                 "update ondevice."
             )
-        return raw
+        if raw["layout"] == 1 and "sha256" not in raw:  # layout 1 had no seal
+            return raw
+        try:
+            return read_sealed(self.identity, version=LAYOUT)
+        except DataError as error:
+            raise DataError(f"{error} {self._mend[0].upper()}{self._mend[1:]}") from error
+
+    @property
+    def _mend(self) -> str:
+        return f"repair it with `ondevice doctor {self.name}`, or restore it from a copy of the run."
 
     def read_recipe(self) -> Recipe:
         """``recipe.json``. Raises DataError or CheckpointError."""
@@ -161,77 +158,6 @@ class RunDir:
     def next_launch(self) -> int:
         """Number of the launch that would start now, from 1."""
         return 1 + max((launch_number(path) for path in launch_files(self.telemetry)), default=0)
-
-
-def create_run(
-    path: Path,
-    *,
-    config_toml: str,
-    recipe: Recipe,
-    fit: Fit,
-    save_tokenizer: Callable[[Path], object],
-    parent: dict[str, Any] | None = None,
-) -> RunDir:
-    """Makes a run directory in one instant (built beside, then renamed). Raises UsageError if it exists.
-
-    ``save_tokenizer`` fills the tokenizer's folder, so that a run copied elsewhere can still speak.
-    """
-    if os.path.lexists(path):
-        raise _exists(path)
-    try:
-        make_folder(path.parent)
-        _remove_abandoned(path.parent)
-        draft = RunDir(path.with_name(f"{_HALF_MADE}{path.name}-{secrets.token_hex(4)}"))
-        try:
-            _fill(draft, config_toml=config_toml, recipe=recipe, fit=fit, save_tokenizer=save_tokenizer, parent=parent)
-            draft.path.rename(path)
-        except BaseException:
-            shutil.rmtree(draft.path, ignore_errors=True)
-            raise
-        fsync_folder(path.parent)
-    except OSError as error:
-        raise (_exists(path) if error.errno in _TAKEN else write_error(path, error)) from error
-    return RunDir(path)
-
-
-def _exists(path: Path) -> UsageError:
-    return UsageError(f"{path}: a run of this name exists; choose another name or `ondevice runs rm {path.name}`.")
-
-
-def _fill(
-    draft: RunDir,
-    *,
-    config_toml: str,
-    recipe: Recipe,
-    fit: Fit,
-    save_tokenizer: Callable[[Path], object],
-    parent: dict[str, Any] | None,
-) -> None:
-    """Writes a new run's papers, the identity last."""
-    draft.path.mkdir(mode=0o700)
-    for folder in (draft.telemetry, draft.checkpoints, draft.inbox, draft.evals, draft.exports, draft.logs):
-        make_folder(folder)
-    write_atomic(draft.config, config_toml.encode())
-    write_json(draft.recipe, recipe.to_json())
-    write_json(draft.fit, fit.to_json())
-    save_tokenizer(draft.tokenizer)
-    identity = {
-        "layout": LAYOUT,
-        "id": secrets.token_hex(8),
-        "created_t": round(time.time(), 3),
-        "code_version": ondevice.__version__,
-        "parent": parent,
-    }
-    write_json(draft.identity, identity)
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Deletes what a killed `create_run` or `remove_run` left: half-made runs after an hour, half-removed at once."""
-    for path in [*folder.glob(f"{_HALF_REMOVED}*"), *folder.glob(f"{_HALF_MADE}*")]:
-        with suppress(OSError):
-            age_s = time.time() - path.lstat().st_mtime
-            if path.name.startswith(_HALF_REMOVED) or age_s > _ABANDONED_S:
-                shutil.rmtree(path, ignore_errors=True)
 
 
 def find_run(name: str) -> RunDir:
@@ -348,40 +274,6 @@ def lock_holder(run: RunDir) -> str | None:
         return None
     finally:
         os.close(fd)
-
-
-def remove_run(run: RunDir) -> None:
-    """Deletes a run that nobody holds. Raises RunBusy, or DataError when the system will not.
-
-    It is renamed first, so that a half-deleted run is not a run and its name is free.
-    """
-    going = run.path.with_name(f"{_HALF_REMOVED}{run.name}-{secrets.token_hex(4)}")
-    if run.path.is_symlink():
-        raise UsageError(f"{run.path}: is a symbolic link; delete the link and the folder it leads to yourself.")
-    with offline_lock(run, what="ondevice runs rm"):
-        try:
-            run.path.rename(going)
-            fsync_folder(going.parent)
-            shutil.rmtree(going)
-        except OSError as error:
-            raise DataError(f"{run.path}: cannot be deleted ({error.strerror or error}).") from error
-
-
-def rename_run(run: RunDir, name: str) -> RunDir:
-    """Gives a run that nobody holds another name. Raises RunBusy, UsageError or DataError."""
-    if name != safe_name(name):
-        raise UsageError(f"'{name}': use lower case letters, digits, '.', '_' and '-', such as '{safe_name(name)}'.")
-    target = run.path.with_name(name)
-    taken = UsageError(f"{name}: a run of this name exists; choose another name.")
-    if os.path.lexists(target):
-        raise taken
-    with offline_lock(run, what="ondevice runs rename"):
-        try:
-            run.path.rename(target)
-            fsync_folder(target.parent)
-        except OSError as error:
-            raise (taken if error.errno in _TAKEN else write_error(target, error)) from error
-    return RunDir(target)
 
 
 def disk_usage(folder: Path) -> int:

@@ -222,9 +222,9 @@ def read_regular(path: Path, *, limit: int) -> bytes:
     return data
 
 
-def write_sealed(path: Path, body: dict[str, Any]) -> None:
+def write_sealed(path: Path, body: dict[str, Any], *, durable: bool = True) -> None:
     """`write_json` with the hash of the content as last key, so that any changed bit is noticed by `read_sealed`."""
-    write_atomic(path, sealed_bytes(body))
+    write_atomic(path, sealed_bytes(body), durable=durable)
 
 
 def sealed_bytes(body: dict[str, Any]) -> bytes:

@@ -10,12 +10,14 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from ondevice.errors import DataError
+from ondevice.errors import CheckpointError, DataError
 from ondevice.run.directory import RunDir, lock_holder
-from ondevice.run.files import read_json
+from ondevice.run.files import read_sealed, write_sealed
 from ondevice.run.telemetry import as_number, launch_files, read_file
 
-__all__ = ["Liveness", "read_liveness", "read_status"]
+__all__ = ["STATUS_VERSION", "Liveness", "read_liveness", "read_status", "write_status"]
+
+STATUS_VERSION = 1
 
 _STALE_S = 60.0  # a heartbeat older than this and than three expected steps means frozen
 _ALIVE = ("running", "resting", "waiting")
@@ -32,12 +34,16 @@ class Liveness:
 
 
 def read_status(run: RunDir) -> dict[str, Any]:
-    """``status.json``, or an empty dict where there is none yet or it cannot be read."""
+    """``status.json``, or an empty dict where there is none yet, it is damaged or of a newer version."""
     try:
-        raw = read_json(run.status)
-    except DataError:
+        return read_sealed(run.status, version=STATUS_VERSION)
+    except (DataError, CheckpointError):
         return {}
-    return raw if isinstance(raw, dict) else {}
+
+
+def write_status(run: RunDir, status: dict[str, Any], *, durable: bool) -> None:
+    """Puts the present tense on disk; for the holder of the lock. Raises ResourceError or DataError."""
+    write_sealed(run.status, {"v": STATUS_VERSION, **status}, durable=durable)
 
 
 def read_liveness(run: RunDir, *, now: float | None = None) -> Liveness:

@@ -1,11 +1,13 @@
 """The story: one flat JSON object a line, one file a launch, appended and never rewritten.
 
 Written by the trainer only. ``v, t (unix s), kind, step`` come first, then keys with units in their names; numbers are
-finite or null. Readers ignore unknown kinds and keys, skip a torn line, and refuse a larger ``v``.
+finite or null. Readers ignore unknown kinds and keys, skip a torn line, and refuse a larger ``v``. The last key,
+``chain``, ties each line to all before it: ``ondevice.run.audit`` re-checks it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -23,6 +25,9 @@ __all__ = [
     "VERSION",
     "TelemetryWriter",
     "as_number",
+    "chain_of",
+    "chained",
+    "first_chain",
     "launch_files",
     "launch_number",
     "parse_line",
@@ -62,18 +67,25 @@ class TelemetryWriter:
         except OSError as error:
             raise write_error(self.path, error) from error
         self._torn = False
+        self._chain = first_chain(launch)
+        self._launch, self._size = launch, 0
         self.lost_lines = 0
+
+    @property
+    def position(self) -> dict[str, Any]:
+        """How far the story goes: ``launch``, and ``bytes`` and ``chain`` at the end of its last whole line."""
+        return {"launch": self._launch, "bytes": self._size, "chain": self._chain}
 
     def write(self, kind: str, step: int, **fields: Any) -> dict[str, Any]:
         """Appends one record in one write and gives it back. Non-finite floats become null."""
         assert kind in KINDS, kind
         assert not fields.keys() & {"v", "t"}, "these keys are the writer's"
         record = {"v": VERSION, "t": round(time.time(), 3), "kind": kind, "step": step, **_finite(fields)}
-        line = json_bytes(record)
+        line, chain = chained(record, self._chain)
         try:
             # After a torn line, a line break first: the torn one is skipped by readers, this one is whole.
             write_all(self._fd, b"\n" + line if self._torn else line)
-            self._torn = False
+            self._torn, self._chain, self._size = False, chain, os.fstat(self._fd).st_size
         except OSError:
             self._torn = True
             self.lost_lines += 1
@@ -91,6 +103,23 @@ class TelemetryWriter:
 
     def close(self) -> None:
         os.close(self._fd)
+
+
+def first_chain(launch: int) -> str:
+    """What the first line of a launch is chained to, so that files cannot trade places unnoticed."""
+    return f"{launch:016d}"
+
+
+def chained(record: dict[str, Any], previous: str) -> tuple[bytes, str]:
+    """A record as its line, and the chain of that line: 64 bits of SHA-256 over the chain before and the line."""
+    body = json_bytes(record)[:-2]  # without the closing brace and the line break
+    chain = chain_of(body, previous)
+    return body + b',"chain":"' + chain.encode() + b'"}\n', chain
+
+
+def chain_of(body: bytes, previous: str) -> str:
+    """The chain of a line whose bytes before ``,"chain"`` are ``body``."""
+    return hashlib.sha256(previous.encode() + body).hexdigest()[:16]
 
 
 def _finite(value: Any) -> Any:

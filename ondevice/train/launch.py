@@ -7,6 +7,8 @@ whether bit-exactness holds.
 from __future__ import annotations
 
 import random
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +22,17 @@ from ondevice.device.readings import Sensors
 from ondevice.errors import CheckpointError, DataError
 from ondevice.model.build import build_model
 from ondevice.run import control
+from ondevice.run.audit import story_end
 from ondevice.run.config import parse_config, read_limits
 from ondevice.run.directory import RunDir, RunLock, boot_id, home
 from ondevice.run.files import read_json
 from ondevice.run.liveness import read_status
+from ondevice.run.migrate import migrate
+from ondevice.run.papers import environment
 from ondevice.run.recipe import Fit, Recipe
 from ondevice.run.schema import Limits
 from ondevice.run.store import Checkpoint, Store
-from ondevice.run.telemetry import TelemetryWriter
+from ondevice.run.telemetry import TelemetryWriter, launch_files
 from ondevice.train.checkpoint import exactness_facts, load_training
 from ondevice.train.desk import Desk, Display
 from ondevice.train.engine import Engine
@@ -67,23 +72,30 @@ def _launch(run: RunDir, display: Display, keep_hold: bool, signals: Signals) ->
 
 def make_loop(run: RunDir, *, display: Display, keep_hold: bool = False, signals: Signals | None = None) -> Loop:
     """Everything a launch needs, restored or made, and its ``launch`` record written. The caller holds the lock."""
+    began_t = time.time()  # letters written from here on are for this launch
+    notes = migrate(run)
     recipe = run.read_recipe()
     dataset = open_dataset(recipe)
     found = _find_checkpoint(run, display)
     fit = _sticky_fit(run, found.checkpoint)
     _prepare_torch(fit, recipe)
     state = _make_state(recipe, dataset, fit, found.checkpoint)
+    limits, why = _read_limits(run)
     number = run.next_launch()
+    before = _previous_story(run)
     telemetry = TelemetryWriter(run.telemetry, number)
-    _tell_launch(telemetry, recipe, fit, number, found)
-    _drop_expired_letters(run, telemetry, state.step)
+    _tell_launch(telemetry, recipe, fit, number, found, previous_story=before, **_origin(run))
+    for sentence in [*notes, *why]:
+        telemetry.write("note", state.step, text=sentence)
+        display.say(sentence)
+    _drop_expired_letters(run, telemetry, state.step, began_t)
     sensors = Sensors(run.path)
     store = Store(run.checkpoints)
-    pulse = Pulse(run, recipe, launch=number, step=state.step)
+    pulse = Pulse(run, recipe, launch=number, step=state.step, story=telemetry)
     pulse.note(best_step=state.best_step, best_loss=state.best_loss)
     desk = Desk(
         run=run,
-        limits=_read_limits(run),
+        limits=limits,
         orders=Orders(hold=str(read_status(run).get("hold") or "") if keep_hold else ""),
         telemetry=telemetry,
         pulse=pulse,
@@ -172,7 +184,25 @@ def _make_state(recipe: Recipe, dataset: Dataset, fit: Fit, checkpoint: Checkpoi
     return state
 
 
-def _tell_launch(telemetry: TelemetryWriter, recipe: Recipe, fit: Fit, number: int, found: _Found) -> None:
+def _origin(run: RunDir) -> dict[str, Any]:
+    """Where the run comes from and what started this launch: enough to mend ``run.json`` and ``config.toml``."""
+    return {
+        "identity": run.read_identity(),
+        "config": run.config.read_text("utf-8", "replace"),
+        "command": sys.argv,
+        "environment": environment(),
+    }
+
+
+def _previous_story(run: RunDir) -> dict[str, Any] | None:
+    """How far the story went before this launch, so that a cut of its file is noticed later."""
+    files = launch_files(run.telemetry)
+    return story_end(files[-1]) if files else None
+
+
+def _tell_launch(
+    telemetry: TelemetryWriter, recipe: Recipe, fit: Fit, number: int, found: _Found, **origin: Any
+) -> None:
     checkpoint = found.checkpoint
     facts = exactness_facts()
     step = checkpoint.step if checkpoint else 0
@@ -188,6 +218,7 @@ def _tell_launch(telemetry: TelemetryWriter, recipe: Recipe, fit: Fit, number: i
         code_version=ondevice.__version__,
         inexact=_changed_facts(checkpoint, facts),
         **facts,
+        **origin,
     )
     for sentence in found.damage:
         telemetry.write("note", step, text=f"Skipped a damaged checkpoint: {sentence}")
@@ -202,16 +233,21 @@ def _changed_facts(checkpoint: Checkpoint | None, facts: dict[str, Any]) -> list
     ]
 
 
-def _drop_expired_letters(run: RunDir, telemetry: TelemetryWriter, step: int) -> None:
+def _drop_expired_letters(run: RunDir, telemetry: TelemetryWriter, step: int, began_t: float) -> None:
+    """Letters written while this launch was getting ready are for it; older ones asked something of another."""
     for letter in control.pending(run):
-        if letter.verb in control.EXPIRING or letter.fault:
+        if letter.fault or (letter.verb in control.EXPIRING and letter.t < began_t):
             why = letter.fault or "written before this launch"
             telemetry.write("control", step, id=letter.id, verb=letter.verb, ok=False, why=why)
             control.discard(run, letter)
 
 
-def _read_limits(run: RunDir) -> Limits:
-    """``limits.json`` where there is one, else the limits of the config the run began with."""
+def _read_limits(run: RunDir) -> tuple[Limits, list[str]]:
+    """``limits.json`` where there is one, else the limits of the config the run began with; and what was wrong."""
+    why = []
     if run.limits.exists():
-        return read_limits(run.limits)
-    return parse_config(run.config.read_text("utf-8"), where=str(run.config), base=run.path).limits
+        try:
+            return read_limits(run.limits), []
+        except DataError as error:
+            why.append(f"{error} The limits of config.toml hold; `ondevice doctor {run.name}` looks for the lost ones.")
+    return parse_config(run.config.read_text("utf-8"), where=str(run.config), base=run.path).limits, why

@@ -15,7 +15,8 @@ from ondevice.data.dataset import Dataset
 from ondevice.device.memory import give_back_memory, machine_memory
 from ondevice.model.shape import check_shape
 from ondevice.run.config import to_toml
-from ondevice.run.directory import RunDir, create_run, home
+from ondevice.run.create import create_run
+from ondevice.run.directory import RunDir, home
 from ondevice.run.recipe import DataRecipe, Fit, ModelShape, Recipe
 from ondevice.run.schema import Config
 from ondevice.train.autotune import Choice, candidates, choose

@@ -13,8 +13,9 @@ from typing import Any
 
 from ondevice.errors import OndeviceError
 from ondevice.run.directory import RunDir
-from ondevice.run.files import write_json
+from ondevice.run.liveness import write_status
 from ondevice.run.recipe import Recipe
+from ondevice.run.telemetry import TelemetryWriter
 
 __all__ = ["Pulse"]
 
@@ -24,8 +25,8 @@ STATUS_EVERY_S = 1.0
 class Pulse:
     """Times of steps, and the status file (at most once a second unless the hold changed)."""
 
-    def __init__(self, run: RunDir, recipe: Recipe, *, launch: int, step: int) -> None:
-        self._run, self._recipe, self._launch = run, recipe, launch
+    def __init__(self, run: RunDir, recipe: Recipe, *, launch: int, step: int, story: TelemetryWriter) -> None:
+        self._run, self._recipe, self._launch, self._story = run, recipe, launch, story
         self._started = time.monotonic()
         self._first_step = step
         self._step_s: deque[float] = deque(maxlen=33)
@@ -67,7 +68,6 @@ class Pulse:
         if not force and hold == self._hold and now - self._written < STATUS_EVERY_S:
             return None
         status = {
-            "v": 1,
             "heartbeat_t": round(time.time(), 3),
             "state": state,
             "hold": hold,
@@ -77,11 +77,12 @@ class Pulse:
             "steps": self._recipe.train.steps,
             "tokens": tokens,
             "tokens_total": self._recipe.train.tokens,
+            "telemetry": self._story.position,
             **self.rates(step),
             **self._facts,
         }
         try:
-            write_json(self._run.status, status, durable=hold != self._hold, indent=None)
+            write_status(self._run, status, durable=hold != self._hold)
         except OndeviceError as error:  # a full disk must not end a run that can go on without telling
             self._facts["last_error"] = status["last_error"] = str(error)
         self._written, self._hold = now, hold

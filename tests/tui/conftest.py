@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from ondevice.run import control
-from ondevice.run.directory import RunDir, RunLock, create_run
-from ondevice.run.files import write_json
+from ondevice.run.create import create_run
+from ondevice.run.directory import RunDir, RunLock
+from ondevice.run.liveness import write_status
 from ondevice.run.recipe import DataRecipe, EvalRecipe, Fit, ModelShape, Recipe, SampleRecipe, TrainRecipe
 from ondevice.run.telemetry import TelemetryWriter
 
@@ -80,7 +81,7 @@ class PaperTrainer:
         body = {"heartbeat_t": time.time(), "state": "waiting" if self.hold else "running", "hold": self.hold}
         rates = {"step_s": 0.05, "tok_s": 15360.0, "tok_s_sustained": 14901.5, "eta_s": (self.total - self.step) / 18}
         sensors = {"rss_mb": 412.3, "available_mb": 2314.0, "cpu_c": 61.2, "battery_percent": 83.0, "plugged": True}
-        write_json(self.run.status, {"v": 1, **body, **rates, **sensors, **facts}, durable=False)
+        write_status(self.run, {**body, **rates, **sensors, **facts}, durable=False)
         return self
 
     def answer(self, *, ok: bool = True, why: str = "") -> PaperTrainer:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ondevice.run.directory import RunDir, create_run
+from ondevice.run.create import create_run
+from ondevice.run.directory import RunDir
 from ondevice.run.recipe import DataRecipe, EvalRecipe, Fit, ModelShape, Recipe, SampleRecipe, TrainRecipe
 
 

@@ -10,6 +10,7 @@ import pytest
 from ondevice.errors import CheckpointError, DataError, UsageError
 from ondevice.run.config import (
     change_limits,
+    changed_keys,
     load_config,
     parse_config,
     preset_names,
@@ -17,7 +18,7 @@ from ondevice.run.config import (
     to_toml,
     write_limits,
 )
-from ondevice.run.files import write_json
+from ondevice.run.files import write_json, write_sealed
 from ondevice.run.schema import Config, Limits
 
 
@@ -84,6 +85,8 @@ REFUSED = [
     # bounds and choices
     (TWO_SOURCES + "weight = 0\n", "my.toml:9: 'data.sources.1.weight' must be more than 0, not 0.0."),
     ("[model]\ndropout = 1.5\n", "my.toml:2: 'model.dropout' must be at most 0.99, not 1.5."),
+    ("[train]\nbatch = 1000000000\n", "my.toml:2: 'train.batch' must be at most 65,536, not 1000000000."),
+    ("[budget]\nminutes = 1e308\n", "my.toml:2: 'budget.minutes' must be at most 1,000,000, not 1e+308."),
     ("[train]\nseed = -1234567\n", "my.toml:2: 'train.seed' must be at least 0, not -1234567."),
     (
         '[data]\norder = "shufled"\n',
@@ -168,6 +171,26 @@ def test_paths_count_from_the_config_file(monkeypatch: pytest.MonkeyPatch) -> No
     assert parse(text.format("a")).tokenizer.path == "/texts/tok"
 
 
+def test_paths_on_the_command_line_count_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/me")
+    text = '[[data.sources]]\npath = "a"\n[tokenizer]\npath = "tok"\n'
+    found = {given: parse(text, f"tokenizer.path={given}").tokenizer.path for given in ("b/c", "/b", "~/b", "")}
+    assert found == {"b/c": f"{tmp_path}/b/c", "/b": "/b", "~/b": "/me/b", "": ""}
+    config = parse(text, 'data.sources=[{path="x"}]')
+    assert (config.data.sources[0].path, config.tokenizer.path) == (f"{tmp_path}/x", "/texts/tok")
+    config = parse(text, 'tokenizer={path="x"}')
+    assert (config.data.sources[0].path, config.tokenizer.path) == ("/texts/a", f"{tmp_path}/x")
+
+
+def test_what_changes_say_about_one_table() -> None:
+    changes = ["limits.keep_last=5", "train.lr=1", "limits.max_rss_mb=800.", "limits.keep_last=6"]
+    assert changed_keys(changes, "limits") == {"keep_last": 6, "max_rss_mb": 800.0}
+    assert changed_keys(changes, "fit") == {}
+
+
 def test_a_file_is_found_by_path_or_as_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.toml").write_bytes(b'\xef\xbb\xbfname = "with-mark"\r\n')
@@ -221,16 +244,20 @@ def test_limits_survive_the_disk(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "error", "words"),
     [
-        ([], DataError, "not a run's limits"),
-        ({}, DataError, "not a run's limits"),
-        ({"v": "1"}, DataError, "not a run's limits"),
-        ({"v": 2}, CheckpointError, "limits version 2, this program reads 1; update ondevice."),
+        ({"v": 2}, CheckpointError, "limits.json: format 2, this program reads 1; update ondevice."),
         ({"v": 1, "keep_last": []}, UsageError, "'limits.keep_last' must be a whole number, not a list"),
         ({"v": 1, "x": 1}, UsageError, "unknown key 'limits.x'"),
     ],
 )
 def test_malformed_limits_are_one_sentence(tmp_path: Path, content: Any, error: type, words: str) -> None:
-    write_json(tmp_path / "limits.json", content)
+    write_sealed(tmp_path / "limits.json", content)
     with pytest.raises(error, match=r"^\S*limits.json") as caught:
         read_limits(tmp_path / "limits.json")
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [[], {}, {"v": 1}, {"v": "1"}, {"v": 1, "keep_last": 5, "sha256": "0" * 64}])
+def test_limits_that_nobody_sealed_are_not_believed(tmp_path: Path, content: Any) -> None:
+    write_json(tmp_path / "limits.json", content)
+    with pytest.raises(DataError, match=r"limits\.json: damaged, it"):
+        read_limits(tmp_path / "limits.json")

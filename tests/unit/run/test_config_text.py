@@ -35,7 +35,7 @@ def values_of(hint: Any, rules: typing.Mapping[str, Any]) -> st.SearchStrategy[A
         assert isinstance(hint, type)
         return configs(hint)
     if hint is int:
-        return st.integers(int(rules.get("low") or 0), 2**63 - 1)
+        return st.integers(int(rules["low"]), int(rules["high"]))
     if hint is float:
         low = rules.get("low") if rules.get("above") is None else rules["above"]
         return st.floats(
@@ -96,8 +96,16 @@ def test_every_field_is_explained() -> None:
         "required": False,
         "unit": "",
         "choices": [],
+        "bounds": "more than 0, at most 1,000",
         "doc": "peak learning rate; derived from the width",
     }
+
+
+def test_every_number_has_two_bounds_and_says_them() -> None:
+    for row in explain():
+        if row["type"] in ("whole number", "number"):
+            assert row["bounds"].startswith(("at least ", "more than ")), row["key"]
+            assert ", at most " in row["bounds"], row["key"]
 
 
 def test_quantities_name_their_unit() -> None:

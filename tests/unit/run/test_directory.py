@@ -15,19 +15,17 @@ from typing import Any
 import pytest
 
 from ondevice.errors import CheckpointError, DataError, DeviceError, RunBusy, UsageError
-from ondevice.run import directory
+from ondevice.run import create, directory
+from ondevice.run.create import create_run, remove_run, rename_run
 from ondevice.run.directory import (
     RunDir,
     RunLock,
-    create_run,
     disk_usage,
     find_run,
     home,
     list_runs,
     lock_holder,
     offline_lock,
-    remove_run,
-    rename_run,
     safe_name,
 )
 from ondevice.run.files import write_json
@@ -69,7 +67,7 @@ def test_a_new_run_is_complete_and_private(run: RunDir) -> None:
         "tokenizer",
     ]
     assert run.path.stat().st_mode & 0o777 == 0o700
-    assert run.read_identity()["layout"] == 1 and run.read_identity()["parent"] is None
+    assert run.read_identity()["layout"] == 2 and run.read_identity()["parent"] is None
     assert run.read_recipe().train.steps == 100
     assert run.next_launch() == 1
     assert [path.name for path in run.path.parent.iterdir()] == ["notes"]
@@ -157,8 +155,13 @@ def test_runs_are_listed_by_name(new_run: NewRun, home_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("identity", "error", "words"),
     [
-        ({"layout": 2}, CheckpointError, "run directory of layout 2, this program knows layout 1; update ondevice."),
-        ({"layout": "1"}, DataError, "not a run's identity; restore it from a copy of the run."),
+        ({"layout": 3}, CheckpointError, "run directory of layout 3, this program knows layout 2; update ondevice."),
+        (
+            {"layout": "1"},
+            DataError,
+            "not a run's identity; repair it with `ondevice doctor notes`, or restore it from a copy of the run.",
+        ),
+        ({"layout": 2, "v": 2}, DataError, "damaged, its content changed since it was written (hash differs). Repair"),
         ({"layout": True}, DataError, "not a run's identity"),
         ({"layout": 0}, DataError, "not a run's identity"),
         ([], DataError, "not a run's identity"),
@@ -210,7 +213,7 @@ def test_a_half_removed_run_frees_its_name(run: RunDir, new_run: NewRun, monkeyp
         raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(directory.shutil, "rmtree", fail)
+        patch.setattr(create.shutil, "rmtree", fail)
         with pytest.raises(DataError, match=r"notes: cannot be deleted \(Input/output error\)\.$"):
             remove_run(run)
     assert list_runs() == []

@@ -10,8 +10,8 @@ import pytest
 
 from ondevice.errors import DataError
 from ondevice.run.directory import RunDir, RunLock
-from ondevice.run.files import write_json
-from ondevice.run.liveness import read_liveness, read_status
+from ondevice.run.files import write_sealed
+from ondevice.run.liveness import read_liveness, read_status, write_status
 from ondevice.run.telemetry import TelemetryWriter
 
 NOW = 1_000_000.0
@@ -58,7 +58,7 @@ def tell(run: RunDir, *kinds: tuple[str, dict[str, Any]], launch: int = 1) -> No
     ],
 )
 def test_a_held_run(held: RunDir, status: Any, state: str, age_s: float) -> None:
-    write_json(held.status, status)
+    write_sealed(held.status, {"v": 1, **status} if isinstance(status, dict) else {"v": 1, "status": status})
     alive = read_liveness(held, now=NOW)
     assert (alive.state, alive.age_s) == (state, age_s)
     assert alive.holder and alive.holder.startswith("trainer pid")
@@ -67,20 +67,20 @@ def test_a_held_run(held: RunDir, status: Any, state: str, age_s: float) -> None
 def test_a_launch_that_has_not_told_its_status_is_running(held: RunDir) -> None:
     os.utime(held.lock, (NOW - 5, NOW - 5))
     assert read_liveness(held, now=NOW).state == "running"
-    write_json(held.status, {"heartbeat_t": NOW - 9999, "state": "waiting"})  # of an earlier launch
+    write_status(held, {"heartbeat_t": NOW - 9999, "state": "waiting"}, durable=False)  # of an earlier launch
     assert (read_liveness(held, now=NOW).state, read_liveness(held, now=NOW).age_s) == ("running", 5.0)
 
 
 def test_signs_of_life_only_from_the_future(held: RunDir) -> None:
     os.utime(held.lock, (NOW + 9999, NOW + 9999))
-    write_json(held.status, {"heartbeat_t": NOW + 9999, "state": "running"})
+    write_status(held, {"heartbeat_t": NOW + 9999, "state": "running"}, durable=False)
     assert (read_liveness(held, now=NOW).state, read_liveness(held, now=NOW).age_s) == ("asleep", None)
-    write_json(held.status, {"heartbeat_t": NOW, "state": "resting"})
+    write_status(held, {"heartbeat_t": NOW, "state": "resting"}, durable=False)
     assert read_liveness(held, now=NOW).state == "resting"
 
 
 def test_a_run_nobody_holds(run: RunDir) -> None:
-    write_json(run.status, {"heartbeat_t": NOW - 7, "state": "running"})
+    write_status(run, {"heartbeat_t": NOW - 7, "state": "running"}, durable=False)
     assert (read_liveness(run, now=NOW).state, read_liveness(run, now=NOW).holder) == ("new", None)
     tell(run, ("launch", {}), ("step", {}))
     assert (read_liveness(run, now=NOW).state, read_liveness(run, now=NOW).age_s) == ("killed", 7.0)
