@@ -12,7 +12,6 @@ from typing import NoReturn
 
 import ondevice
 from ondevice.errors import DeviceError, Interrupted, OndeviceError, UsageError
-from ondevice.run.directory import find_run, home, list_runs
 
 __all__ = ["main"]
 
@@ -32,6 +31,9 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the terminal UI and gives its exit code."""
+    if os.name == "nt":  # before anything that needs file locks of POSIX is imported
+        print("ondevice needs Linux, Android or macOS; on Windows use WSL: `wsl --install`.", file=sys.stderr)
+        return DeviceError.exit_code
     try:
         return _run(_parser().parse_args(argv))
     except OndeviceError as error:
@@ -59,6 +61,8 @@ def _run(args: argparse.Namespace) -> int:
     if importlib.util.find_spec("textual") is None:
         command = f"{sys.executable or 'python3'} -m pip install textual"
         raise DeviceError(f"The terminal UI needs the Textual package; install it with `{command}`.")
+    from ondevice.run.directory import home
+
     folders = [_folder(name) for name in args.runs] or [home() / "runs"]
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise DeviceError("The terminal UI needs a terminal; `ondevice status` tells the same in a pipe.")
@@ -75,6 +79,8 @@ def _run(args: argparse.Namespace) -> int:
 
 def _folder(name: str) -> Path:
     """A run, or a folder that holds runs. Raises UsageError with the nearest name."""
+    from ondevice.run.directory import find_run, list_runs
+
     try:
         return find_run(name).path
     except UsageError:

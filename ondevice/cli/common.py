@@ -7,8 +7,9 @@ import dataclasses
 import json
 import math
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -19,28 +20,39 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_config_flags",
+    "add_data_flags",
     "add_sampling_flags",
     "at_least",
     "config_from",
     "cores",
     "duration",
+    "for_terminal",
+    "given_sampling",
     "is_android",
     "looks_like_config",
     "mute",
     "print_json",
     "print_json_line",
     "text_source",
+    "text_sources",
 ]
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and line ends
 
 
 def add_config_flags(parser: argparse.ArgumentParser) -> None:
-    """``--data --name --minutes --memory --set``."""
-    parser.add_argument("--data", action="append", default=[], metavar="PATH", help="text to learn from (repeatable)")
+    """``--data --set --name --minutes --memory``, for commands that plan a run."""
+    add_data_flags(parser, example="train.lr=1e-3")
     parser.add_argument("--name", help="name of the run")
     parser.add_argument("--minutes", type=float, help="time to spend (budget.minutes)")
     parser.add_argument("--memory", type=float, metavar="MB", help="memory to use (budget.memory_mb)")
+
+
+def add_data_flags(parser: argparse.ArgumentParser, *, example: str) -> None:
+    """``--data --set``, for commands that only read text."""
+    parser.add_argument("--data", action="append", default=[], metavar="PATH", help="text to learn from (repeatable)")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change any key, such as train.lr=1e-3"
+        "--set", action="append", default=[], metavar="KEY=VALUE", help=f"change any key, such as {example}"
     )
 
 
@@ -57,22 +69,47 @@ def config_from(args: argparse.Namespace, name: str | None) -> Config:
     from ondevice.run.directory import safe_name
 
     changes = list(args.set)
-    for key, value in (("budget.minutes", args.minutes), ("budget.memory_mb", args.memory)):
-        if value is not None:
-            changes.append(f"{key}={value}")
+    for key, flag in (("budget.minutes", "minutes"), ("budget.memory_mb", "memory")):
+        if getattr(args, flag, None) is not None:
+            changes.append(f"{key}={getattr(args, flag)}")
     config = load_config(name, changes=changes)
-    if args.name:
+    if getattr(args, "name", None):
         config = dataclasses.replace(config, name=args.name)
     elif name is not None and not config.name:
         config = dataclasses.replace(config, name=safe_name(Path(name).stem))
     if args.data:
-        sources = tuple(text_source(path) for path in args.data)
+        sources = text_sources(args.data)
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, sources=sources))
     if not config.data.sources:
         raise UsageError(
             "No text to learn from: add --data PATH (a file or folder), or [[data.sources]] to the config."
         )
     return config
+
+
+def text_sources(paths: Sequence[str]) -> tuple[SourceConfig, ...]:
+    """The sources a person named; those of one base name are called after more of their path, ``one-a`` and ``two-a``.
+
+    Raises UsageError for an empty name, or one that was given twice.
+    """
+    sources = [text_source(path) for path in paths]
+    files = [Path(source.path) for source in sources]
+    if twice := next((file for file in files if files.count(file) > 1), None):
+        raise UsageError(f"{twice}: named twice with --data; name it once.")
+    names = zip(_names(files, 1), _names(files, max(len(file.parts) for file in files)), strict=True)
+    given = ["" if plain == distinct else distinct for plain, distinct in names]
+    return tuple(dataclasses.replace(source, name=name) for source, name in zip(sources, given, strict=True))
+
+
+def _names(files: list[Path], depth: int) -> list[str]:
+    """Names of sources from the last parts of their paths: as few as tell them apart, at most ``depth``."""
+    from ondevice.data.sources_find import slug
+
+    if depth == 1:
+        return [slug(file, direct=not file.is_dir()) for file in files]
+    names = _names(files, depth - 1)
+    longer = [slug(Path("-".join(file.parts[-depth:])), direct=not file.is_dir()) for file in files]
+    return [more if names.count(name) > 1 else name for name, more in zip(names, longer, strict=True)]
 
 
 def text_source(path: str) -> SourceConfig:
@@ -102,15 +139,32 @@ def at_least(low: int, kind: type[int] | type[float] = int) -> Callable[[str], f
     return parse
 
 
-def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
-    """How tokens are chosen; defaults are those of ``[sample]``."""
-    parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="length of the text (128)")
-    parser.add_argument("--temperature", type=float, default=0.8, help="0 always takes the likeliest token (0.8)")
-    parser.add_argument("--top-k", type=int, default=50, help="choose among the k likeliest tokens; 0 means all (50)")
-    parser.add_argument("--top-p", type=float, default=0.95, help="... that share this probability (0.95)")
-    parser.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1 repeats less (1.0)")
-    parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same text (1)")
-    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text (repeatable)")
+def add_sampling_flags(parser: argparse.ArgumentParser, *, defaults: str) -> None:
+    """How tokens are chosen. A flag that is not given stays None; ``defaults`` says what holds then."""
+    group = parser.add_argument_group("how tokens are chosen", defaults)
+    group.add_argument("--max-new-tokens", type=int, metavar="N", help="length of the text")
+    group.add_argument("--temperature", type=float, help="0 always takes the likeliest token")
+    group.add_argument("--top-k", type=int, help="choose among the k likeliest tokens; 0 means all")
+    group.add_argument("--top-p", type=float, help="... that share this probability")
+    group.add_argument("--repetition-penalty", type=float, help="above 1 repeats less")
+    group.add_argument("--seed", type=int, help="the same seed gives the same text")
+    group.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text (repeatable)")
+
+
+def given_sampling(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags of `add_sampling_flags` that a person gave, by their names in ``[sample]``; without ``--stop``."""
+    names = ("max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "seed")
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def for_terminal(text: str, stream: IO[str] | None = None) -> str:
+    """Text of a stranger as it may be shown: on a terminal its control characters are written out, elsewhere they stay.
+
+    A young model, or the name of a file, must not command the terminal. ``stream`` is standard output by default.
+    """
+    if not (stream or sys.stdout).isatty():
+        return text
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def print_json(value: Any) -> None:

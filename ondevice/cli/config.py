@@ -53,8 +53,10 @@ def _explain(args: argparse.Namespace) -> int:
         default = "required" if row["required"] else "derived" if row["default"] is None else repr(row["default"])
         unit = f" {row['unit']}" if row["unit"] else ""
         print(f"{row['key']} = {default}   ({row['type']}{unit})")
-        choices = f" One of: {', '.join(row['choices'])}." if row["choices"] else ""
-        print(textwrap.fill(row["doc"] + "." + choices, 76, initial_indent="    ", subsequent_indent="    "))
+        allowed = f" One of: {', '.join(row['choices'])}." if row["choices"] else ""
+        if row["bounds"]:
+            allowed = f" {row['bounds'].capitalize()}."
+        print(textwrap.fill(row["doc"] + "." + allowed, 76, initial_indent="    ", subsequent_indent="    "))
     return 0
 
 

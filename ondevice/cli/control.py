@@ -54,7 +54,7 @@ def ask(run_dir: RunDir, verb: str, args: dict[str, Any], *, wait_s: float) -> d
         answer = _answer(run_dir, letter)
         if answer is not None:
             if not answer.get("ok"):
-                raise OndeviceError(f"{run_dir.name}: {verb} refused: {answer.get('why')}.")
+                raise OndeviceError(f"{run_dir.name}: {verb} refused: {str(answer.get('why')).rstrip('.')}.")
             return answer
         time.sleep(0.1)
     return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ondevice.cli.build_progress import BuildProgress
-from ondevice.cli.common import add_config_flags, at_least, config_from, print_json
+from ondevice.cli.common import add_data_flags, at_least, config_from, print_json
 from ondevice.cli.data_text import dataset_lines, inventory_lines
 from ondevice.errors import UsageError, nearest
 
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="build|inspect")
     build = actions.add_parser("build", help="text to token chunks")
     build.add_argument("target", nargs="?", help="a config file (.toml) or a preset")
-    add_config_flags(build)
+    add_data_flags(build, example="tokenizer.vocab_size=4096")
     inspect = actions.add_parser("inspect", help="what a dataset holds")
     inspect.add_argument("dataset", help="name or path")
     inspect.add_argument("--context", type=at_least(1), default=256, help="context for the inventory of windows (256)")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ondevice.cli.common import for_terminal
+
 if TYPE_CHECKING:
     from ondevice.data.dataset import Dataset
     from ondevice.data.inventory import Inventory
@@ -20,7 +22,7 @@ def dataset_lines(dataset: Dataset) -> list[str]:
         language = f" ({entry.language})" if entry.language else ""
         lines.append(f"Source   {entry.name}{language}: {entry.documents:,} documents")
         lines.append(f"         {entry.train_tokens:,} tokens to learn, {entry.val_tokens:,} to validate")
-    return lines + [f"Left out {text}" for text in dataset.problems.summary()]
+    return lines + [f"Left out {for_terminal(text)}" for text in dataset.problems.summary()]
 
 
 def inventory_lines(inventory: Inventory) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""``ondevice doctor``: can this machine train, and if not, what to type.
+"""``ondevice doctor``: can this machine train, and if not, what to type. With a run's name it mends the run instead.
 
 Reads facts, tries the storage of the home folder and imports the native packages in child processes; imports no torch
 itself and writes nothing that stays.
@@ -18,9 +18,9 @@ from typing import Any
 from ondevice.cli.doctor_rules import Finding, judge
 from ondevice.device.facts import DeviceFacts, read_facts
 from ondevice.device.packages import TRIALS, Trial, try_statement
-from ondevice.device.readings import Reading, Sensors
+from ondevice.device.readings import Reading, settled_reading
 from ondevice.device.storage import StorageFacts, probe_storage
-from ondevice.errors import DeviceError
+from ondevice.errors import DeviceError, UsageError
 
 __all__ = ["EXAMPLES", "HELP", "NAME", "add_arguments", "run"]
 
@@ -30,8 +30,10 @@ EXAMPLES = """examples:
   ondevice doctor            the report, with the command that mends each problem
   ondevice doctor --quick    without the trial imports (a few seconds less)
   ondevice doctor --json     the same for programs: facts, storage, reading, findings
+  ondevice doctor notes      mends the run 'notes', and says what it did
+  ondevice doctor notes --dry-run
 
-exit code: 0 when training is possible here, 6 when it is not"""
+exit code: 0 when training is possible here, 6 when it is not; of a run 0 when it is sound now, 4 when it is not"""
 
 _INDENT = 8  # the width of "problem "
 
@@ -40,14 +42,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of this command."""
     parser.epilog = EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("run", nargs="?", help="a run to mend, by name or path")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be mended in the run")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--quick", action="store_true", help="do not try whether the native packages can be imported")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the report. Returns 0 when training is possible, else the exit code of DeviceError."""
+    if args.run is not None:
+        from ondevice.cli.doctor_run import doctor_run
+
+        return doctor_run(args.run, dry_run=args.dry_run, as_json=args.json)
+    if args.dry_run:
+        raise UsageError("--dry-run needs the name of a run: `ondevice doctor RUN --dry-run`.")
     home = _home()
-    facts, storage, reading = read_facts(home), probe_storage(home), Sensors(home).read()
+    facts, storage, reading = read_facts(home), probe_storage(home), settled_reading(home)
     findings = judge(facts, storage, reading, {} if args.quick else _try_imports(facts))
     possible = not any(finding.level == "problem" for finding in findings)
     if args.json:
@@ -77,7 +87,7 @@ def _as_json(
         "possible": possible,
         "facts": facts.to_json(),
         "storage": storage.to_json(),
-        "reading": reading.to_json(),
+        "reading": reading.to_json() | reading.details(),
         "findings": [dataclasses.asdict(finding) for finding in findings],
     }
 

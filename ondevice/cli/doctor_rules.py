@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ondevice.cli.doctor_remedies import install_command, needs_old_wheel
+from ondevice.cli.doctor_sensors import gaps, readable
 from ondevice.device.facts import DeviceFacts
 from ondevice.device.packages import OPTIONAL, REQUIRED, Trial, major_minor
 from ondevice.device.readings import Reading
@@ -55,7 +56,7 @@ def judge(
         *_device(facts),
         *_memory(facts),
         *_storage(storage),
-        *_sensors(reading),
+        *_sensors(facts, reading),
         *_torch(facts, trials),
         *_packages(facts, trials),
     )
@@ -141,16 +142,11 @@ def _free_disk(storage: StorageFacts) -> Finding:
     return Finding("ok", "disk", text)
 
 
-def _sensors(reading: Reading) -> Iterator[Finding]:
-    if reading.cpu_c is not None:
-        yield Finding("ok", "sensors", f"Processor {reading.cpu_c:.0f} C")
-    else:
-        yield Finding("note", "sensors", "No processor temperature is readable; training works without.")
-    if reading.battery_percent is not None:
-        power = {True: "plugged in", False: "on battery", None: "power unknown"}[reading.plugged]
-        yield Finding("ok", "sensors", f"Battery {reading.battery_percent:.0f} %, {power}")
-    else:
-        yield Finding("note", "sensors", "No battery is readable.")
+def _sensors(facts: DeviceFacts, reading: Reading) -> Iterator[Finding]:
+    for text in readable(reading):
+        yield Finding("ok", "sensors", text)
+    for gap in gaps(facts, reading):
+        yield Finding("note", "sensors", gap.text, gap.remedy, gap.command)
 
 
 def _torch(facts: DeviceFacts, trials: Mapping[str, Trial]) -> Iterator[Finding]:

@@ -5,16 +5,24 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from typing import TYPE_CHECKING, Any
 
-from ondevice.cli.common import add_sampling_flags, at_least, print_json
+from ondevice.cli.common import add_sampling_flags, at_least, for_terminal, given_sampling, print_json
+
+if TYPE_CHECKING:
+    from ondevice.infer.open import Opened
+    from ondevice.infer.sampling import Sampling
 
 __all__ = ["EXAMPLES", "add_arguments", "run", "write_text"]
 
 EXAMPLES = """examples:
   ondevice generate notes "Dear diary,"
   ondevice generate notes --step 1200 --temperature 0 "def main("
-  ondevice generate ~/ondevice/runs/notes/exports/onnx "Once" --stop "THE END"
+  ondevice generate ~/ondevice/runs/notes/exports/onnx-00001200 "Once" --stop "THE END"
   echo "Once upon" | ondevice generate notes -"""
+
+
+LENGTH = 128  # tokens, where --max-new-tokens is not given
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,55 +30,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", nargs="?", default="", help="text to go on from; - reads it from standard input")
     parser.add_argument("--step", type=int, help="use this checkpoint instead of the best by validation loss")
     parser.add_argument("--threads", type=at_least(1), help="threads of the arithmetic")
-    add_sampling_flags(parser)
+    defaults = "where not given: 128 tokens, temperature 0.8, top k 50, top p 0.95, no penalty, seed 1"
+    add_sampling_flags(parser, defaults=defaults)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of streaming")
 
 
 def run(args: argparse.Namespace) -> int:
     from ondevice.infer.open import open_target
+    from ondevice.infer.sampling import Sampling
 
+    chosen = given_sampling(args)
+    length = chosen.pop("max_new_tokens", LENGTH)
     opened = open_target(args.target, step=args.step, threads=args.threads)
     prompt = sys.stdin.read().rstrip("\n") if args.prompt == "-" else args.prompt
     if not args.json:
         print(f"[{opened.what}]", file=sys.stderr)
-    result = write_text(opened, prompt, args, stream=not args.json)
+    settings = Sampling(**chosen)
+    result = write_text(opened, prompt, settings, max_new_tokens=length, stop=args.stop, stream=not args.json)
     if args.json:
         print_json({"what": opened.what, "backend": opened.backend.name, "prompt": prompt, **result})
     return 0
 
 
-def write_text(opened: object, prompt: str, args: argparse.Namespace, *, stream: bool) -> dict[str, object]:
+def write_text(
+    opened: Opened, prompt: str, settings: Sampling, *, max_new_tokens: int, stop: list[str], stream: bool
+) -> dict[str, Any]:
     """Generates and, if asked, prints the pieces as they come. Gives text, ids, how it ended and the rate."""
-    from ondevice.infer.open import Opened
-    from ondevice.infer.sampling import Sampling
     from ondevice.infer.text import stream_text
 
-    assert isinstance(opened, Opened)
-    settings = Sampling(
-        temperature=args.temperature,
-        top_k=args.top_k,
-        top_p=args.top_p,
-        repetition_penalty=args.repetition_penalty,
-        seed=args.seed,
-    )
     began = time.monotonic()
     pieces = stream_text(
         opened.backend,
         opened.tokenizer,
         prompt,
         settings=settings,
-        max_new_tokens=args.max_new_tokens,
-        stop=tuple(args.stop),
+        max_new_tokens=max_new_tokens,
+        stop=stop,
     )
     if pieces.note and stream:
         print(pieces.note, file=sys.stderr)
     if stream:
-        print(prompt, end="", flush=True)
+        print(for_terminal(prompt), end="", flush=True)
     text = ""
     for piece in pieces:
         text += piece
         if stream:
-            print(piece, end="", flush=True)
+            print(for_terminal(piece), end="", flush=True)
     if stream:
         print()
     seconds = time.monotonic() - began

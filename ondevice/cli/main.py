@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import ondevice
-from ondevice.cli.common import mute
+from ondevice.cli.common import for_terminal, mute
 from ondevice.errors import DataError, Interrupted, OndeviceError, ResourceError, UsageError, nearest
 
 __all__ = ["COMMANDS", "main", "make_parser", "parse"]
@@ -28,7 +28,7 @@ __all__ = ["COMMANDS", "main", "make_parser", "parse"]
 # name -> module, one line. The module is imported only when its command is used, so that --help answers at once.
 COMMANDS: dict[str, tuple[str, str]] = {
     "quickstart": ("quickstart", "train, measure, export and try a first model, in one command"),
-    "doctor": ("doctor", "can this machine train, and what to install if it cannot"),
+    "doctor": ("doctor", "can this machine train; with a run: repair its files"),
     "train": ("train", "start a run from a config or text, or go on with a run"),
     "status": ("status", "how a run is doing"),
     "pause": ("control", "let a live run wait, keeping its place"),
@@ -39,6 +39,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("generate", "text from a run, a checkpoint or an export"),
     "export": ("export", "write a run's model as ONNX, verified"),
     "plan": ("plan", "what a run would take: parameters, steps, memory, time"),
+    "fork": ("fork", "a new run from a checkpoint, with something changed"),
+    "pin": ("pin", "checkpoints that are never deleted"),
+    "verify": ("verify", "re-check every byte of a run, or replay its last steps"),
+    "watch": ("watch", "follow a run; with --restart bring it back after a kill"),
+    "pack": ("pack", "a run with its data in one file, to carry it elsewhere"),
+    "unpack": ("pack", "make a run of a packed file"),
+    "inspect": ("inspect", "tell what a foreign weights file is, and whether it is safe"),
     "data": ("data", "build or inspect a dataset"),
     "tokenizer": ("tokenizer", "train a tokenizer"),
     "config": ("config", "explain every key, list presets, check a file"),
@@ -176,7 +183,7 @@ def _report(error: OndeviceError, *, as_json: bool) -> int:
         if as_json:
             body: dict[str, Any] = {"error": sentence, "kind": type(error).__name__, "exit_code": error.exit_code}
             print(json.dumps(body, ensure_ascii=False), flush=True)
-        print(f"error: {sentence}", file=sys.stderr, flush=True)
+        print(f"error: {for_terminal(sentence, sys.stderr)}", file=sys.stderr, flush=True)
     return error.exit_code
 
 

@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
                         "total_mb": prepared.estimate.memory.total_mb,
                     },
                 },
+                "saving": dataclasses.asdict(prepared.saving),
                 "tok_s": prepared.tok_s,
                 "inventory": dataclasses.asdict(inventory),
                 "warnings": warnings,

@@ -9,6 +9,7 @@ from ondevice.cli.common import duration
 
 if TYPE_CHECKING:
     from ondevice.train.prepare import Prepared
+    from ondevice.train.saving import SavePlan
 
 __all__ = ["plan_lines"]
 
@@ -24,6 +25,19 @@ def plan_lines(prepared: Prepared) -> Iterator[str]:
     yield f"Memory   about {expected.memory.total_mb:,.0f} MB, micro-batch {fit.micro_batch}, {fit.threads} threads"
     if prepared.tok_s is not None:
         yield f"Time     about {duration(expected.train_s)} at {prepared.tok_s:,.0f} tokens/s"
-    yield f"Disk     {expected.checkpoint_mb:,.0f} MB a checkpoint"
+    yield from _saving_lines(prepared.saving)
     for key, reason in recipe.why.items():
         yield f"  {key}: {reason}"
+
+
+def _saving_lines(saving: SavePlan) -> Iterator[str]:
+    takes = f", about {saving.save_s:.1f}s to write" if saving.save_s is not None else ""
+    steps = f" ({saving.worst_loss_steps:,} steps)" if saving.worst_loss_steps is not None else ""
+    yield f"Saving   {_mb(saving.checkpoint_mb)} a checkpoint{takes}"
+    yield f"         every {duration(saving.interval_s)}; a kill loses at most {duration(saving.worst_loss_s)}{steps}"
+    yield f"Disk     up to {_mb(saving.disk_mb)}: {saving.complete} newest, {saving.others} kept for another reason,"
+    yield "         one being written, and what must stay free"
+
+
+def _mb(megabytes: float) -> str:
+    return f"{megabytes:,.0f} MB" if megabytes >= 10 else f"{megabytes:.2f} MB"

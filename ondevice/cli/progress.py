@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ondevice.cli.common import duration, mute
+from ondevice.cli.common import duration, for_terminal, mute
 
 __all__ = ["JsonDisplay", "LiveDisplay", "PlainDisplay", "QuietDisplay", "make_display", "status_line"]
 
@@ -68,7 +68,7 @@ class QuietDisplay:
 
     def result(self, text: str) -> None:
         """The one thing that --quiet leaves."""
-        print(text, flush=True)
+        print(for_terminal(text), flush=True)
 
     def close(self) -> None:
         pass
@@ -115,11 +115,12 @@ class LiveDisplay(QuietDisplay):
         from rich.text import Text
 
         with _unheard():
-            self._live.update(Text(status_line(status, self._console.width - 1), no_wrap=True), refresh=True)
+            line = for_terminal(status_line(status, self._console.width - 1))
+            self._live.update(Text(line, no_wrap=True), refresh=True)
 
     def say(self, text: str) -> None:
         with _unheard():
-            self._console.print(text, markup=False, soft_wrap=False)
+            self._console.print(for_terminal(text), markup=False, soft_wrap=False)
 
     def close(self) -> None:
         with _unheard():

@@ -14,12 +14,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ondevice.cli.common import print_json_line, text_source
+from ondevice.cli.common import for_terminal, print_json_line, text_source
 from ondevice.cli.progress import QuietDisplay, make_display
 from ondevice.cli.train import start_run, train_run
 from ondevice.errors import DeviceError, UsageError
 from ondevice.run.config import load_config
-from ondevice.run.directory import RunDir, safe_name
+from ondevice.run.directory import RunDir, home, safe_name
 from ondevice.run.files import read_json, write_json
 from ondevice.run.recipe import Fit
 from ondevice.run.schema import Config, SourceConfig
@@ -36,6 +36,13 @@ EXAMPLES = """examples:
 
 Interrupted (Ctrl-C, a killed terminal, an empty battery)? The same command goes on."""
 
+_STDLIB = SourceConfig(
+    path=".",
+    name="stdlib",
+    format="code",
+    include=("*.py",),
+    exclude=("site-packages/*", "dist-packages/*", "config-*/*", "test/*", "*/test/*", "*/tests/*", "*/idle_test/*"),
+)
 PROMPTS = {"stdlib": "def read_lines(path):\n", "": "The "}
 
 
@@ -53,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     display = make_display(quiet=args.quiet, as_json=args.json)
     try:
-        run_dir = start_run(_config(args), display, quiet=args.quiet or args.json)
+        run_dir = start_run(_config(args), display, changes=args.set, quiet=args.quiet or args.json)
         if _finished(run_dir):
             display.say(f"{run_dir.name} is trained already; here is how it did.")
         else:
@@ -64,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json_line({"kind": "result", **result})
     else:
-        print("\n".join(_lines(run_dir, result, path=args.path)))
+        print(for_terminal("\n".join(_lines(run_dir, result, path=args.path))))
     return 0
 
 
@@ -73,11 +80,24 @@ def _config(args: argparse.Namespace) -> Config:
     config = load_config("quickstart", changes=changes)
     if args.path is not None:
         source = text_source(args.path)
-        name = f"quickstart-{safe_name(Path(source.path).name)}"
+        name = args.name or f"quickstart-{safe_name(Path(source.path).name)}"
     else:
-        source, name = _standard_library(), "quickstart"
+        name = args.name or "quickstart"
+        source = _standard_library_of(name)
     data = dataclasses.replace(config.data, sources=(source,))
-    return dataclasses.replace(config, name=args.name or name, data=data)
+    return dataclasses.replace(config, name=name, data=data)
+
+
+def _standard_library_of(name: str) -> SourceConfig:
+    """The standard library, where the run of that name found it: an upgrade of Python moves it, and the run goes on
+    with the tokens it began with."""
+    from ondevice.train.wish import wish_of
+
+    run_dir = RunDir(home() / "runs" / name)
+    sources = wish_of(run_dir).data.sources if run_dir.config.is_file() else ()
+    if len(sources) == 1 and sources[0] == dataclasses.replace(_STDLIB, path=sources[0].path):
+        return sources[0]
+    return _standard_library()
 
 
 def _standard_library() -> SourceConfig:
@@ -85,8 +105,7 @@ def _standard_library() -> SourceConfig:
     folder = sysconfig.get_paths()["stdlib"]
     if not any(Path(folder).glob("*.py")):
         raise UsageError(f"{folder}: this Python has no library sources; name a folder: `ondevice quickstart ~/notes`.")
-    exclude = ("site-packages/*", "dist-packages/*", "config-*/*", "test/*", "*/test/*", "*/tests/*", "*/idle_test/*")
-    return SourceConfig(path=folder, name="stdlib", format="code", include=("*.py",), exclude=exclude)
+    return dataclasses.replace(_STDLIB, path=folder)
 
 
 def _prompt(args: argparse.Namespace) -> str:
@@ -138,13 +157,13 @@ def _scores(run_dir: RunDir, checkpoint: Checkpoint) -> dict[str, dict[str, floa
     """Loss and baselines of every source on all of its validation text."""
     import torch
 
+    from ondevice.data.parcel import open_dataset
     from ondevice.evaluate.baselines import baselines
     from ondevice.evaluate.losses import Evaluation
     from ondevice.infer.open import load_decoder
-    from ondevice.train.launch import open_dataset
 
     recipe = run_dir.read_recipe()
-    dataset = open_dataset(recipe)
+    dataset = open_dataset(recipe.data)
     torch.set_num_threads(Fit.from_json(checkpoint.facts["fit"], where=str(checkpoint.path)).threads)
     model = load_decoder(run_dir, checkpoint)
     evaluation = Evaluation(model, dataset, max_tokens=0, batch=8, loss_chunk_tokens=2048)

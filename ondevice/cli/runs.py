@@ -6,8 +6,8 @@ import argparse
 
 from ondevice.cli.common import print_json
 from ondevice.errors import UsageError
-from ondevice.run.digest import digest
 from ondevice.run.create import remove_run, rename_run
+from ondevice.run.digest import digest
 from ondevice.run.directory import RunDir, disk_usage, find_run, list_runs
 from ondevice.run.liveness import read_liveness
 from ondevice.run.telemetry import read_records

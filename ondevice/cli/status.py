@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from ondevice.cli.common import duration, print_json
+from ondevice.cli.common import duration, for_terminal, print_json
 from ondevice.errors import UsageError
 from ondevice.run.digest import Digest, digest
 from ondevice.run.directory import RunDir, find_run, list_runs
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(_as_json(run_dir, alive, status, story))
     else:
-        print("\n".join(_lines(run_dir, alive, status, story)))
+        print(for_terminal("\n".join(_lines(run_dir, alive, status, story))))
     return 0
 
 
@@ -70,6 +70,11 @@ def _lines(run_dir: RunDir, alive: Liveness, status: dict[str, Any], story: Dige
     yield f"{run_dir.name}: {_WORDS.get(alive.state, alive.state).format(name=run_dir.name)}"
     if status.get("hold"):
         yield f"  hold      {status['hold']}"
+    if alive.holder and status.get("wait"):
+        yield f"  wait      {status['wait']}"
+    parent = run_dir.read_identity().get("parent")
+    if isinstance(parent, dict):
+        yield f"  fork      of {parent.get('run')} at step {parent.get('step')}"
     steps = story.steps or 0
     if steps:
         yield f"  step      {story.step:,} of {steps:,} ({100 * story.step / steps:.0f} %)"
@@ -86,5 +91,5 @@ def _lines(run_dir: RunDir, alive: Liveness, status: dict[str, Any], story: Dige
         yield f"  saved     {', '.join(f'{step:,}' for step in story.checkpoints)}"
     if story.kills:
         yield f"  kills     {story.kills} survived"
-    if status.get("last_error"):
+    if status.get("last_error") and status["last_error"] != status.get("wait"):
         yield f"  trouble   {status['last_error']}"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 from pathlib import Path
 
-from ondevice.cli.common import add_config_flags, config_from, print_json
+from ondevice.cli.common import add_data_flags, config_from, print_json
 from ondevice.errors import UsageError
 
 __all__ = ["EXAMPLES", "add_arguments", "run"]
@@ -24,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train = actions.add_parser("train", help="train a tokenizer on text")
     train.add_argument("target", nargs="?", help="a config file (.toml) or a preset")
     train.add_argument("--out", required=True, metavar="FOLDER", help="where to write it")
-    add_config_flags(train)
+    add_data_flags(train, example="tokenizer.vocab_size=4096")
     train.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -37,9 +36,12 @@ def run(args: argparse.Namespace) -> int:
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder}: exists and is not empty; choose another --out.")
     config = config_from(args, args.target)
-    tokenizer = train_from_sources(
-        config.data, dataclasses.replace(config.tokenizer, path=""), base=Path.cwd(), folder=folder
-    )
+    if config.tokenizer.path:
+        raise UsageError(
+            f"tokenizer.path names a finished tokenizer, {config.tokenizer.path}, and this command trains a new one; "
+            "add --set tokenizer.path= to leave it out."
+        )
+    tokenizer = train_from_sources(config.data, config.tokenizer, base=Path.cwd(), folder=folder)
     if args.json:
         print_json(
             {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from ondevice.cli.build_progress import BuildProgress
@@ -21,6 +22,7 @@ EXAMPLES = """examples:
   ondevice train shakespeare-char --data shakespeare.txt
   ondevice train my.toml --set train.lr=1e-3 --name second
   ondevice train second                               go on with the run 'second'
+  ondevice train second --set limits.keep_last=5      go on, and keep more checkpoints from now on
 
 Ctrl-C finishes the step, saves and leaves; the same command goes on."""
 
@@ -29,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", nargs="?", help="a run, a config file (.toml) or a preset")
     add_config_flags(parser)
     parser.add_argument("--keep-hold", action="store_true", help="stay paused if it was (for automatic restarts)")
+    parser.add_argument("--refit", action="store_true", help="choose threads and micro-batch anew for this device")
     parser.add_argument("--quiet", action="store_true", help="print only the result")
     parser.add_argument("--json", action="store_true", help="print JSON lines")
 
@@ -37,7 +40,9 @@ def run(args: argparse.Namespace) -> int:
     display = make_display(quiet=args.quiet, as_json=args.json)
     try:
         run_dir = _find_or_start(args, display)
-        return train_run(run_dir, display=display, keep_hold=args.keep_hold, as_json=args.json, final=True)
+        return train_run(
+            run_dir, display=display, keep_hold=args.keep_hold, refit=args.refit, as_json=args.json, final=True
+        )
     finally:
         display.close()
 
@@ -53,9 +58,30 @@ def _find_or_start(args: argparse.Namespace, display: QuietDisplay) -> RunDir:
                 raise
     if args.target and not looks_like_config(args.target):
         _refuse_text(args.target)
-        find_run(args.target)
-        raise UsageError(f"{args.target} is a run, and a run's recipe never changes; leave --data, --set ... out.")
-    return start_run(config_from(args, args.target), display, quiet=args.quiet or args.json)
+        return _changed_run(find_run(args.target), args, display)
+    return start_run(config_from(args, args.target), display, changes=args.set, quiet=args.quiet or args.json)
+
+
+def _changed_run(run_dir: RunDir, args: argparse.Namespace, display: QuietDisplay) -> RunDir:
+    """A run that was named with flags: its limits may change, all else is refused."""
+    from ondevice.run.config import load_config
+
+    behaviour = all(change.partition(".")[0].strip() in ("limits", "fit") for change in args.set)
+    if not behaviour or args.data or args.name or args.minutes is not None or args.memory is not None:
+        raise UsageError(
+            f"{args.target} is a run, and a run's recipe never changes; leave --data, --set ... out "
+            "(but for --set limits.KEY=VALUE)."
+        )
+    load_config(None, changes=args.set)  # refuses keys that do not exist
+    _tell_changes(run_dir, args.set, display)
+    return run_dir
+
+
+def _tell_changes(run_dir: RunDir, changes: Sequence[str], display: QuietDisplay) -> None:
+    from ondevice.train.wish import change_run
+
+    for sentence in change_run(run_dir, changes):
+        display.say(sentence)
 
 
 def _refuse_text(target: str) -> None:
@@ -67,8 +93,10 @@ def _refuse_text(target: str) -> None:
         )
 
 
-def start_run(config: Config, display: QuietDisplay, *, quiet: bool) -> RunDir:
-    """The run of a config: found if the same command made it before, else built, planned and made."""
+def start_run(config: Config, display: QuietDisplay, *, changes: Sequence[str], quiet: bool) -> RunDir:
+    """The run of a config: found if the same command made it before, else built, planned and made.
+
+    ``changes`` are those of ``--set``, for limits of a run that exists."""
     from ondevice.cli.data_text import dataset_lines
     from ondevice.cli.plan_text import plan_lines
     from ondevice.train.plan import warnings_of
@@ -76,6 +104,7 @@ def start_run(config: Config, display: QuietDisplay, *, quiet: bool) -> RunDir:
 
     existing = resume_or_refuse(config)
     if existing is not None:
+        _tell_changes(existing, changes, display)
         return existing
     progress = BuildProgress(quiet=quiet)
     try:
@@ -95,7 +124,13 @@ def start_run(config: Config, display: QuietDisplay, *, quiet: bool) -> RunDir:
 
 
 def train_run(
-    run_dir: RunDir, *, display: QuietDisplay, keep_hold: bool = False, as_json: bool = False, final: bool = False
+    run_dir: RunDir,
+    *,
+    display: QuietDisplay,
+    keep_hold: bool = False,
+    refit: bool = False,
+    as_json: bool = False,
+    final: bool = False,
 ) -> int:
     """Trains to the end; ``final``: the outcome is the command's result.
 
@@ -103,7 +138,7 @@ def train_run(
     from ondevice.run.liveness import read_status
     from ondevice.train.launch import launch
 
-    outcome = launch(run_dir, display=display, keep_hold=keep_hold)
+    outcome = launch(run_dir, display=display, keep_hold=keep_hold, refit=refit)
     status = read_status(run_dir)
     display.close()
     if as_json:

@@ -13,17 +13,26 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ondevice.data.build_plan import SourcePlan, find_duplicates
+from ondevice.data.build_plan import FEW_DOCUMENTS, SourcePlan, find_duplicates
 from ondevice.data.build_scan import Scan, full_disk, list_content, mask_digest, scan_source
-from ondevice.data.build_tokenizer import prepare_tokenizer
+from ondevice.data.build_tokenizer import existing_tokenizer, new_tokenizer
 from ondevice.data.build_tokens import finished_record, tokenise_source
-from ondevice.data.dataset import MANIFEST, MANIFEST_VERSION, USE_LOCK, Dataset, earlier_manifest, tokens_hash
+from ondevice.data.dataset import (
+    MANIFEST,
+    MANIFEST_VERSION,
+    USE_LOCK,
+    Dataset,
+    earlier_manifest,
+    seal_manifest,
+    tokens_hash,
+)
 from ondevice.data.documents import Problems
+from ondevice.data.kept import KeptFile
 from ondevice.data.split import parse_split
 from ondevice.data.tokenizer import Tokenizer, import_tokenizer
 from ondevice.data.tokenizer_base import content_hash
@@ -76,7 +85,7 @@ def train_from_sources(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder.parent) as scratch, full_disk(folder.parent):
         build = _Build(data, tokenizer, base, Path(scratch), progress or (lambda *_: None))
-        trained, _ = build.tokenizer(build.plans()[0], retrain=True)
+        trained = build.train()
     trained.save(folder)
     return trained
 
@@ -164,34 +173,55 @@ class _Build:
     def run(self, *, retrain: bool, verify: bool, keep: Collection[str]) -> None:
         """All passes; the manifest is written when everything it names is durable."""
         _remove_leftovers(self._folder)
-        plans, dropped = self.plans()
-        tokenizer, note = self.tokenizer(plans, retrain=retrain)
-        keys = [self._key(plan, bits, tokenizer) for plan, bits in zip(plans, dropped, strict=True)]
-        records = self._tokenise(plans, keys, tokenizer, verify=verify)
+        existing = existing_tokenizer(self._config, self._folder, base=self._base, retrain=retrain)
+        with self._plans(existing[0] if existing else None) as (plans, dropped):
+            tokenizer, note = existing or self._new_tokenizer(plans)
+            keys = [self._key(plan, bits, tokenizer) for plan, bits in zip(plans, dropped, strict=True)]
+            records = self._tokenise(plans, keys, tokenizer, verify=verify)
         self._set_aside(keep)
         self._commit(keys, records, tokenizer, note)
         self._remove_stale(keys, note["folder"], keep)
 
-    def plans(self) -> tuple[list[SourcePlan], list[bytes]]:
-        """What will be read of every source, and one bit a document for the copies that will not."""
+    def train(self) -> Tokenizer:
+        """The tokenizer alone."""
+        existing = existing_tokenizer(self._config, self._folder, base=self._base, retrain=True)
+        if existing:
+            return existing[0]
+        with self._plans(None) as (plans, _):
+            return self._new_tokenizer(plans)[0]
+
+    @contextmanager
+    def _plans(self, tokenizer: Tokenizer | None) -> Iterator[tuple[list[SourcePlan], list[bytes]]]:
+        """What will be read of every source, and one bit a document for the copies that will not.
+
+        ``tokenizer`` encodes while the sources are scanned, where it is known and documents stay whole.
+        """
         self._scans.mkdir(exist_ok=True)
-        scans = self._scan()
-        dropped = find_duplicates(scans, self._folder, deduplicate=self._data.deduplicate)
-        plans = [
-            SourcePlan(listed, scan, bits, data=self._data, split=self._split, base=self._base)
-            for listed, scan, bits in zip(self._lists, scans, dropped, strict=True)
-        ]
-        return plans, dropped
+        ahead = tokenizer if self._split.kind == "hash" else None
+        with closing(KeptFile(self._folder, tokenizer=ahead, unencoded=FEW_DOCUMENTS)) as kept:
+            scans = self._scan(kept)
+            dropped = find_duplicates(scans, self._folder, deduplicate=self._data.deduplicate)
+            plans = [
+                SourcePlan(listed, scan, bits, data=self._data, split=self._split, base=self._base)
+                for listed, scan, bits in zip(self._lists, scans, dropped, strict=True)
+            ]
+            yield plans, dropped
 
-    def tokenizer(self, plans: list[SourcePlan], *, retrain: bool) -> tuple[Tokenizer, dict[str, Any]]:
-        """The dataset's tokenizer and the note about it."""
+    def _new_tokenizer(self, plans: list[SourcePlan]) -> tuple[Tokenizer, dict[str, Any]]:
         meter = _Meter(self._progress, sum(plan.scan.bytes for plan in plans), "tokenizer")
-        return prepare_tokenizer(self._config, plans, self._folder, base=self._base, retrain=retrain, advance=meter)
+        return new_tokenizer(self._config, plans, self._folder, advance=meter)
 
-    def _scan(self) -> list[Scan]:
+    def _scan(self, kept: KeptFile) -> list[Scan]:
         meter = _Meter(self._progress, sum(listed.bytes for listed in self._lists), "scan")
         scans = [
-            scan_source(listed, base=self._base, bad_utf8=self._data.bad_utf8, folder=self._scans, advance=meter)
+            scan_source(
+                listed,
+                base=self._base,
+                bad_utf8=self._data.bad_utf8,
+                folder=self._scans,
+                kept_file=kept,
+                advance=meter,
+            )
             for listed in self._lists
         ]
         names = [part.name for scan in scans for part in scan.parts]
@@ -253,7 +283,7 @@ class _Build:
             "problems": problems.to_json(),
             "totals": _totals(sources),
         }
-        write_json(self._folder / MANIFEST, manifest)
+        write_json(self._folder / MANIFEST, seal_manifest(manifest))
 
     def _set_aside(self, keep: Collection[str]) -> None:
         """Copies the manifest that is about to be replaced, where an earlier run still needs it."""

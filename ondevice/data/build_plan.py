@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from ondevice.data import sources
 from ondevice.data.build_scan import FileList, Scan
 from ondevice.data.documents import Document, Problems
 from ondevice.data.duplicates import DocumentHashes, document_hashes
+from ondevice.data.kept import KeptDocument
 from ondevice.data.split import (
     Split,
     cut_sections,
@@ -29,22 +30,24 @@ from ondevice.data.split import (
 from ondevice.errors import DataError
 from ondevice.run.schema import DataConfig
 
-__all__ = ["Piece", "SourcePlan", "find_duplicates"]
+__all__ = ["FEW_DOCUMENTS", "SPLITS", "Piece", "SourcePlan", "find_duplicates"]
 
 SPLITS = ("train", "val")
-_FEW_DOCUMENTS = 100  # with fewer, a share of 5 % would be a handful of documents
+FEW_DOCUMENTS = 100  # with fewer, a share of 5 % would be a handful of documents
 _SECTIONS = 200
 _MIN_SECTION_CHARS = 500
 _HASHES_FOR_THRESHOLD = 1 << 17  # of more, a part by hash: the share is then exact to about a hundredth of itself
 
 
 class Piece(NamedTuple):
-    """Text that is followed by an end-of-text token. ``part`` is an index into the parts of the scan."""
+    """Text that is followed by an end-of-text token. ``part`` is an index into the parts of the scan; ``ids`` are those
+    of the text and the end-of-text id, where they are known already."""
 
     text: str
     part: int
     split: str
     origin: str
+    ids: npt.NDArray[Any] | None = None
 
 
 def find_duplicates(scans: list[Scan], scratch: Path, *, deduplicate: bool) -> list[bytes]:
@@ -106,7 +109,7 @@ class SourcePlan:
         return self.scan.parts[part].documents - self.documents(part)
 
     def pieces(self, problems: Problems | None = None) -> Iterator[Piece]:
-        """Reads the source again. Raises DataError when it is not what it was at the scan.
+        """Reads again what was not kept. Raises DataError when it is not what it was at the scan.
 
         Duplicates are noted in ``problems``.
         """
@@ -115,12 +118,12 @@ class SourcePlan:
         for (document, part, dropped), side in zip(self._documents(), self._sides(), strict=True):
             if not dropped:
                 if whole[part]:
-                    yield Piece(document.text, part, SPLITS[side], document.origin)
+                    yield Piece(document.text, part, SPLITS[side], document.origin, document.ids)
                 else:
                     yield from self._cut(document, part, position[part])
                     position[part] += len(document.text)
             elif problems is not None:
-                problems.add(document.source, "duplicate_document", document.origin)
+                problems.add(self.scan.parts[part].name, "duplicate_document", document.origin)
 
     def _sides(self) -> Iterator[bool]:
         """For every document of the scan whether it is for validation, by its hash alone."""
@@ -132,21 +135,32 @@ class SourcePlan:
                 sides[chosen] = validation_mask(batch["hash"][chosen], self._thresholds[part])
             yield from sides.tolist()
 
-    def _documents(self) -> Iterator[tuple[Document, int, bool]]:
+    def _documents(self) -> Iterator[tuple[KeptDocument, int, bool]]:
         """Every document with its part and whether it was dropped."""
-        read = sources.iter_documents(
-            self.listed.source, base=self._base, bad_utf8=self._data.bad_utf8, problems=Problems()
-        )
         names = [part.name for part in self.scan.parts]
+        kept = self.scan.kept.documents() if self.scan.kept else iter(())
+        read = self._read()
         for batch, bits in self._batches():
             records = zip(batch["chars"].tolist(), batch["part"].tolist(), bits.tolist(), strict=True)
             for chars, part, dropped in records:
+                if known := next(kept, None):
+                    yield known, part, dropped
+                    continue
                 document = next(read, None)
                 if document is None or len(document.text) != chars or document.source != names[part]:
                     raise self._changed()
-                yield document, part, dropped
+                yield KeptDocument(document.text, document.origin, None), part, dropped
         if next(read, None) is not None:
             raise self._changed()
+
+    def _read(self) -> Iterator[Document]:
+        """The documents that were not kept; the source is not opened where all were."""
+        kept = self.scan.kept.count if self.scan.kept else 0
+        if kept < sum(part.documents for part in self.scan.parts):
+            documents = sources.iter_documents(
+                self.listed.source, base=self._base, bad_utf8=self._data.bad_utf8, problems=Problems()
+            )
+            yield from islice(documents, kept, None)
 
     def _changed(self) -> DataError:
         self.scan.records_file.unlink(missing_ok=True)  # so that repeating the command scans again
@@ -159,11 +173,11 @@ class SourcePlan:
             return [False] * len(self.scan.parts)
         return [self._split.share == 0 or not few for few in self._few]
 
-    def _cut(self, document: Document, part: int, start: int) -> Iterator[Piece]:
+    def _cut(self, document: KeptDocument, part: int, start: int) -> Iterator[Piece]:
         """The pieces of a document that begins at character ``start`` of its part."""
         return self._tail(document, part, start) if self._split.kind == "tail" else self._sections(document, part)
 
-    def _tail(self, document: Document, part: int, start: int) -> Iterator[Piece]:
+    def _tail(self, document: KeptDocument, part: int, start: int) -> Iterator[Piece]:
         """The last characters of a part are for validation, wherever in a document they begin."""
         border = int(int(self._kept[1][part]) * (1 - self._split.share)) - start
         text = document.text
@@ -178,9 +192,9 @@ class SourcePlan:
     @cached_property
     def _few(self) -> list[bool]:
         """For each part whether it has so few documents that they are cut into sections."""
-        return (self._kept[0] < _FEW_DOCUMENTS).tolist()
+        return (self._kept[0] < FEW_DOCUMENTS).tolist()
 
-    def _sections(self, document: Document, part: int) -> Iterator[Piece]:
+    def _sections(self, document: KeptDocument, part: int) -> Iterator[Piece]:
         """Neighbouring sections on the same side stay one text, so that training sees no cut that is not there."""
         sections = cut_sections(document.text, self._section_chars(part))
         sides = validation_mask(document_hashes(sections), self._thresholds[part]).tolist()

@@ -1,14 +1,15 @@
 """The first pass: what documents a source has, as hashes and lengths, kept on disk for the next build.
 
 A scan is valid as long as the content of the source's files is the same; a file that was only touched is recognised
-by its hash. Written and read by the dataset build alone.
+by its hash. One that a power cut damaged is recognised by its own and made again, so nothing waits for the disk.
+Written and read by the dataset build alone.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,9 +22,10 @@ import numpy.typing as npt
 from ondevice.data import sources
 from ondevice.data.documents import Document, Problems
 from ondevice.data.duplicates import hashes_and_sizes
+from ondevice.data.kept import KeptFile, KeptSource
 from ondevice.data.tokenizer_base import content_hash
 from ondevice.errors import DataError, ResourceError
-from ondevice.run.files import fsync_folder, read_json, sha256_of, write_json
+from ondevice.run.files import read_json, sha256_of, write_json
 from ondevice.run.schema import SourceConfig
 
 __all__ = [
@@ -72,12 +74,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Scan:
-    """Result of a scan; the documents' records are in ``records_file``."""
+    """Result of a scan; the documents' records are in ``records_file``, the first documents themselves in ``kept``."""
 
     content: str
     parts: tuple[Part, ...]
     problems: dict[str, Any]
     records_file: Path
+    kept: KeptSource | None = None
 
     @property
     def bytes(self) -> int:
@@ -138,8 +141,11 @@ def _file_hash(path: Path) -> str:
         return f"{_UNREADABLE}: {error.strerror}"
 
 
-def scan_source(listed: FileList, *, base: Path, bad_utf8: str, folder: Path, advance: Advance) -> Scan:
-    """The scan of a source, from the last build where its content is the same. Raises DataError, ResourceError."""
+def scan_source(
+    listed: FileList, *, base: Path, bad_utf8: str, folder: Path, kept_file: KeptFile, advance: Advance
+) -> Scan:
+    """The scan of a source, from the last build where its content is the same; else the documents that are read go to
+    ``kept_file`` too. Raises DataError, ResourceError."""
     path = folder / f"{listed.slot}.json"
     records = folder / f"{listed.slot}-{listed.content[:16]}.docs"
     record = _cached(path)
@@ -149,7 +155,8 @@ def scan_source(listed: FileList, *, base: Path, bad_utf8: str, folder: Path, ad
         return _from_record(record, records)
     problems = Problems()
     documents = sources.iter_documents(listed.source, base=base, bad_utf8=bad_utf8, problems=problems)
-    parts = _write_records(records, documents, advance)
+    with KeptSource(kept_file) as kept:
+        parts = _write_records(records, documents, kept, advance)
     record = {
         "v": _VERSION,
         "content": listed.content,
@@ -158,8 +165,8 @@ def scan_source(listed: FileList, *, base: Path, bad_utf8: str, folder: Path, ad
         "docs_sha256": sha256_of(records),
         "problems": problems.to_json(),
     }
-    write_json(path, record, indent=None)
-    return _from_record(record, records)
+    write_json(path, record, indent=None, durable=False)
+    return _from_record(record, records, kept)
 
 
 def _intact(records: Path, record: dict[str, Any]) -> bool:
@@ -169,25 +176,23 @@ def _intact(records: Path, record: dict[str, Any]) -> bool:
         return False
 
 
-def _from_record(record: dict[str, Any], records: Path) -> Scan:
+def _from_record(record: dict[str, Any], records: Path, kept: KeptSource | None = None) -> Scan:
     parts = tuple(Part(**part) for part in record["parts"])
-    return Scan(record["content"], parts, record["problems"], records)
+    return Scan(record["content"], parts, record["problems"], records, kept)
 
 
-def _write_records(path: Path, documents: Iterator[Document], advance: Advance) -> list[Part]:
+def _write_records(path: Path, documents: Iterator[Document], kept: KeptSource, advance: Advance) -> list[Part]:
     """Writes one record a document; a file that is not complete never has its final name."""
     temporary = path.with_name(f".tmp-{path.name}")
     tally = _Tally()
     try:
         with open(temporary, "wb") as file:
             for batch in _batches(documents):
+                kept.add(batch)
                 records, size = tally.add(batch)
                 file.write(records.tobytes())
                 advance(size)
-            file.flush()
-            os.fsync(file.fileno())
         temporary.replace(path)
-        fsync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
     return tally.parts()
@@ -213,7 +218,7 @@ class _Tally:
     def __init__(self) -> None:
         self._index: dict[str, int] = {}
         self._languages: list[str] = []
-        self._counts: list[list[int]] = []  # documents, chars, bytes
+        self._documents, self._chars, self._bytes = Counter[int](), Counter[int](), Counter[int]()
 
     def add(self, batch: list[Document]) -> tuple[npt.NDArray[Any], int]:
         """Counts documents; returns their records and how many bytes of text they have."""
@@ -221,25 +226,24 @@ class _Tally:
         records = np.empty(len(batch), dtype=_RECORD)
         records["hash"] = hashes
         records["chars"] = [len(document.text) for document in batch]
-        records["part"] = indices = [self._part(document) for document in batch]
-        for index, chars, size in zip(indices, records["chars"].tolist(), sizes, strict=True):
-            counts = self._counts[index]
-            counts[0] += 1
-            counts[1] += chars
-            counts[2] += size
+        records["part"] = [self._part(document) for document in batch]
+        for counter, weights in ((self._documents, None), (self._chars, records["chars"]), (self._bytes, sizes)):
+            sums = np.bincount(records["part"], weights=weights).astype(np.int64)
+            counter.update(dict(enumerate(sums.tolist())))
         return records, sum(sizes)
 
     def _part(self, document: Document) -> int:
         index = self._index.get(document.source)
         if index is None:
             index = self._index[document.source] = len(self._index)
-            self._counts.append([0, 0, 0])
             self._languages.append(document.language)
         return index
 
     def parts(self) -> list[Part]:
-        names = zip(self._index, self._languages, self._counts, strict=True)
-        return [Part(name, language, *counts) for name, language, counts in names]
+        names = enumerate(zip(self._index, self._languages, strict=True))
+        return [
+            Part(name, language, self._documents[i], self._chars[i], self._bytes[i]) for i, (name, language) in names
+        ]
 
 
 @contextmanager

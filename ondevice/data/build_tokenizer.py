@@ -34,7 +34,7 @@ from ondevice.errors import DataError
 from ondevice.run.files import fsync_folder, read_json, write_json
 from ondevice.run.schema import TokenizerConfig
 
-__all__ = ["TrainingSample", "pinned_tokenizer", "prepare_tokenizer"]
+__all__ = ["TrainingSample", "existing_tokenizer", "new_tokenizer", "pinned_tokenizer"]
 
 PIN = "tokenizer_pin.json"
 _PIN_VERSION = 1
@@ -87,15 +87,23 @@ def _wish(config: TokenizerConfig) -> dict[str, Any]:
     return asdict(config)
 
 
-def prepare_tokenizer(
-    config: TokenizerConfig, plans: list[SourcePlan], folder: Path, *, base: Path, retrain: bool, advance: Advance
-) -> tuple[Tokenizer, dict[str, Any]]:
-    """The dataset's tokenizer and the note about it for the manifest. Raises DataError, DeviceError."""
+def existing_tokenizer(
+    config: TokenizerConfig, folder: Path, *, base: Path, retrain: bool
+) -> tuple[Tokenizer, dict[str, Any]] | None:
+    """The imported or pinned tokenizer and the note about it for the manifest; None where one must be trained.
+
+    Raises DataError, DeviceError.
+    """
     if config.path:
         tokenizer = import_tokenizer(base / Path(os.path.expanduser(config.path)))
         return tokenizer, _pin(tokenizer, config, folder, {"imported": config.path})
-    if not retrain and (pinned := pinned_tokenizer(config, folder)):
-        return pinned
+    return None if retrain else pinned_tokenizer(config, folder)
+
+
+def new_tokenizer(
+    config: TokenizerConfig, plans: list[SourcePlan], folder: Path, *, advance: Advance
+) -> tuple[Tokenizer, dict[str, Any]]:
+    """A tokenizer trained on the plans' text, and the note about it. Raises DataError, DeviceError."""
     kind = choose_kind(config.kind)
     sample = TrainingSample(plans, limit=sample_limit(config), whole=kind == "char", advance=advance)
     scratch = folder / f".tmp-tokenizer-{os.getpid()}"

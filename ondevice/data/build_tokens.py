@@ -6,9 +6,11 @@ last. Chunks that are already there are kept and encoding goes on behind them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from ondevice.data.chunks import ChunkHeader, chunk_dtype, verify_chunk, write_c
 from ondevice.data.documents import Problems
 from ondevice.data.tokenizer import Tokenizer
 from ondevice.errors import DataError
-from ondevice.run.files import read_json, write_json
+from ondevice.run.files import fsync_folder, read_json, write_json
 
 __all__ = ["finished_record", "tokenise_source"]
 
@@ -66,8 +68,21 @@ def tokenise_source(
         for batch in batches:
             advance(run.add(batch))
         record = run.finish(problems)
+    _make_durable(folder, record)
     write_json(folder / RECORD, record)
     return record
+
+
+def _make_durable(folder: Path, record: dict[str, Any]) -> None:
+    """All chunks at once, which costs the disk little more than one; until the record exists, each is verified by its
+    hash before it is used."""
+    for chunk in record["chunks"]:
+        descriptor = os.open(folder / chunk["file"], os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    fsync_folder(folder)
 
 
 def _batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
@@ -117,16 +132,15 @@ class _Run:
         groups: dict[tuple[int, str], list[Piece]] = {}
         for piece in batch:
             groups.setdefault((piece.part, piece.split), []).append(piece)
-        size, texts, runs = 0, [], []
+        size, wanted, runs = 0, [], []
         for key, pieces in groups.items():
             tally, writer = self._tallies[key], self._writers[key]
             first = max(tally.documents, writer.wanted)
-            taken = [piece.text for piece in pieces[first - tally.documents :]]
-            if taken:
-                texts += taken
+            if taken := pieces[first - tally.documents :]:
+                wanted += taken
                 runs.append((writer, first, len(taken)))
             size += self._count(tally, pieces)
-        self._encode(texts, runs)
+        self._hand_out(wanted, runs)
         return size
 
     def _count(self, tally: _Tally, pieces: list[Piece]) -> int:
@@ -140,16 +154,26 @@ class _Run:
                     self._unknown.add(name, "unknown_symbol", piece.origin, unknown)
         return size
 
-    def _encode(self, texts: list[str], runs: list[tuple[_Writer, int, int]]) -> None:
-        """Gives each writer the ids of its documents: so many of the texts, the first with this number."""
-        ids, lengths = self._tokenizer.encode_documents(texts)
-        ends = np.cumsum(lengths)
+    def _hand_out(self, pieces: list[Piece], runs: list[tuple[_Writer, int, int]]) -> None:
+        """Gives each writer the ids of its documents: so many of the pieces, the first with this number."""
+        stretches = [self._encode(list(same)) for _, same in groupby(pieces, key=lambda piece: piece.ids is None)]
+        if not stretches:
+            return
+        ids = np.concatenate([ids for ids, _ in stretches])
+        ends = np.cumsum(np.concatenate([lengths for _, lengths in stretches]))
         document = token = 0
         for writer, first, count in runs:
             own = ends[document : document + count] - token
             # A copy: a view would keep the ids of all texts in memory until the writer's chunk is full.
             writer.add(first, ids[token : token + own[-1]].astype(self._dtype), own)
             document, token = document + count, token + int(own[-1])
+
+    def _encode(self, pieces: list[Piece]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """Ids of pieces, of all of which they are known or of none, in a row, and how many each has."""
+        known = [piece.ids for piece in pieces if piece.ids is not None]
+        if known:
+            return np.concatenate(known), np.array([len(ids) for ids in known], dtype=np.int64)
+        return self._tokenizer.encode_documents([piece.text for piece in pieces])
 
     def finish(self, problems: Problems) -> dict[str, Any]:
         for writer in self._writers.values():
@@ -258,7 +282,7 @@ class _Writer:
         self._buffer, self._buffered = [], 0
         self._begun += 1
         self._writing.submit(
-            lambda: self.chunks.append(_entry(path, write_chunk(path, np.concatenate(buffer), header)))
+            lambda: self.chunks.append(_entry(path, write_chunk(path, np.concatenate(buffer), header, durable=False)))
         )
 
 

@@ -57,11 +57,14 @@ def chunk_dtype(vocab_size: int) -> str:
     return "uint16" if vocab_size <= 1 << 16 else "uint32"
 
 
-def write_chunk(path: Path, ids: npt.NDArray[Any], header: ChunkHeader) -> ChunkHeader:
-    """Writes a chunk in one instant and returns its header with the hash. Raises ResourceError on a full disk."""
+def write_chunk(path: Path, ids: npt.NDArray[Any], header: ChunkHeader, *, durable: bool = True) -> ChunkHeader:
+    """Writes a chunk in one instant and returns its header with the hash. Raises ResourceError on a full disk.
+
+    ``durable=False`` leaves the fsync of file and folder to the caller.
+    """
     payload = np.ascontiguousarray(ids, dtype=_DTYPES[header.dtype]).tobytes()
     full = ChunkHeader(**{**asdict(header), "tokens": len(ids), "sha256": hashlib.sha256(payload).hexdigest()})
-    write_atomic(path, _head(full) + payload)
+    write_atomic(path, _head(full) + payload, durable=durable)
     return full
 
 
@@ -109,8 +112,11 @@ def map_chunk(path: Path, *, verify: bool) -> npt.NDArray[Any]:
     with open(path, "rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     start = len(mapped) - header.tokens * width
-    if verify and hashlib.sha256(memoryview(mapped)[start:]).hexdigest() != header.sha256:
-        raise _damaged(path, "is damaged, its hash is wrong")
+    if verify:
+        if hashlib.sha256(memoryview(mapped)[start:]).hexdigest() != header.sha256:
+            raise _damaged(path, "is damaged, its hash is wrong")
+        if hasattr(mapped, "madvise"):  # every page was read, few will be again: they need not count as this process's
+            mapped.madvise(mmap.MADV_DONTNEED)
     return np.frombuffer(mapped, dtype=_DTYPES[header.dtype], offset=start)
 
 

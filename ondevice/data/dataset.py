@@ -22,16 +22,28 @@ from ondevice.data.build_plan import SPLITS
 from ondevice.data.chunks import verify_chunk
 from ondevice.data.documents import Problems
 from ondevice.data.inventory import check_totals
-from ondevice.data.stream import TokenStream
+from ondevice.data.stream import OpenMaps, TokenStream
 from ondevice.data.tokenizer import Tokenizer, load_tokenizer
 from ondevice.data.tokenizer_base import content_hash
 from ondevice.errors import DataError, UsageError, nearest
-from ondevice.run.files import read_json
+from ondevice.run.files import json_bytes, read_json
 
-__all__ = ["MANIFEST", "MANIFEST_VERSION", "USE_LOCK", "Dataset", "SourceEntry", "earlier_manifest", "tokens_hash"]
+__all__ = [
+    "MANIFEST",
+    "MANIFEST_VERSION",
+    "USE_LOCK",
+    "Dataset",
+    "SourceEntry",
+    "earlier_manifest",
+    "manifest_path",
+    "seal_manifest",
+    "tokens_hash",
+]
 
 MANIFEST = "dataset.json"
 MANIFEST_VERSION = 1
+_SEAL = "seal"  # hash over all that comes before it; manifests had none at first
+_KEYS = {"v", "id", "created", "sha256", "inputs", "tokenizer", "split", "sources", "chunks", "problems", "totals"}
 USE_LOCK = "use.lock"
 
 
@@ -69,6 +81,7 @@ class Dataset:
         self.vocab_size: int = manifest["tokenizer"]["vocab_size"]
         self.sources = tuple(SourceEntry(**entry) for entry in manifest["sources"])
         self._streams: dict[tuple[str, str], TokenStream] = {}
+        self._maps = OpenMaps()
 
     @classmethod
     def open(cls, folder: Path, *, sha256: str | None = None) -> Dataset:
@@ -81,7 +94,7 @@ class Dataset:
             raise DataError(f"{folder}: no dataset here; make one with `ondevice data build`.")
         lock = _Lock(folder / USE_LOCK)  # before the manifest is read, so that what it names cannot vanish
         try:
-            dataset = cls(folder, _read_manifest(_manifest_path(folder, sha256)))
+            dataset = cls(folder, _read_manifest(manifest_path(folder, sha256)))
         except BaseException:
             lock.close()
             raise
@@ -117,11 +130,11 @@ class Dataset:
             raise UsageError(f"no split '{split}': it is train or val.")
         if (source, split) not in self._streams:
             chunks = [
-                (self.folder / chunk["file"], chunk["tokens"])
+                (self.folder / chunk["file"], chunk["tokens"], chunk["sha256"])
                 for chunk in self.manifest["chunks"]
                 if chunk["source"] == source and chunk["split"] == split
             ]
-            self._streams[source, split] = TokenStream(chunks, vocab_size=self.vocab_size)
+            self._streams[source, split] = TokenStream(chunks, vocab_size=self.vocab_size, maps=self._maps)
         return self._streams[source, split]
 
     def unigram_counts(self, source: str | None = None) -> npt.NDArray[np.int64]:
@@ -154,7 +167,8 @@ def earlier_manifest(sha256: str) -> str:
     return f"dataset-{sha256[:16]}.json"
 
 
-def _manifest_path(folder: Path, sha256: str | None) -> Path:
+def manifest_path(folder: Path, sha256: str | None) -> Path:
+    """The manifest of the dataset of that hash if an earlier build left one, else the newest."""
     earlier = folder / earlier_manifest(sha256) if sha256 else None
     return earlier if earlier is not None and earlier.exists() else folder / MANIFEST
 
@@ -167,6 +181,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         _check(path, manifest)
         [SourceEntry(**entry) for entry in manifest["sources"]]
+        _check_seal(path, manifest)
         return {**manifest}
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not a dataset's manifest ({error}); `ondevice data build` makes it again.") from error
@@ -186,6 +201,17 @@ def _check(path: Path, manifest: dict[str, Any]) -> None:
             raise DataError(f"{file}: this chunk is missing; `ondevice data build` makes it again.") from None
         if size != chunk["size"]:
             raise DataError(f"{file}: this chunk has the wrong size; `ondevice data build` makes it again.")
+
+
+def seal_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest with a hash over all of it as last key, so that any changed bit is noticed."""
+    return {**manifest, _SEAL: content_hash(manifest)}
+
+
+def _check_seal(path: Path, manifest: dict[str, Any]) -> None:
+    sealed = seal_manifest({key: value for key, value in manifest.items() if key != _SEAL})
+    if manifest.keys() - _KEYS - {_SEAL} or (_SEAL in manifest and path.read_bytes() != json_bytes(sealed, indent=1)):
+        raise DataError(f"{path}: was changed after it was written; `ondevice data build` makes it again.")
 
 
 class _Lock:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ondevice.errors import DataError
 
-__all__ = ["EXAMPLES_KEPT", "REASONS", "Document", "Problems"]
+__all__ = ["EXAMPLES_KEPT", "REASONS", "Document", "Problems", "printable"]
 
 EXAMPLES_KEPT = 20
 _EXAMPLES_SHOWN = 3
@@ -24,7 +24,7 @@ REASONS = {
     "empty_document": "documents without text left out",
     "duplicate_document": "exact copies of an earlier document left out",
     "unreadable_file": "files that could not be read",
-    "unreadable_member": "archive members that could not be read (encrypted or damaged)",
+    "unreadable_member": "archive members that could not be read (encrypted, damaged or packed in an unknown way)",
     "unreadable_folder": "folders that could not be opened",
     "unsupported_file": "files of a type this source does not read",
     "symlink_outside": "symbolic links that lead out of the folder, not followed",
@@ -32,6 +32,15 @@ REASONS = {
     "broken_html": "HTML files left out because a tag or comment never ends",
 }
 """Reason -> the words after the count. A reason that is not listed here is shown as it is."""
+
+
+def printable(text: str) -> str:
+    """The text with whatever is no visible character escaped as `repr` does, so that no name can command a terminal.
+
+    >>> printable("a\x1b[2J.txt")
+    'a\\x1b[2J.txt'
+    """
+    return "".join([c if c.isprintable() else c.encode("unicode_escape").decode() for c in text])
 
 
 class Document(NamedTuple):
@@ -95,9 +104,9 @@ class Problems:
             examples += other._examples[key][: EXAMPLES_KEPT - len(examples)]
 
     def summary(self) -> list[str]:
-        """One line a source and reason, for people."""
+        """One line a source and reason, for people: without control characters, whatever the files are called."""
         return [
-            f"{source}: {count:,} {REASONS.get(reason, reason)}{self._shown(source, reason, count)}."
+            printable(f"{source}: {count:,} {REASONS.get(reason, reason)}{self._shown(source, reason, count)}.")
             for source, reason, count in self
         ]
 

@@ -20,11 +20,6 @@ from ondevice.data.sources_types import without_gz
 from ondevice.data.sources_walk import FileEntry, Rules, label
 from ondevice.errors import DataError
 
-try:
-    from lzma import LZMAError
-except ImportError:  # some builds of Python have no liblzma; zipfile then raises NotImplementedError
-    LZMAError = EOFError  # type: ignore[misc, assignment]
-
 __all__ = ["BLOCK", "Leaf", "Unreadable", "file_leaf", "sniff", "zip_leaves"]
 
 BLOCK = 1 << 18  # bytes; measured: larger blocks decode slower, they leave the processor's cache
@@ -33,7 +28,6 @@ BOMB_BYTES = 50_000_000
 BOMB_RATIO = 200
 _BINARY_SHARE = 0.3
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
-_DAMAGED = (zipfile.BadZipFile, zlib.error, LZMAError, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 Blocks = Generator[bytes, None, None]
 
@@ -163,8 +157,11 @@ def _member_blocks(archive: zipfile.ZipFile, member: zipfile.ZipInfo, shown: str
             else:
                 with gzip.GzipFile(fileobj=stream) as inner:
                     yield from _bounded(inner, shown, member.compress_size)
-    except (*_DAMAGED, OSError) as error:
-        raise Unreadable("unreadable_member", f"is damaged ({error})", "fetch the archive again") from error
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # every way to compress has errors of its own, some of modules that may be absent
+        detail = f"cannot be unpacked ({error or type(error).__name__})"
+        raise Unreadable("unreadable_member", detail, "fetch the archive again, or pack it with deflate") from error
 
 
 def sniff(head: bytes) -> Unreadable | None:

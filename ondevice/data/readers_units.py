@@ -13,7 +13,7 @@ __all__ = ["LINE", "PARAGRAPH", "PIECE_CHARS", "Piece", "cut_pieces", "records"]
 PIECE_CHARS = 1 << 22
 
 LINE = re.compile(r"\n")
-PARAGRAPH = re.compile(r"\n(?:[^\S\n]*\n)+")
+PARAGRAPH = re.compile(r"\n(?:[^\S\n]*+\n)++")
 _LEADING_BLANK = re.compile(r"(?:[^\S\n]*\n)+")
 _BORDERS = ("\n\n", "\n", " ")
 

@@ -17,7 +17,7 @@ from ondevice.data.sources_walk import FileEntry, Listing, Rules, label, list_fo
 from ondevice.errors import DataError, UsageError
 from ondevice.run.schema import SourceConfig
 
-__all__ = ["Found", "ResolvedSource", "find", "fits"]
+__all__ = ["Found", "ResolvedSource", "find", "fits", "slug"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -144,7 +144,7 @@ def _may_be_code(name: str) -> bool:
 
 def _name(source: SourceConfig, path: Path, direct: bool) -> str:
     if not source.name:
-        return _slug(path, direct)
+        return slug(path, direct=direct)
     if not _NAME.fullmatch(source.name):
         raise UsageError(
             f"data.sources: name = '{source.name}' is not allowed: use small letters, digits, '.', '_' and '-', "
@@ -153,8 +153,8 @@ def _name(source: SourceConfig, path: Path, direct: bool) -> str:
     return source.name
 
 
-def _slug(path: Path, direct: bool) -> str:
-    """A name made from the path: ``My Notes.txt.gz`` gives ``my-notes``."""
+def slug(path: Path, *, direct: bool) -> str:
+    """A name made from the path of a file (``direct``) or folder: ``My Notes.txt.gz`` gives ``my-notes``."""
     name = Path(without_gz(path.name)).stem if direct else path.name
     return _clean(name)
 

@@ -181,5 +181,5 @@ def _install_command(package: str) -> str:
     if sys.platform != "android":
         return f"pip install {package}"
     if package == "tokenizers":
-        return "pkg install tur-repo && pkg install python-tokenizers"
-    return f'pkg install clang cmake && LDFLAGS="-llog" pip install {package}'
+        return "pkg upgrade && pkg install tur-repo && pkg install python-tokenizers"
+    return f'pkg upgrade && pkg install clang cmake && LDFLAGS="-llog" pip install {package}'

@@ -175,7 +175,6 @@ def hf_json(model: ModelFile) -> str:
             "model": spec,
         },
         ensure_ascii=False,
-        indent=1,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,6 +62,14 @@ class Evaluation:
             stream = self._dataset.stream(entry.name, "val")
             if len(stream) >= 2:
                 yield from self._source(entry.name, stream)
+
+    def record(self) -> dict[str, dict[str, Any]]:
+        """What is known of each source: ``val_loss`` (nats per token), ``bits_per_byte`` and ``val_tokens``."""
+        return {
+            "val_loss": {name: loss.nats for name, loss in self.losses.items()},
+            "bits_per_byte": {name: loss.bits_per_byte for name, loss in self.losses.items()},
+            "val_tokens": {name: loss.tokens for name, loss in self.losses.items()},
+        }
 
     def _source(self, name: str, stream: TokenStream) -> Iterator[None]:
         total, tokens, size = 0.0, 0, 0

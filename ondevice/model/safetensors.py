@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from ondevice.errors import CheckpointError, nearest
 from ondevice.model.safetensors_header import MAX_HEADER, Entry, parse_header
+from ondevice.model.untrusted import opened, short
 
 __all__ = ["SafeFile", "open_file", "write"]
 
@@ -108,7 +110,7 @@ def _header(parts: dict[str, Tensor], metadata: Mapping[str, str]) -> bytes:
 
 
 def open_file(path: Path) -> SafeFile:
-    """Maps a file and checks its header. Raises CheckpointError, one sentence naming the file.
+    """Maps a regular file and checks its header. Raises CheckpointError, one sentence naming the file.
 
     ::
 
@@ -124,10 +126,8 @@ class SafeFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed by `close`)
-        except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
+        with opened(path) as file:
+            self._file = open(os.dup(file.fileno()), "rb", buffering=0)  # noqa: SIM115 (closed by `close`)
         try:
             self._entries, self.metadata, self._data_start, size = self._read_header()
             # A private map: the views are writable, so torch does not warn, yet nothing reaches the file.
@@ -197,7 +197,7 @@ class SafeFile:
 
     def _entry(self, name: str) -> Entry:
         if name not in self._entries:
-            raise CheckpointError(f"{self.path}: no tensor {name!r}{nearest(name, self._entries)}.")
+            raise CheckpointError(f"{self.path}: no tensor {short(name)}{nearest(name, self._entries)}.")
         return self._entries[name]
 
     def _read_header(self) -> tuple[dict[str, Entry], dict[str, str], int, int]:

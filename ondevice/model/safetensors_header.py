@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ondevice.errors import CheckpointError
+from ondevice.model.untrusted import short
 
 __all__ = ["MAX_HEADER", "Entry", "parse_header"]
 
-MAX_HEADER = 100_000_000  # bytes, the package's limit
+# Bytes. The package takes 100 MB, which as Python objects would be more than a phone has; no model needs a tenth of it.
+MAX_HEADER = 10_000_000
 _MAX_DIMENSIONS = 64
 _MAX_SIZE = 2**63 - 1
 _CODES_BY_SIZE = {
@@ -78,9 +80,17 @@ def _decode(header: bytes) -> dict[str, Any]:
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise _BadHeader(f"the key {next(name for name in names if names.count(name) > 1)!r} occurs twice")
+        raise _BadHeader(f"the key {short(_repeated(pairs))} occurs twice")
     return table
+
+
+def _repeated(pairs: list[tuple[str, Any]]) -> str | None:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def _refuse_number(text: str) -> NoReturn:
@@ -101,14 +111,14 @@ def _metadata(raw: object) -> dict[str, str]:
 
 def _entry(name: str, raw: object) -> Entry:
     if not isinstance(raw, dict) or raw.keys() != {"dtype", "shape", "data_offsets"}:
-        raise _BadHeader(f"tensor {name!r} is not described by dtype, shape and data_offsets")
+        raise _BadHeader(f"tensor {short(name)} is not described by dtype, shape and data_offsets")
     dtype, shape, offsets = raw["dtype"], raw["shape"], raw["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _ITEM_SIZES:
-        raise _BadHeader(f"tensor {name!r} has the unknown dtype {str(dtype)[:30]!r}")
+        raise _BadHeader(f"tensor {short(name)} has the unknown dtype {str(dtype)[:30]!r}")
     if not _are_sizes(shape) or len(shape) > _MAX_DIMENSIONS:
-        raise _BadHeader(f"tensor {name!r} has an absurd shape")
+        raise _BadHeader(f"tensor {short(name)} has an absurd shape")
     if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise _BadHeader(f"tensor {name!r} has impossible offsets")
+        raise _BadHeader(f"tensor {short(name)} has impossible offsets")
     entry = Entry(dtype=dtype, shape=tuple(shape), start=offsets[0], end=offsets[1])
     _check_size(name, entry)
     return entry
@@ -122,9 +132,9 @@ def _check_size(name: str, entry: Entry) -> None:
     item = _ITEM_SIZES[entry.dtype]
     # Zeros are left out of the first product: [2**40, 2**40, 0] holds nothing, and still no tensor can have it.
     if item * math.prod(size for size in entry.shape if size) > _MAX_SIZE:
-        raise _BadHeader(f"tensor {name!r} has an absurd shape")
+        raise _BadHeader(f"tensor {short(name)} has an absurd shape")
     if item * math.prod(entry.shape) != entry.end - entry.start:
-        raise _BadHeader(f"tensor {name!r} has {entry.end - entry.start} bytes, not what its shape and dtype need")
+        raise _BadHeader(f"tensor {short(name)} has {entry.end - entry.start} bytes, not what its shape and dtype need")
 
 
 def _check_cover(ordered: dict[str, Entry], data_size: int, data_start: int) -> None:
@@ -132,9 +142,9 @@ def _check_cover(ordered: dict[str, Entry], data_size: int, data_start: int) -> 
     position = 0
     for name, entry in ordered.items():
         if entry.start != position:
-            raise _BadHeader(f"tensor {name!r} overlaps another or leaves a gap")
+            raise _BadHeader(f"tensor {short(name)} overlaps another or leaves a gap")
         if (data_start + entry.start) % _ITEM_SIZES[entry.dtype]:
-            raise _BadHeader(f"tensor {name!r} is not aligned to its dtype")
+            raise _BadHeader(f"tensor {short(name)} is not aligned to its dtype")
         position = entry.end
     if position != data_size:
         raise _BadHeader(f"the tensors take {position} bytes and {data_size} follow the header")

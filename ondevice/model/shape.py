@@ -48,6 +48,6 @@ def _check_heads(shape: ModelShape) -> None:
         )
     if shape.arch == "llama" and shape.head_dim % 2:
         raise UsageError(
-            f"model.heads = {shape.heads} gives heads {shape.head_dim} wide, "
-            "but rotary embeddings need model.width / model.heads to be even."
+            f"model.width = {shape.width} with model.heads = {shape.heads} makes heads {shape.head_dim} wide, but "
+            "rotary embeddings need an even number: change one of the two, or take model.arch = gpt2."
         )

@@ -16,9 +16,9 @@ from typing import Any
 
 from ondevice.errors import DataError
 from ondevice.run.files import open_regular
-from ondevice.run.telemetry import chain_of, first_chain, launch_number, parse_line
+from ondevice.run.telemetry import chain_of, first_chain, launch_files, launch_number, parse_line
 
-__all__ = ["Audit", "audit_file", "story_end"]
+__all__ = ["Audit", "audit_file", "end_of_story", "story_end"]
 
 _END = re.compile(rb',"chain":"([0-9a-f]{16})"\}\n')
 _END_BYTES = 29
@@ -133,3 +133,9 @@ def story_end(path: Path) -> dict[str, Any]:
     """The `TelemetryWriter.position` that a file's writer would give. Raises DataError."""
     audit = audit_file(path)
     return {"launch": audit.launch, "bytes": audit.bytes, "chain": audit.chain}
+
+
+def end_of_story(folder: Path) -> dict[str, Any] | None:
+    """How far the newest telemetry file of a run goes; None before the first launch. Raises DataError."""
+    files = launch_files(folder)
+    return story_end(files[-1]) if files else None

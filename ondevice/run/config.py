@@ -10,7 +10,7 @@ import dataclasses
 import os
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,10 +166,14 @@ def checked_sample(settings: dict[str, Any], *, where: str) -> SampleConfig:
 def read_limits(path: Path) -> Limits:
     """What `write_limits` wrote. Raises DataError or UsageError for other content, CheckpointError for a newer one."""
     raw = read_sealed(path, version=LIMITS_VERSION)
-    changes = {key: value for key, value in raw.items() if key != "v" and value is not None}
+    changes = {key: value for key, value in raw.items() if key not in ("v", "after") and value is not None}
     return change_limits(Limits(), changes, where=str(path))
 
 
-def write_limits(path: Path, limits: Limits) -> None:
-    """Puts the limits that hold now on disk. Raises ResourceError or DataError."""
-    write_sealed(path, {"v": LIMITS_VERSION, **dataclasses.asdict(limits)})
+def write_limits(path: Path, limits: Limits, *, after: Mapping[str, Any] | None = None) -> None:
+    """Puts the limits that hold now on disk. Raises ResourceError or DataError.
+
+    ``after``: how far the story goes (`ondevice.run.audit.end_of_story`), for a change that it will not tell of.
+    """
+    body = {"v": LIMITS_VERSION, **dataclasses.asdict(limits)}
+    write_sealed(path, body if after is None else {**body, "after": dict(after)})

@@ -19,7 +19,7 @@ from ondevice.errors import UsageError, nearest
 from ondevice.run.schema import Config
 from ondevice.run.telemetry import as_number
 
-__all__ = ["Origin", "checked", "hint_of", "nested"]
+__all__ = ["Origin", "checked", "figure", "hint_of", "nested"]
 
 _LONGEST_FILE = 2000  # lines; finding a key's line parses as many prefixes of the file
 
@@ -33,12 +33,16 @@ class Origin:
 
     def of(self, path: tuple[str, ...]) -> str:
         """``file:line`` of a key, or of the nearest table around it; ``--set`` for a key that was changed."""
-        if any(path[: len(changed)] == changed for changed in self.changed):
+        if self.is_changed(path):
             return "--set"
         for length in range(len(path), 0, -1):
             if line := self._line(path[:length]):
                 return f"{self.where}:{line}"
         return self.where
+
+    def is_changed(self, path: tuple[str, ...]) -> bool:
+        """Whether ``--set`` gave the key, or a table around it."""
+        return any(path[: len(changed)] == changed for changed in self.changed)
 
     def _line(self, path: tuple[str, ...]) -> int | None:
         """The first line of the statement with which the key appears: TOML itself tells, prefix by prefix."""
@@ -228,11 +232,16 @@ def _fault(value: Any, rules: Mapping[str, Any]) -> str | None:
     if (choices := rules.get("choices")) and value not in choices:
         return f"must be one of {', '.join(choices)}, not '{value}'{nearest(str(value), choices)}"
     if (low := rules.get("low")) is not None and value < low:
-        return f"must be at least {low:g}, not {value}"
+        return f"must be at least {figure(low)}, not {value}"
     if (high := rules.get("high")) is not None and value > high:
-        return f"must be at most {high:g}, not {value}"
+        return f"must be at most {figure(high)}, not {value}"
     if (above := rules.get("above")) is not None and value <= above:
-        return f"must be more than {above:g}, not {value}"
+        return f"must be more than {figure(above)}, not {value}"
     if rules.get("filled") and not value:
         return "must not be empty"
     return None
+
+
+def figure(bound: float) -> str:
+    """A bound for people: ``65536 -> '65,536'``, ``0.99 -> '0.99'``."""
+    return f"{int(bound):,}" if bound == int(bound) and bound < 1e20 else f"{bound:g}"

@@ -6,11 +6,11 @@ import dataclasses
 import json
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ondevice.errors import UsageError
-from ondevice.run.config_check import nested
+from ondevice.run.config_check import figure, nested
 from ondevice.run.schema import Config
 
 __all__ = ["explain", "to_toml"]
@@ -54,7 +54,7 @@ def _toml_value(value: Any) -> str:
 
 
 def explain(cls: type = Config, path: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
-    """Every key of the schema: ``key, type, default, required, unit, choices, doc``."""
+    """Every key of the schema: ``key, type, default, required, unit, choices, bounds, doc``."""
     hints = typing.get_type_hints(cls)
     for item in dataclasses.fields(cls):
         here = (*path, item.name)
@@ -71,8 +71,16 @@ def explain(cls: type = Config, path: tuple[str, ...] = ()) -> Iterator[dict[str
             "required": required,
             "unit": item.metadata.get("unit", ""),
             "choices": list(item.metadata.get("choices", ())),
+            "bounds": _bounds(item.metadata),
             "doc": item.metadata["doc"],
         }
+
+
+def _bounds(rules: Mapping[str, Any]) -> str:
+    """The values a number may take, in words; empty where it has no bounds."""
+    rules = {key: rules[key] for key in ("low", "above", "high") if rules.get(key) is not None}
+    words = {"low": "at least", "above": "more than", "high": "at most"}
+    return ", ".join(f"{words[key]} {figure(bound)}" for key, bound in rules.items())
 
 
 def _type_name(hint: Any) -> str:

@@ -12,6 +12,7 @@ import re
 import secrets
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from ondevice.errors import UsageError, nearest
@@ -27,6 +28,7 @@ EXPIRING = frozenset(VERBS) - {"limit", "pin"}  # letters of these verbs from be
 _NAME = re.compile(r"([0-9]{20})-[0-9a-f]{8}\.json")
 _LAST = 10**19  # a stamp beyond this is not a time, and nobody counts on from it
 _LIMIT = 1 << 16
+_undeleted: set[Path] = set()  # answered by this process, still there
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,13 @@ def _names(run: RunDir) -> list[str]:
 
 
 def pending(run: RunDir) -> list[Letter]:
-    """Letters in the order they were written; a malformed one carries its fault. Never raises."""
-    return [_read(run, name) for name in _names(run)]
+    """Letters in the order they were written; a malformed one carries its fault. Never raises.
+
+    A letter that this process discarded but the system would not delete is not given again.
+    """
+    for path in [path for path in _undeleted if path.parent == run.inbox]:
+        _delete(path)  # by now it may be possible
+    return [_read(run, name) for name in _names(run) if run.inbox / name not in _undeleted]
 
 
 def _read(run: RunDir, name: str) -> Letter:
@@ -122,8 +129,17 @@ def _is_plain(value: Any) -> bool:
 
 
 def discard(run: RunDir, letter: Letter) -> None:
-    """Deletes an answered letter. Raises DataError when the system will not."""
+    """Deletes an answered letter. Never raises: where the system will not, `pending` leaves the letter out.
+
+    A letter that cannot be deleted must neither end a run nor be answered again and again.
+    """
+    _delete(run.inbox / letter.file)
+
+
+def _delete(path: Path) -> None:
     try:
-        (run.inbox / letter.file).unlink(missing_ok=True)
-    except OSError as error:
-        raise write_error(run.inbox / letter.file, error) from error
+        path.unlink(missing_ok=True)
+    except OSError:
+        _undeleted.add(path)
+    else:
+        _undeleted.discard(path)

@@ -116,7 +116,7 @@ def remove_run(run: RunDir) -> None:
     It is renamed first, so that a half-deleted run is not a run and its name is free.
     """
     going = run.path.with_name(f"{_HALF_REMOVED}{run.name}-{secrets.token_hex(4)}")
-    if run.path.is_symlink():
+    if os.path.islink(run.path):
         raise UsageError(f"{run.path}: is a symbolic link; delete the link and the folder it leads to yourself.")
     with offline_lock(run, what="ondevice runs rm"):
         try:

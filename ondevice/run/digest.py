@@ -99,6 +99,7 @@ class Digest:
         self.steps = _whole(record.get("steps")) or self.steps
         resumed = _whole(record.get("resumed_step"))
         self._forget_after(-1 if resumed is None else resumed)
+        self.step = max(self.step, resumed or 0)  # a fork begins where its parent was
 
     def _forget_after(self, step: int) -> None:
         """Back to the checkpoint of ``step``: what came later is lost and will happen again."""

@@ -160,10 +160,16 @@ class RunDir:
         return 1 + max((launch_number(path) for path in launch_files(self.telemetry)), default=0)
 
 
-def find_run(name: str) -> RunDir:
-    """The run of that name under `home` or at that path. Raises UsageError with the nearest name."""
+def find_run(name: str, *, even_damaged: bool = False) -> RunDir:
+    """The run of that name under `home` or at that path. Raises UsageError with the nearest name.
+
+    ``even_damaged``, for those who look at damage: ``run.json`` may be unreadable, or missing from what else looks
+    like a run.
+    """
     for path in (home() / "runs" / name, Path(os.path.expanduser(name))) if name.strip() else ():
         run = RunDir(Path(os.path.abspath(path)))
+        if even_damaged and (os.path.lexists(run.identity) or (run.checkpoints.is_dir() and run.telemetry.is_dir())):
+            return run
         if os.path.isfile(run.identity):
             run.read_identity()
             return run
@@ -211,7 +217,8 @@ class RunLock:
     def release(self) -> None:
         """Gives the lock back; a second call does nothing."""
         if self._fd >= 0:
-            os.close(self._fd)
+            with suppress(OSError):  # the lock is gone even where the system complains
+                os.close(self._fd)
         self._fd = -1
 
 

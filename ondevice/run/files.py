@@ -24,6 +24,7 @@ from ondevice.errors import CheckpointError, DataError, OndeviceError, ResourceE
 __all__ = [
     "HashedFile",
     "fsync_folder",
+    "is_gone",
     "json_bytes",
     "make_folder",
     "open_regular",
@@ -66,6 +67,17 @@ def fsync_folder(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def is_gone(path: Path) -> bool:
+    """Whether the system says that nothing is at a path; False where it cannot tell, unlike `os.path.lexists`."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def make_folder(path: Path) -> None:

@@ -20,6 +20,8 @@ __all__ = ["STATUS_VERSION", "Liveness", "read_liveness", "read_status", "write_
 STATUS_VERSION = 1
 
 _STALE_S = 60.0  # a heartbeat older than this and than three expected steps means frozen
+_SILENT_S = 300.0  # ... unless it was about to load, save or sample, which has no safe points
+_SILENT = ("start", "save", "sample")
 _ALIVE = ("running", "resting", "waiting")
 _ENDED = ("finished", "stopped", "failed")
 
@@ -59,7 +61,8 @@ def read_liveness(run: RunDir, *, now: float | None = None) -> Liveness:
     if not signs:
         return Liveness("asleep", None, holder)
     age_s = max(0.0, now - max(signs))
-    if age_s > max(_STALE_S, 3.0 * (as_number(status.get("step_s")) or 0.0)):
+    patience_s = _SILENT_S if status.get("phase") in _SILENT and status.get("state") != "waiting" else _STALE_S
+    if age_s > max(patience_s, 3.0 * (as_number(status.get("step_s")) or 0.0)):
         return Liveness("asleep", age_s, holder)
     stated = status.get("state") if beat == max(signs) else None  # else the status is of an earlier launch
     return Liveness(stated if stated in _ALIVE else "running", age_s, holder)

@@ -17,7 +17,7 @@ from ondevice.errors import DataError
 from ondevice.run.directory import RunDir
 from ondevice.run.files import json_bytes, open_regular, sha256_of_open
 
-__all__ = ["changed_papers", "environment", "lineage_of", "paper_hashes", "paper_sha256"]
+__all__ = ["changed_papers", "environment", "lineage_of", "paper_faults", "paper_hashes", "paper_sha256"]
 
 _PACKAGES = ("torch", "numpy", "tokenizers", "sentencepiece")
 
@@ -43,20 +43,25 @@ def paper_sha256(path: Path) -> str:
 
 def changed_papers(run: RunDir, identity: dict[str, Any]) -> list[str]:
     """One sentence for each paper that is not what ``run.json`` says it was. A run of layout 1 states none."""
-    faults = []
+    return list(paper_faults(run, identity).values())
+
+
+def paper_faults(run: RunDir, identity: dict[str, Any]) -> dict[str, str]:
+    """`changed_papers` by the name of the paper."""
+    faults = {}
     papers = identity.get("papers")
     for name, expected in papers.items() if isinstance(papers, dict) else ():
         path = run.path / name
         if os.path.isabs(name) or ".." in Path(name).parts:
-            faults.append(f"{run.identity}: names a file outside the run ({name!r}).")
+            faults[name] = f"{run.identity}: names a file outside the run ({name!r})."
             continue
         try:
             found = paper_sha256(path)
         except DataError as error:
-            faults.append(str(error))
+            faults[name] = str(error)
             continue
         if found != expected:
-            faults.append(f"{path}: changed since the run was made (hash differs).")
+            faults[name] = f"{path}: changed since the run was made (hash differs)."
     return faults
 
 

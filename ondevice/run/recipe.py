@@ -25,7 +25,8 @@ __all__ = [
     "TrainRecipe",
 ]
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
+_SINCE_2 = ("start_step", "start_tokens")  # keys of `TrainRecipe` that version 1 had not
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,10 @@ class DataRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRecipe:
-    """How the weights are learned. ``tokens`` = steps x batch x context."""
+    """How the weights are learned, from ``start_step`` (0, or where a fork left its parent) to ``steps``.
+
+    ``tokens`` = start_tokens + (steps - start_step) x batch x context. The schedule counts from ``start_step``.
+    """
 
     steps: int
     tokens: int
@@ -88,6 +92,13 @@ class TrainRecipe:
     clip: float
     seed: int
     precision: str
+    start_step: int = 0
+    start_tokens: int = 0
+
+    @property
+    def planned_steps(self) -> int:
+        """Steps of this run's own, a parent's not counted."""
+        return self.steps - self.start_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +167,8 @@ class Recipe:
         """Hash of everything but ``why``; two runs with the same hash and fit learn the same weights."""
         body = dataclasses.asdict(self)
         del body["why"]
+        if self.v == 1:
+            body["train"] = {key: value for key, value in body["train"].items() if key not in _SINCE_2}
         return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @classmethod

@@ -23,6 +23,11 @@ __all__ = [
     "TrainConfig",
 ]
 
+# Beyond these lies a slip of the finger: no device of today gets there, and numbers still fit where they are used.
+_LARGEST_SEED = 2**63 - 1
+_MANY_STEPS, _MANY_TOKENS = 1_000_000_000, 1_000_000_000_000
+_MUCH_MB = 1e7
+
 
 def _key(
     default: Any,
@@ -55,7 +60,7 @@ class SourceConfig:
         choices=("auto", "text", "jsonl", "code", "html"),
     )
     language: str = _key("", "language tag such as en, it, tr; for code it is found from the file name")
-    weight: float = _key(1.0, "relative share where the order policy uses weights", above=0)
+    weight: float = _key(1.0, "relative share where the order policy uses weights", above=0, high=1e6)
     document: str = _key(
         "file",
         "what one document of a text file is: the whole file, a paragraph (blank line between), or a line",
@@ -81,8 +86,10 @@ class DataConfig:
         "order in which windows are learned; proportional mixes sources evenly by weight x tokens",
         choices=("shuffled", "sequential", "proportional"),
     )
-    seed: int = _key(1337, "seed of the order", low=0)
-    max_unique_tokens: int | None = _key(None, "train on at most this many different tokens", unit="tokens", low=1)
+    seed: int = _key(1337, "seed of the order", low=0, high=_LARGEST_SEED)
+    max_unique_tokens: int | None = _key(
+        None, "train on at most this many different tokens", unit="tokens", low=1, high=_MANY_TOKENS
+    )
     deduplicate: bool = _key(
         True,
         "drop documents that are exact copies of an earlier one; without it a copy may be validated on, where a "
@@ -94,7 +101,7 @@ class DataConfig:
         "invalid UTF-8: leave out the line, leave out the document, or refuse the build; always counted",
         choices=("skip_line", "skip_document", "refuse"),
     )
-    chunk_tokens: int = _key(262_144, "tokens in one micro-chunk file", unit="tokens", low=1024)
+    chunk_tokens: int = _key(262_144, "tokens in one micro-chunk file", unit="tokens", low=1024, high=2**24)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +113,11 @@ class TokenizerConfig:
         "auto takes bpe where the tokenizers package is installed, else sentencepiece-bpe, else byte",
         choices=("auto", "bpe", "sentencepiece-bpe", "sentencepiece-unigram", "byte", "char"),
     )
-    vocab_size: int | None = _key(None, "size of a trained vocabulary; derived from the corpus size", low=2)
-    min_frequency: int = _key(2, "bpe, char: a merge or symbol must occur at least this often", low=1)
-    sample_mb: int = _key(10, "at most this much text is read to train the tokenizer", unit="MB", low=1)
+    vocab_size: int | None = _key(
+        None, "size of a trained vocabulary; derived from the corpus size", low=2, high=1_000_000
+    )
+    min_frequency: int = _key(2, "bpe, char: a merge or symbol must occur at least this often", low=1, high=1_000_000)
+    sample_mb: int = _key(10, "at most this much text is read to train the tokenizer", unit="MB", low=1, high=10_000)
     path: str = _key("", "use this tokenizer instead: a folder, tokenizer.json, or vocab.json next to merges.txt")
 
 
@@ -117,51 +126,55 @@ class ModelConfig:
     """The shape of the network."""
 
     arch: str = _key("llama", "decoder family", choices=("llama", "gpt2"))
-    layers: int | None = _key(None, "number of blocks", low=1)
-    width: int | None = _key(None, "width of the residual stream", low=8)
-    heads: int | None = _key(None, "attention heads", low=1)
-    kv_heads: int | None = _key(None, "key and value heads (llama); equals heads where not given", low=1)
-    hidden: int | None = _key(None, "width inside the feed-forward layer", low=8)
-    context: int | None = _key(None, "longest sequence", unit="tokens", low=2)
+    layers: int | None = _key(None, "number of blocks", low=1, high=1_000)
+    width: int | None = _key(None, "width of the residual stream", low=8, high=65_536)
+    heads: int | None = _key(None, "attention heads", low=1, high=4_096)
+    kv_heads: int | None = _key(None, "key and value heads (llama); equals heads where not given", low=1, high=4_096)
+    hidden: int | None = _key(None, "width inside the feed-forward layer", low=8, high=262_144)
+    context: int | None = _key(None, "longest sequence", unit="tokens", low=2, high=65_536)
     tied: bool = _key(True, "share the embedding with the output head")
     dropout: float = _key(0.0, "dropout rate", low=0.0, high=0.99)
-    rope_theta: float = _key(10_000.0, "base of the rotary embedding (llama)", above=0)
-    norm_eps: float = _key(1e-5, "epsilon of the normalization layers", above=0)
+    rope_theta: float = _key(10_000.0, "base of the rotary embedding (llama)", above=0, high=1e12)
+    norm_eps: float = _key(1e-5, "epsilon of the normalization layers", above=0, high=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How the weights are learned."""
 
-    tokens: int | None = _key(None, "token budget: stops at the first step at or past it", unit="tokens", low=1)
-    steps: int | None = _key(None, "optimizer steps; give either tokens, steps or epochs", low=1)
-    epochs: float | None = _key(None, "passes over the training tokens", above=0)
-    batch: int | None = _key(None, "sequences in one optimizer step (the effective batch)", low=1)
+    tokens: int | None = _key(
+        None, "token budget: stops at the first step at or past it", unit="tokens", low=1, high=_MANY_TOKENS
+    )
+    steps: int | None = _key(None, "optimizer steps; give either tokens, steps or epochs", low=1, high=_MANY_STEPS)
+    epochs: float | None = _key(None, "passes over the training tokens", above=0, high=1e6)
+    batch: int | None = _key(None, "sequences in one optimizer step (the effective batch)", low=1, high=65_536)
     optimizer: str = _key(
         "muon",
         "optimizer; muon takes orthogonal updates for the matrices inside the blocks and AdamW for the rest",
         choices=("adamw", "muon"),
     )
-    lr: float | None = _key(None, "peak learning rate; derived from the width", above=0)
-    lr_min: float | None = _key(None, "final learning rate; a tenth of lr where not given", low=0)
+    lr: float | None = _key(None, "peak learning rate; derived from the width", above=0, high=1e30)
+    lr_min: float | None = _key(None, "final learning rate; a tenth of lr where not given", low=0, high=1e30)
     schedule: str = _key(
         "cosine",
         "shape of the learning rate; wsd keeps the peak and decays in a tail",
         choices=("constant", "linear", "cosine", "wsd"),
     )
-    warmup_steps: int | None = _key(None, "steps of linear warmup; derived from the number of steps", low=0)
+    warmup_steps: int | None = _key(
+        None, "steps of linear warmup; derived from the number of steps", low=0, high=_MANY_STEPS
+    )
     tail: str = _key(
         "inverse-proportional",
         "wsd: shape of the decay tail",
         choices=("inverse-proportional", "linear", "cosine", "1-sqrt"),
     )
     tail_fraction: float = _key(0.1, "wsd: share of the steps spent in the tail", low=0.0, high=1.0)
-    weight_decay: float = _key(0.1, "decay of matrices (never of norms, biases)", low=0.0)
+    weight_decay: float = _key(0.1, "decay of matrices (never of norms, biases)", low=0.0, high=1_000.0)
     beta1: float = _key(0.9, "AdamW beta1", low=0.0, high=0.9999)
     beta2: float = _key(0.99, "AdamW beta2", low=0.0, high=0.999999)
-    eps: float = _key(1e-8, "AdamW epsilon", above=0)
-    clip: float = _key(1.0, "largest gradient norm; 0 turns clipping off", low=0.0)
-    seed: int = _key(1337, "seed of initialisation and dropout", low=0)
+    eps: float = _key(1e-8, "AdamW epsilon", above=0, high=1.0)
+    clip: float = _key(1.0, "largest gradient norm; 0 turns clipping off", low=0.0, high=1e9)
+    seed: int = _key(1337, "seed of initialisation and dropout", low=0, high=_LARGEST_SEED)
     precision: str = _key(
         "auto",
         "arithmetic of the matrix products; auto takes bf16 only where a timed probe proves it faster",
@@ -173,21 +186,24 @@ class TrainConfig:
 class BudgetConfig:
     """The one dial: what is not given elsewhere is derived from this."""
 
-    minutes: float | None = _key(None, "time to spend; becomes tokens once, by a probe", unit="minutes", above=0)
-    memory_mb: float | None = _key(None, "memory the whole process may use", unit="MB", above=0)
+    minutes: float | None = _key(
+        None, "time to spend; becomes tokens once, by a probe", unit="minutes", above=0, high=1e6
+    )
+    memory_mb: float | None = _key(None, "memory the whole process may use", unit="MB", above=0, high=_MUCH_MB)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
     """How often and on how much text the model is measured."""
 
-    count: int = _key(21, "evaluations over the run, first and last included; 0 turns them off", low=0)
+    count: int = _key(21, "evaluations over the run, first and last included; 0 turns them off", low=0, high=10_000)
     max_tokens: int | None = _key(
         None,
         "validation tokens per source at each evaluation; 0 takes all; derived so that evaluating takes about 5 % of "
         "the run",
         unit="tokens",
         low=0,
+        high=_MANY_TOKENS,
     )
 
 
@@ -196,23 +212,23 @@ class SampleConfig:
     """The text the model writes during training and when asked."""
 
     prompts: tuple[str, ...] = _key((), "prompts of the samples during training; the corpus gives one where empty")
-    count: int = _key(5, "samples over the run; 0 turns them off", low=0)
-    max_new_tokens: int = _key(64, "length of a sample", unit="tokens", low=1)
-    temperature: float = _key(0.8, "0 always takes the likeliest token", low=0.0)
-    top_k: int = _key(50, "choose among the k likeliest tokens; 0 means all", low=0)
+    count: int = _key(5, "samples over the run; 0 turns them off", low=0, high=10_000)
+    max_new_tokens: int = _key(64, "length of a sample", unit="tokens", low=1, high=100_000)
+    temperature: float = _key(0.8, "0 always takes the likeliest token", low=0.0, high=1_000.0)
+    top_k: int = _key(50, "choose among the k likeliest tokens; 0 means all", low=0, high=1_000_000)
     top_p: float = _key(0.95, "choose among the likeliest tokens that share this probability", above=0, high=1.0)
-    repetition_penalty: float = _key(1.0, "above 1 makes tokens already seen less likely", above=0)
-    seed: int = _key(1, "seed of the sampling", low=0)
+    repetition_penalty: float = _key(1.0, "above 1 makes tokens already seen less likely", above=0, high=1_000.0)
+    seed: int = _key(1, "seed of the sampling", low=0, high=_LARGEST_SEED)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
     """How the work is cut to fit the device; never changes what is learned."""
 
-    micro_batch: int | None = _key(None, "sequences in one forward and backward pass", low=1)
-    threads: int | None = _key(None, "threads of the arithmetic", low=1)
+    micro_batch: int | None = _key(None, "sequences in one forward and backward pass", low=1, high=65_536)
+    threads: int | None = _key(None, "threads of the arithmetic", low=1, high=256)
     activation_checkpointing: bool | None = _key(None, "compute activations twice instead of keeping them")
-    loss_chunk_tokens: int = _key(512, "tokens whose logits exist at the same time", unit="tokens", low=16)
+    loss_chunk_tokens: int = _key(512, "tokens whose logits exist at the same time", unit="tokens", low=16, high=2**20)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,10 +236,26 @@ class Limits:
     """How politely the run behaves; may change at any moment and never changes what is learned."""
 
     fixed_fit: bool = _key(False, "never change the fit, whatever happens")
-    save_every_s: float = _key(300.0, "longest time between checkpoints while saving is cheap", unit="s", above=0)
-    keep_last: int = _key(3, "newest checkpoints to keep (at least 2)", low=2)
-    min_free_disk_mb: float = _key(200.0, "free disk that must remain after a save", unit="MB", low=0)
-    max_rss_mb: float | None = _key(None, "save and leave when the process grows beyond this", unit="MB", above=0)
+    save_every_s: float = _key(
+        300.0, "longest time between checkpoints while saving is cheap", unit="s", above=0, high=1e6
+    )
+    save_every_steps: int | None = _key(
+        None, "also save at every multiple of this step, for forks and tails", unit="steps", low=1, high=1e9
+    )
+    save_in_background: bool = _key(False, "copy the state and write it while training goes on, where memory allows")
+    keep_last: int = _key(3, "newest checkpoints to keep, ready to go on from (at least 2)", low=2, high=10_000)
+    keep_every_steps: int | None = _key(
+        None, "also keep the first checkpoint at or past every multiple of this step", unit="steps", low=1, high=1e9
+    )
+    keep_best: int = _key(1, "also keep this many with the lowest validation loss", low=0, high=10_000)
+    keep_best_quality: int = _key(1, "also keep this many with the highest quality score", low=0, high=10_000)
+    drop_old_optimizer: bool = _key(
+        True, "older kept checkpoints lose their optimizer state, which only training needs; pinned ones keep it"
+    )
+    min_free_disk_mb: float = _key(200.0, "free disk that must remain after a save", unit="MB", low=0, high=_MUCH_MB)
+    max_rss_mb: float | None = _key(
+        None, "save and leave when the process grows beyond this", unit="MB", above=0, high=_MUCH_MB
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,60 +1,50 @@
 """The checkpoint store: a checkpoint exists if and only if its manifest verifies.
 
 Committed by the trainer: files are written in full and fsynced in ``.tmp-<step>-<pid>``, the sealed manifest with
-their hashes last, then the folder is renamed and its parent fsynced. Pruned manifest-first. Bytes and hashes only;
-what is inside the files is the business of ``ondevice.train.checkpoint``.
+their hashes last, then the folder is renamed and its parent fsynced. Pruned manifest-first; lightened by replacing the
+manifest before the optimizer state goes. Bytes and hashes only; what is inside the files is the business of
+``ondevice.train.checkpoint``.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ondevice.errors import CheckpointError, DataError, ResourceError
+from ondevice.errors import CheckpointError, DataError, OndeviceError, ResourceError
 from ondevice.run.files import (
     HashedFile,
     fsync_folder,
+    is_gone,
     make_folder,
-    open_regular,
     read_sealed,
     remove_temporary,
     sealed_bytes,
-    sha256_of_open,
     write_sealed,
 )
+from ondevice.run.manifest import (
+    DROPPABLE,
+    FILE_NAME,
+    MANIFEST,
+    MANIFEST_VERSION,
+    Checkpoint,
+    read_manifest,
+    verify_files,
+)
 
-__all__ = ["MANIFEST_VERSION", "PINS_VERSION", "Checkpoint", "Draft", "Store", "steps_to_keep"]
+__all__ = ["MANIFEST_VERSION", "PINS_VERSION", "Checkpoint", "Draft", "Store"]
 
-MANIFEST_VERSION = 1
 PINS_VERSION = 1
-_MANIFEST = "manifest.json"
+_FOR_LOCK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = re.compile(r"step-([0-9]{8,18})")
-_FILE = re.compile(r"(?!manifest\.json)[a-z0-9_]{1,64}\.(safetensors|json)")
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A verified checkpoint. ``sha256`` is its manifest's hash and so stands for every byte of it."""
-
-    path: Path
-    step: int
-    manifest: dict[str, Any]
-    sha256: str
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What the trainer stated about itself when it saved."""
-        facts: dict[str, Any] = self.manifest["facts"]
-        return facts
 
 
 class Draft:
@@ -70,7 +60,7 @@ class Draft:
     @contextmanager
     def file(self, name: str) -> Iterator[HashedFile]:
         """A file of the checkpoint, durable and hashed when the block ends."""
-        assert _FILE.fullmatch(name), name
+        assert FILE_NAME.fullmatch(name), name
         hashed = HashedFile(self._path / name)
         try:
             yield hashed
@@ -83,14 +73,15 @@ class Draft:
     def commit(self, facts: dict[str, Any]) -> Checkpoint:
         """Writes the manifest and renames the folder; after this returns the checkpoint survives a power cut.
 
-        An intact checkpoint of the same step is given back instead: it is never deleted for its own successor.
+        An intact, complete checkpoint of the same step is given back instead: it is never deleted for its successor.
         """
         target = self._store.path(self._step)
         if os.path.lexists(target):
             with suppress(CheckpointError):
                 existing = self._store.open(self._step)
-                fsync_folder(self._store.folder)
-                return existing
+                if existing.complete:
+                    fsync_folder(self._store.folder)
+                    return existing
             remove_checkpoint(target)
         manifest = {"v": MANIFEST_VERSION, "step": self._step, "files": self._files, "facts": facts}
         with self._manifest_file() as file:
@@ -102,7 +93,7 @@ class Draft:
 
     @contextmanager
     def _manifest_file(self) -> Iterator[HashedFile]:
-        file = HashedFile(self._path / _MANIFEST)
+        file = HashedFile(self._path / MANIFEST)
         try:
             yield file
         except BaseException:
@@ -116,15 +107,20 @@ class Draft:
 
 
 class Store:
-    """The checkpoints of one run."""
+    """The checkpoints of one run.
+
+    ``changing`` is held while anything but a new checkpoint changes in the folder: one thread of the trainer may save
+    while another pins.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.changing = threading.RLock()
 
     def steps(self) -> list[int]:
         """Steps that have a manifest, oldest first; whether it verifies is not known yet. Raises CheckpointError."""
         found = [(_step_of(path), path) for path in self._entries()]
-        return sorted(step for step, path in found if step is not None and os.path.isfile(path / _MANIFEST))
+        return sorted(step for step, path in found if step is not None and os.path.isfile(path / MANIFEST))
 
     def _entries(self) -> list[Path]:
         try:
@@ -138,32 +134,48 @@ class Store:
         """Where the checkpoint of a step lies, whether it exists or not."""
         return self.folder / f"step-{step:08d}"
 
-    def open(self, step: int) -> Checkpoint:
-        """The checkpoint of a step after reading back every byte. Raises CheckpointError naming the damaged file."""
-        path = self.path(step)
-        if path.is_symlink():
-            raise CheckpointError(f"{path}: is a symbolic link; a checkpoint must lie inside its run.")
-        try:
-            manifest = read_sealed(path / _MANIFEST, version=MANIFEST_VERSION)
-        except DataError as error:
-            raise CheckpointError(str(error)) from error
-        if not isinstance(manifest.get("files"), dict) or not isinstance(manifest.get("facts"), dict):
-            raise CheckpointError(f"{path / _MANIFEST}: not a manifest.")
-        if manifest.get("step") != step:
-            raise CheckpointError(f"{path / _MANIFEST}: is of step {manifest.get('step')}, not {step}.")
-        for name, entry in manifest["files"].items():
-            _verify_file(path, name, entry)
-        return Checkpoint(path, step, manifest, hashlib.sha256(sealed_bytes(manifest)).hexdigest())
+    def peek(self, step: int) -> Checkpoint:
+        """What the manifest of a step says, its files unread. Raises CheckpointError."""
+        return read_manifest(self.path(step), step)
 
-    def latest(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest checkpoint that verifies, and one sentence for each newer one that does not."""
+    def open(self, step: int, *, from_disk: bool = False) -> Checkpoint:
+        """The checkpoint of a step after reading back every byte. Raises CheckpointError naming the damaged file.
+
+        ``from_disk``: as far as possible from the disk itself, for one that was just written.
+        """
+        checkpoint = self.peek(step)
+        verify_files(checkpoint, from_disk=from_disk)
+        return checkpoint
+
+    def complete_steps(self) -> list[int]:
+        """Steps that training could go on from if their bytes are sound (they are not read), oldest first."""
+        found = []
+        for step in self.steps():
+            with suppress(CheckpointError, OSError):
+                checkpoint = self.peek(step)
+                sizes = {name: os.lstat(checkpoint.path / name).st_size for name in checkpoint.files}
+                if checkpoint.complete and all(sizes[name] == e.get("bytes") for name, e in checkpoint.files.items()):
+                    found.append(step)
+        return found
+
+    def latest(self, *, complete: bool = False) -> tuple[Checkpoint | None, list[str]]:
+        """The newest checkpoint that verifies, and one sentence for each newer one that does not.
+
+        With ``complete`` light ones are passed over; where nothing else is left, a sentence each says so.
+        """
         damage: list[str] = []
+        light: list[str] = []
         for step in reversed(self.steps()):
             try:
-                return self.open(step), damage
+                checkpoint = self.peek(step)
+                if complete and not checkpoint.complete:
+                    light.append(f"{checkpoint.path}: has no optimizer state, training cannot go on from it.")
+                    continue
+                verify_files(checkpoint)
+                return checkpoint, damage
             except CheckpointError as error:
                 damage.append(str(error))
-        return None, damage
+        return None, damage + light
 
     @contextmanager
     def draft(self, step: int) -> Iterator[Draft]:
@@ -181,13 +193,23 @@ class Store:
                 draft.abandon()
 
     def sweep(self) -> None:
-        """Removes what an interrupted save or prune left; only for the holder of the run's lock."""
-        for path in self._entries():
-            unfinished = path.name.startswith(".tmp-")
-            pruned = _FOLDER.fullmatch(path.name) and not os.path.lexists(path / _MANIFEST)
-            if unfinished or pruned:
-                shutil.rmtree(path, ignore_errors=True)
-        remove_temporary(self.folder)
+        """Finishes or removes what an interrupted save, prune or lightening left; only for the holder of the lock."""
+        with self.changing:
+            for path in self._entries():
+                unfinished = path.name.startswith(".tmp-")
+                pruned = _FOLDER.fullmatch(path.name) and is_gone(path / MANIFEST)
+                if unfinished or pruned:
+                    shutil.rmtree(path, ignore_errors=True)
+                elif (step := _step_of(path)) is not None:
+                    self._finish_lightening(step)
+            remove_temporary(self.folder)
+
+    def _finish_lightening(self, step: int) -> None:
+        path = self.path(step)
+        remove_temporary(path)
+        if any(os.path.lexists(path / name) for name in DROPPABLE):
+            with suppress(CheckpointError, OSError):
+                _remove_dropped(self.peek(step))
 
     def pins(self) -> dict[int, str]:
         """Steps that are never pruned, with the reason each was pinned for.
@@ -195,7 +217,7 @@ class Store:
         Raises CheckpointError when they cannot be known, so that nothing is pruned by mistake.
         """
         path = self.folder / "pins.json"
-        if not os.path.lexists(path):
+        if is_gone(path):
             return {}
         try:
             raw = read_sealed(path, version=PINS_VERSION)
@@ -204,31 +226,46 @@ class Store:
             reason = str(error) if isinstance(error, DataError) else f"{path}: not a list of pins."
             raise CheckpointError(f"{reason} Restore it from a copy, or delete it to unpin every step.") from error
 
-    def pin(self, step: int, reason: str | None) -> None:
-        """Pins a step, or unpins it with ``None``.
+    def pin(self, step: int, reason: str | None, *, after: Mapping[str, Any] | None = None) -> None:
+        """Pins a step, or unpins it with ``None``. ``after`` is as for `ondevice.run.config.write_limits`.
 
         Raises CheckpointError where there is no such checkpoint, ResourceError on a full disk.
         """
-        pins: dict[int, str | None] = {**self.pins()}
-        if step not in self.steps() and not (reason is None and step in pins):
-            known = ", ".join(map(str, self.steps())) or "none"
-            raise CheckpointError(f"{self.folder}: no checkpoint of step {step}; there are: {known}.")
-        pins[step] = reason
-        kept = {str(key): value for key, value in sorted(pins.items()) if value is not None}
-        write_sealed(self.folder / "pins.json", {"v": PINS_VERSION, "pins": kept})
+        with self.changing:
+            pins: dict[int, str | None] = {**self.pins()}
+            if step not in self.steps() and not (reason is None and step in pins):
+                known = ", ".join(map(str, self.steps())) or "none"
+                raise CheckpointError(f"{self.folder}: no checkpoint of step {step}; there are: {known}.")
+            pins[step] = reason
+            kept = {str(key): value for key, value in sorted(pins.items()) if value is not None}
+            body = {"v": PINS_VERSION, "pins": kept}
+            write_sealed(self.folder / "pins.json", body if after is None else {**body, "after": dict(after)})
 
     @contextmanager
     def lease(self, step: int) -> Iterator[Checkpoint]:
-        """A verified checkpoint that pruning leaves alone until the block ends. Raises CheckpointError."""
+        """A verified checkpoint that nothing removes or lightens until the block ends. Raises CheckpointError."""
+        fd = self._lock_shared(step)
         try:
-            fd = os.open(self.path(step) / _MANIFEST, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise CheckpointError(f"{self.folder}: no checkpoint of step {step}.") from error
-        try:
-            _lock_shared(fd, self.path(step))
             yield self.open(step)  # fails where pruning was faster than the lock
         finally:
             os.close(fd)
+
+    def _lock_shared(self, step: int) -> int:
+        """The locked manifest, which is still the manifest of the step after the wait for the lock."""
+        path = self.path(step)
+        while True:
+            try:
+                fd = os.open(path / MANIFEST, _FOR_LOCK)
+            except OSError as error:
+                raise CheckpointError(f"{self.folder}: no checkpoint of step {step}.") from error
+            try:
+                fcntl.flock(fd, fcntl.LOCK_SH)
+            except OSError as error:
+                os.close(fd)
+                raise CheckpointError(f"{path}: cannot be locked for reading ({error.strerror}).") from error
+            if _leads_to(path / MANIFEST, fd) or not os.path.lexists(path / MANIFEST):
+                return fd
+            os.close(fd)  # it was lightened meanwhile
 
     def prune(self, keep: Iterable[int]) -> list[int]:
         """Removes every checkpoint not in ``keep``, oldest first, except leased ones. Gives the removed steps.
@@ -236,22 +273,45 @@ class Store:
         One that the system will not delete now is left for the next time.
         """
         kept = set(keep)
-        return [step for step in self.steps() if step not in kept and self._remove_unleased(step)]
+        with self.changing:
+            return [step for step in self.steps() if step not in kept and self._remove_unleased(step)]
 
     def _remove_unleased(self, step: int) -> bool:
         """Deletes while holding the manifest's lock, so that no lease begins on a checkpoint that is going."""
         try:
-            fd = os.open(self.path(step) / _MANIFEST, os.O_RDONLY | os.O_CLOEXEC)
+            with self._alone(step):
+                remove_checkpoint(self.path(step))
         except OSError:
-            return False
+            return is_gone(self.path(step) / MANIFEST)
+        return True
+
+    def lighten(self, step: int) -> bool:
+        """Takes the optimizer state away from an older checkpoint; its identity stays. Gives whether it is light now.
+
+        Leased ones and those the system will not change now are left. Raises CheckpointError for a damaged manifest
+        and for one of the newest two complete checkpoints.
+        """
+        with self.changing:
+            checkpoint = self.peek(step)
+            if sum(newer > step for newer in self.complete_steps()) < 2:
+                raise CheckpointError(f"{checkpoint.path}: fewer than two newer ones are complete; it must stay whole.")
+            if not set(DROPPABLE) <= set(checkpoint.manifest["files"]):
+                return False
+            with suppress(OSError, OndeviceError), self._alone(step):
+                if checkpoint.complete:
+                    write_sealed(checkpoint.path / MANIFEST, {**checkpoint.manifest, "dropped": list(DROPPABLE)})
+                _remove_dropped(self.peek(step))
+            return not self.peek(step).complete
+
+    @contextmanager
+    def _alone(self, step: int) -> Iterator[None]:
+        """The manifest's lock against leases. Raises OSError where it is leased or gone."""
+        fd = os.open(self.path(step) / MANIFEST, _FOR_LOCK)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove_checkpoint(self.path(step))
-        except OSError:
-            return not os.path.lexists(self.path(step) / _MANIFEST)
+            yield
         finally:
             os.close(fd)
-        return True
 
 
 def remove_checkpoint(path: Path) -> None:
@@ -259,7 +319,7 @@ def remove_checkpoint(path: Path) -> None:
     if path.is_symlink() or not path.is_dir():
         path.unlink()
     else:
-        (path / _MANIFEST).unlink(missing_ok=True)
+        (path / MANIFEST).unlink(missing_ok=True)
         fsync_folder(path)
         shutil.rmtree(path)
     fsync_folder(path.parent)
@@ -268,30 +328,25 @@ def remove_checkpoint(path: Path) -> None:
 def _step_of(path: Path) -> int | None:
     """The step a folder is named for; None for other names, links, and names that we would write differently."""
     match = _FOLDER.fullmatch(path.name)
-    if match is None or path.is_symlink() or path.name != f"step-{int(match[1]):08d}":
+    if match is None or os.path.islink(path) or path.name != f"step-{int(match[1]):08d}":
         return None
     return int(match[1])
 
 
-def _lock_shared(fd: int, path: Path) -> None:
+def _leads_to(path: Path, fd: int) -> bool:
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be locked for reading ({error.strerror}).") from error
+        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(fd))
+    except OSError:
+        return False
 
 
-def _verify_file(path: Path, name: str, entry: Any) -> None:
-    if not _FILE.fullmatch(name) or not isinstance(entry, dict):
-        raise CheckpointError(f"{path / _MANIFEST}: names a file that no checkpoint has ({name!r}).")
-    file = path / name
-    try:
-        with open_regular(file) as opened:
-            if os.fstat(opened.fileno()).st_size != entry.get("bytes"):
-                raise CheckpointError(f"{file}: wrong size, the file is damaged.")
-            if sha256_of_open(opened) != entry.get("sha256"):
-                raise CheckpointError(f"{file}: its content changed since it was saved (hash differs).")
-    except OSError as error:
-        raise CheckpointError(f"{file}: cannot be read ({error.strerror}).") from error
+def _remove_dropped(checkpoint: Checkpoint) -> None:
+    """Deletes files that the manifest no longer counts on. Raises OSError."""
+    left = [checkpoint.path / name for name in checkpoint.dropped if os.path.lexists(checkpoint.path / name)]
+    for path in left:
+        path.unlink()
+    if left:
+        fsync_folder(checkpoint.path)
 
 
 @contextmanager
@@ -307,10 +362,3 @@ def _failure_explained(folder: Path) -> Iterator[None]:
         raise ResourceError(
             f"{folder}: no checkpoint was written ({error.strerror or error}); older checkpoints are untouched."
         ) from error
-
-
-def steps_to_keep(steps: Iterable[int], *, keep_last: int, pins: Iterable[int], best: int | None) -> set[int]:
-    """Which checkpoints survive: the newest ``keep_last`` (at least two), the pinned and the best by loss."""
-    ordered = sorted(steps)
-    keep = set(ordered[-max(2, keep_last) :]) | (set(pins) & set(ordered))
-    return keep | ({best} if best in ordered else set())

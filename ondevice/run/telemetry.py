@@ -14,6 +14,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,13 @@ class TelemetryWriter:
             raise write_error(self.path, error) from error
         self._torn = False
         self._chain = first_chain(launch)
-        self._launch, self._size = launch, 0
+        self._position = {"launch": launch, "bytes": 0, "chain": self._chain}
         self.lost_lines = 0
 
     @property
     def position(self) -> dict[str, Any]:
         """How far the story goes: ``launch``, and ``bytes`` and ``chain`` at the end of its last whole line."""
-        return {"launch": self._launch, "bytes": self._size, "chain": self._chain}
+        return dict(self._position)
 
     def write(self, kind: str, step: int, **fields: Any) -> dict[str, Any]:
         """Appends one record in one write and gives it back. Non-finite floats become null."""
@@ -85,10 +86,13 @@ class TelemetryWriter:
         try:
             # After a torn line, a line break first: the torn one is skipped by readers, this one is whole.
             write_all(self._fd, b"\n" + line if self._torn else line)
-            self._torn, self._chain, self._size = False, chain, os.fstat(self._fd).st_size
         except OSError:
             self._torn = True
             self.lost_lines += 1
+            return record
+        self._torn, self._chain = False, chain
+        with suppress(OSError):  # the position before stays true
+            self._position |= {"bytes": os.fstat(self._fd).st_size, "chain": chain}
         return record
 
     def sync(self) -> None:
@@ -102,7 +106,9 @@ class TelemetryWriter:
             raise write_error(self.path, error) from error
 
     def close(self) -> None:
-        os.close(self._fd)
+        """What must survive was synced before: a complaint of the system now tells nothing new."""
+        with suppress(OSError):
+            os.close(self._fd)
 
 
 def first_chain(launch: int) -> str:

@@ -1,4 +1,4 @@
-"""State <-> bytes: writes a `TrainState` into a store's draft and reads it back, bit for bit.
+"""State <-> bytes: freezes a `TrainState`, writes it into a store's draft and reads it back, bit for bit.
 
 ``model.safetensors`` and ``optimizer.safetensors`` hold tensors, ``state.json`` the rest. Written by the trainer only.
 """
@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,40 +23,111 @@ from ondevice.run.store import Checkpoint, Store
 from ondevice.train.optimizer import load_state, state_tensors
 from ondevice.train.state import TrainState, capture_rng, restore_rng
 
-__all__ = ["STATE_VERSION", "exactness_facts", "load_training", "save"]
+__all__ = ["STATE_VERSION", "Frozen", "exactness_facts", "freeze", "load_training", "save", "tensor_bytes", "write"]
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
-def save(store: Store, state: TrainState, *, recipe: Recipe, fit: Fit, launch: int) -> Checkpoint:
-    """Commits the state as the checkpoint of its step. Raises ResourceError on a full disk, leaving the old ones."""
-    body = {
+@dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """Everything a checkpoint will hold. Unless ``copied`` the tensors are those in training: write it at once."""
+
+    step: int
+    model: dict[str, torch.Tensor]
+    optimizer: dict[str, torch.Tensor]
+    body: dict[str, Any]
+    facts: dict[str, Any]
+    model_metadata: dict[str, str]
+    optimizer_metadata: dict[str, str]
+    copied: bool
+
+
+def freeze(
+    state: TrainState,
+    *,
+    recipe: Recipe,
+    fit: Fit,
+    launch: int,
+    previous: Mapping[str, Any] | None = None,
+    telemetry: Mapping[str, Any] | None = None,
+    copied: bool = False,
+) -> Frozen:
+    """The state between two steps. ``previous`` names the checkpoint before it (``step``, ``sha256``), ``telemetry``
+    is how far the story goes (`TelemetryWriter.position`). ``copied`` lets training go on while it is written."""
+    model, optimizer = _model_tensors(state.model), state_tensors(state.model, state.optimizer)
+    if copied:
+        model = {name: tensor.detach().clone() for name, tensor in model.items()}
+        optimizer = {name: tensor.detach().clone() for name, tensor in optimizer.items()}
+    return Frozen(
+        step=state.step,
+        model=model,
+        optimizer=optimizer,
+        body=_body(state, recipe),
+        facts={
+            **_facts(recipe, fit, launch),
+            "previous": None if previous is None else dict(previous),
+            "telemetry": None if telemetry is None else dict(telemetry),
+        },
+        model_metadata={"recipe": recipe.sha256},
+        optimizer_metadata={"format": recipe.train.optimizer_state},
+        copied=copied,
+    )
+
+
+def write(store: Store, frozen: Frozen) -> Checkpoint:
+    """Commits a frozen state as the checkpoint of its step. Raises ResourceError, leaving the old ones."""
+    with store.draft(frozen.step) as draft:
+        with draft.file("model.safetensors") as file:
+            safetensors.write(file, frozen.model, frozen.model_metadata)
+        with draft.file("optimizer.safetensors") as file:
+            safetensors.write(file, frozen.optimizer, frozen.optimizer_metadata)
+        with draft.file("state.json") as file:
+            file.write(json.dumps(frozen.body, allow_nan=False).encode())
+        return draft.commit(frozen.facts)
+
+
+def save(
+    store: Store,
+    state: TrainState,
+    *,
+    recipe: Recipe,
+    fit: Fit,
+    launch: int,
+    previous: Mapping[str, Any] | None = None,
+    telemetry: Mapping[str, Any] | None = None,
+) -> Checkpoint:
+    """`freeze` and `write` in one."""
+    return write(
+        store,
+        freeze(state, recipe=recipe, fit=fit, launch=launch, previous=previous, telemetry=telemetry),
+    )
+
+
+def tensor_bytes(state: TrainState) -> int:
+    """Bytes of every tensor that a checkpoint of this state holds."""
+    tensors = [*_model_tensors(state.model).values(), *state_tensors(state.model, state.optimizer).values()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _model_tensors(model: Decoder) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def _body(state: TrainState, recipe: Recipe) -> dict[str, Any]:
+    return {
         "v": STATE_VERSION,
         "step": state.step,
         "tokens": state.tokens,
         "train_s": state.train_s,
         "best_loss": state.best_loss,
         "best_step": state.best_step,
-        "best_saved": state.best_saved,
-        "evaluated": state.evaluated,
-        "sampled": state.sampled,
+        "losses": sorted([step, loss] for step, loss in state.losses.items()),
+        "evaluated": list(state.evaluated),
+        "sampled": list(state.sampled),
         "cursor": state.cursor.state_dict(),
         "rng": capture_rng(),
+        "recipe": recipe.to_json(),
     }
-    with store.draft(state.step) as draft:
-        with draft.file("model.safetensors") as file:
-            safetensors.write(file, _model_tensors(state.model), {"recipe": recipe.sha256})
-        with draft.file("optimizer.safetensors") as file:
-            safetensors.write(
-                file, state_tensors(state.model, state.optimizer), {"format": recipe.train.optimizer_state}
-            )
-        with draft.file("state.json") as file:
-            file.write(json.dumps(body, allow_nan=False).encode())
-        return draft.commit(_facts(recipe, fit, launch))
-
-
-def _model_tensors(model: Decoder) -> dict[str, torch.Tensor]:
-    return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
 def _facts(recipe: Recipe, fit: Fit, launch: int) -> dict[str, Any]:
@@ -77,17 +150,30 @@ def exactness_facts() -> dict[str, Any]:
 
 
 def load_training(checkpoint: Checkpoint, state: TrainState, recipe: Recipe) -> None:
-    """Restores weights, optimizer, cursor, counters and every random generator. Raises CheckpointError."""
+    """Restores weights, optimizer, cursor, counters and every random generator. Raises CheckpointError.
+
+    A fork's first checkpoint may have no cursor: its data is read from the start.
+    """
+    if not checkpoint.complete:
+        raise CheckpointError(f"{checkpoint.path}: has no optimizer state, training cannot go on from it.")
     if checkpoint.facts.get("recipe_sha256") != recipe.sha256:
         raise CheckpointError(f"{checkpoint.path}: was made by another recipe than this run's recipe.json.")
     raw = read_json(checkpoint.path / "state.json")
-    if raw.get("v") != STATE_VERSION:
+    if raw.get("v") not in (1, STATE_VERSION):
         raise CheckpointError(f"{checkpoint.path}: state version {raw.get('v')}, this program reads {STATE_VERSION}.")
     load_weights(checkpoint.path / "model.safetensors", state.model)
     with safetensors.open_file(checkpoint.path / "optimizer.safetensors") as file:
         load_state(state.model, state.optimizer, {name: file.tensor(name) for name in file.names})
-    state.cursor.load_state_dict(raw["cursor"])
+    if raw["cursor"] is not None:
+        state.cursor.load_state_dict(raw["cursor"])
     state.step, state.tokens, state.train_s = raw["step"], raw["tokens"], raw["train_s"]
-    state.best_loss, state.best_step, state.best_saved = raw["best_loss"], raw["best_step"], raw["best_saved"]
+    state.best_loss, state.best_step, state.losses = raw["best_loss"], raw["best_step"], _losses(raw)
     state.evaluated, state.sampled = raw["evaluated"], raw["sampled"]
     restore_rng(raw["rng"])
+
+
+def _losses(raw: dict[str, Any]) -> dict[int, float]:
+    """Version 1 knew the best saved step alone, and the best loss, which may be of another step."""
+    if raw["v"] == 1:
+        return {} if raw["best_saved"] is None else {raw["best_saved"]: raw["best_loss"]}
+    return dict(raw["losses"])

@@ -6,6 +6,8 @@ The loop comes by and goes on; the desk never calls it. It owns the limits that 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from ondevice.device.readings import Sensors
@@ -16,6 +18,7 @@ from ondevice.run.directory import RunDir
 from ondevice.run.schema import Limits
 from ondevice.run.store import Store
 from ondevice.run.telemetry import TelemetryWriter
+from ondevice.train.keeper import Saved
 from ondevice.train.orders import Orders, obey
 from ondevice.train.pulse import Pulse
 from ondevice.train.signals import Signals
@@ -61,19 +64,53 @@ class Desk:
         began = time.monotonic()
         self._read_inbox(began, step)
         self._read_sensors(began, step)
-        self._beat("running", step, tokens)
+        self._beat(self._state, step, tokens)
         if not self._must_wait():
             return 0.0
         while self._must_wait():
             self._beat("waiting", step, tokens)
             time.sleep(WAIT_S)
             self._read_inbox(time.monotonic(), step)
-        self._beat("running", step, tokens)
+        self._beat(self._state, step, tokens)
         return time.monotonic() - began
 
-    def trouble(self, step: int, text: str) -> None:
-        """Tells of something that went wrong and did not end the run."""
-        self.telemetry.write("note", step, text=text)
+    @contextmanager
+    def waiting(self, why: str, *, step: int, tokens: int) -> Iterator[None]:
+        """Tells that training stands still and why, and when it goes on."""
+        began = time.monotonic()
+        self.telemetry.write("order", step, order="wait", why=why)
+        try:
+            yield
+        finally:
+            self.telemetry.write("order", step, order="go", waited_s=round(time.monotonic() - began, 3))
+            self.pulse.note(wait=None)
+            self._beat(self._state, step, tokens, force=True)
+
+    def wait(self, why: str, *, seconds: float, step: int, tokens: int) -> None:
+        """Waits, answering letters, until the time is over, the limits change or someone asks to leave."""
+        until, limits = time.monotonic() + seconds, self.limits
+        self.pulse.note(wait=why, last_error=why)
+        self._beat("waiting", step, tokens, force=True)
+        while time.monotonic() < until and self.limits is limits and not self.orders.stop:
+            self._beat("waiting", step, tokens)
+            time.sleep(WAIT_S)
+            self._read_inbox(time.monotonic(), step)
+            self._read_sensors(time.monotonic(), step)
+
+    def tell_save(self, step: int, saved: Saved | None, fault: OndeviceError | None, warnings: list[str]) -> None:
+        """Tells of a save that ended, at ``step`` of the training."""
+        if saved is None:
+            self.trouble(step, str(fault))
+        else:
+            fields = {key: value for key, value in vars(saved).items() if key != "step"}
+            self.telemetry.write("checkpoint", saved.step, **fields)
+            self.pulse.note(saved_step=saved.step, last_error=None)
+        for text in warnings:
+            self.trouble(step, text)
+
+    def trouble(self, step: int, text: str, **more: Any) -> None:
+        """Tells of something that went wrong and did not end the run; ``more`` goes into the record."""
+        self.telemetry.write("note", step, text=text, **more)
         self.pulse.note(last_error=text)
         self.display.say(text)
 
@@ -85,11 +122,16 @@ class Desk:
             self.display.say(str(error))
         self.pulse.beat(state=outcome, step=step, tokens=tokens, hold=self.orders.hold, force=True)
 
+    @property
+    def _state(self) -> str:
+        """A held run that does what it was asked is still a held one."""
+        return "waiting" if self.orders.hold and not self.orders.stop else "running"
+
     def _must_wait(self) -> bool:
         return bool(self.orders.hold) and not self.orders.stop and not self.orders.asked
 
-    def _beat(self, state: str, step: int, tokens: int) -> None:
-        status = self.pulse.beat(state=state, step=step, tokens=tokens, hold=self.orders.hold)
+    def _beat(self, state: str, step: int, tokens: int, *, force: bool = False) -> None:
+        status = self.pulse.beat(state=state, step=step, tokens=tokens, hold=self.orders.hold, force=force)
         if status is not None:
             self.display.status(status)
 
@@ -111,7 +153,7 @@ class Desk:
         try:
             write_limits(self._run.limits, limits)
         except OndeviceError as error:
-            self.trouble(step, f"The new limits hold until this launch ends: {error}")
+            self.trouble(step, f"The new limits hold until this launch ends: {error}", lost="limits")
 
     def _read_sensors(self, now: float, step: int) -> None:
         if now - self._reading_at < READING_EVERY_S and self._reading_at:

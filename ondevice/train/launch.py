@@ -1,16 +1,16 @@
 """One launch of a run: takes the lock, restores or makes the state, and hands everything to the loop.
 
-A launch reuses the last checkpoint's fit (a fit is sticky) and says in its ``launch`` record where it goes on from and
-whether bit-exactness holds.
+It finds out first how the launch before it ended, which decides the fit (``ondevice.train.refit``), and says in its
+``launch`` record where it goes on from and whether bit-exactness holds. Whatever ends it but a kill is told as well.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import sys
-import time
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,23 +18,26 @@ import torch
 
 import ondevice
 from ondevice.data.dataset import Dataset
+from ondevice.data.parcel import open_dataset
 from ondevice.device.readings import Sensors
-from ondevice.errors import CheckpointError, DataError
+from ondevice.device.vitals import read_scene
+from ondevice.errors import CheckpointError, DataError, OndeviceError
 from ondevice.model.build import build_model
 from ondevice.run import control
 from ondevice.run.audit import story_end
 from ondevice.run.config import parse_config, read_limits
-from ondevice.run.directory import RunDir, RunLock, boot_id, home
-from ondevice.run.files import read_json
+from ondevice.run.directory import RunDir, RunLock, boot_id
 from ondevice.run.liveness import read_status
 from ondevice.run.migrate import migrate
-from ondevice.run.papers import environment
+from ondevice.run.papers import changed_papers, environment
+from ondevice.run.postmortem import examine, previous
 from ondevice.run.recipe import Fit, Recipe
 from ondevice.run.schema import Limits
 from ondevice.run.store import Checkpoint, Store
 from ondevice.run.telemetry import TelemetryWriter, launch_files
 from ondevice.train.checkpoint import exactness_facts, load_training
 from ondevice.train.desk import Desk, Display
+from ondevice.train.ending import tell_end
 from ondevice.train.engine import Engine
 from ondevice.train.keeper import Keeper
 from ondevice.train.loop import Loop, Outcome
@@ -42,61 +45,82 @@ from ondevice.train.optimizer import make_optimizer
 from ondevice.train.orders import Orders
 from ondevice.train.prepare import make_cursor
 from ondevice.train.pulse import Pulse
+from ondevice.train.refit import Decision, Device, decide, differences
 from ondevice.train.signals import Signals
 from ondevice.train.state import TrainState
 
-__all__ = ["launch", "make_loop", "open_dataset"]
+__all__ = ["launch", "make_loop", "make_state", "prepare_torch"]
 
 
-def launch(run: RunDir, *, display: Display, keep_hold: bool = False) -> Outcome:
+def launch(run: RunDir, *, display: Display, keep_hold: bool = False, refit: bool = False) -> Outcome:
     """Trains a run to its end or until asked to leave.
 
-    ``keep_hold``: an automatic restart stays paused; a person who starts
-    the run clears the hold. Raises RunBusy, CheckpointError, DataError or ResourceError.
+    ``keep_hold``: an automatic restart stays paused; a person who starts the run clears the hold. ``refit``: choose
+    the fit anew for this device. Raises RunBusy, CheckpointError, DataError or ResourceError.
     """
     lock = RunLock(run)
     try:
         with Signals() as signals:
-            return _launch(run, display, keep_hold, signals)
+            return _launch(run, make_loop(run, display=display, keep_hold=keep_hold, signals=signals, refit=refit))
     finally:
         lock.release()
 
 
-def _launch(run: RunDir, display: Display, keep_hold: bool, signals: Signals) -> Outcome:
-    loop = make_loop(run, display=display, keep_hold=keep_hold, signals=signals)
+def _launch(run: RunDir, loop: Loop) -> Outcome:
     try:
         return loop.run_to_end()
+    except (Exception, KeyboardInterrupt) as error:
+        tell_end(run.name, loop.telemetry, loop.state.step, error)
+        raise
     finally:
         loop.telemetry.close()
 
 
-def make_loop(run: RunDir, *, display: Display, keep_hold: bool = False, signals: Signals | None = None) -> Loop:
+def make_loop(
+    run: RunDir,
+    *,
+    display: Display,
+    keep_hold: bool = False,
+    signals: Signals | None = None,
+    refit: bool = False,
+) -> Loop:
     """Everything a launch needs, restored or made, and its ``launch`` record written. The caller holds the lock."""
-    began_t = time.time()  # letters written from here on are for this launch
-    notes = migrate(run)
+    old = {letter.file for letter in control.pending(run)}  # by name: a clock set back makes old stamps look new
+    notes = [*migrate(run), *changed_papers(run, run.read_identity())]
     recipe = run.read_recipe()
-    dataset = open_dataset(recipe)
+    dataset = open_dataset(recipe.data)
     found = _find_checkpoint(run, display)
-    fit = _sticky_fit(run, found.checkpoint)
-    _prepare_torch(fit, recipe)
-    state = _make_state(recipe, dataset, fit, found.checkpoint)
     limits, why = _read_limits(run)
-    number = run.next_launch()
-    before = _previous_story(run)
+    before = _look_back(run, recipe, found, limits, refit=refit)
+    fit, step, number = before.decision.fit, found.step, run.next_launch()
+    prepare_torch(fit, recipe)
+    hold = str(read_status(run).get("hold") or "") if keep_hold else ""
+    story = _previous_story(run)
     telemetry = TelemetryWriter(run.telemetry, number)
-    _tell_launch(telemetry, recipe, fit, number, found, previous_story=before, **_origin(run))
-    for sentence in [*notes, *why]:
-        telemetry.write("note", state.step, text=sentence)
-        display.say(sentence)
-    _drop_expired_letters(run, telemetry, state.step, began_t)
+    try:
+        origin = {**_origin(run), **_settings(run, None if why else limits)}
+        _tell_launch(telemetry, recipe, before, number, found, previous_story=story, **origin)
+        for sentence in [*before.said, *notes, *why]:
+            telemetry.write("note", step, text=sentence)
+            display.say(sentence)
+        with suppress(OndeviceError):  # a full disk is met by the loop, which knows how to wait
+            telemetry.sync()
+        pulse = Pulse(run, recipe, launch=number, step=step, story=telemetry)
+        pulse.beat(state="running", step=step, tokens=_tokens(recipe, step), hold=hold)
+        state = make_state(recipe, dataset, fit, found.checkpoint)
+    except (Exception, KeyboardInterrupt) as error:  # from its record on a launch has an end
+        tell_end(run.name, telemetry, step, error)
+        telemetry.close()
+        raise
+    _drop_expired_letters(run, telemetry, step, old)
     sensors = Sensors(run.path)
     store = Store(run.checkpoints)
-    pulse = Pulse(run, recipe, launch=number, step=state.step, story=telemetry)
+    pulse.begin()
     pulse.note(best_step=state.best_step, best_loss=state.best_loss)
     desk = Desk(
         run=run,
         limits=limits,
-        orders=Orders(hold=str(read_status(run).get("hold") or "") if keep_hold else ""),
+        orders=Orders(hold=hold),
         telemetry=telemetry,
         pulse=pulse,
         store=store,
@@ -122,30 +146,20 @@ def make_loop(run: RunDir, *, display: Display, keep_hold: bool = False, signals
     )
 
 
-def open_dataset(recipe: Recipe) -> Dataset:
-    """The dataset of a recipe. Raises DataError when it is gone or no longer the same."""
-    where = Path(recipe.data.dataset)
-    dataset = Dataset.open(
-        where if where.is_absolute() else home() / "datasets" / where, sha256=recipe.data.dataset_sha256
-    )
-    if dataset.sha256 != recipe.data.dataset_sha256:
-        raise DataError(
-            f"{dataset.folder}: the dataset changed since this run began, so it cannot go on exactly; start a new run "
-            "with another --name, or put the old text back and repeat `ondevice data build`."
-        )
-    return dataset
-
-
 @dataclass(frozen=True)
 class _Found:
     checkpoint: Checkpoint | None
     damage: list[str]
 
+    @property
+    def step(self) -> int:
+        return self.checkpoint.step if self.checkpoint else 0
+
 
 def _find_checkpoint(run: RunDir, display: Display) -> _Found:
     store = Store(run.checkpoints)
     store.sweep()
-    checkpoint, damage = store.latest()
+    checkpoint, damage = store.latest(complete=True)
     if checkpoint is None and damage:
         raise CheckpointError(
             f"{run.name}: no checkpoint is intact ({damage[0]}). Copy one back from a backup, or start again with "
@@ -156,14 +170,34 @@ def _find_checkpoint(run: RunDir, display: Display) -> _Found:
     return _Found(checkpoint, damage)
 
 
-def _sticky_fit(run: RunDir, checkpoint: Checkpoint | None) -> Fit:
-    """The last checkpoint's fit; before the first one, the fit the run began with."""
-    if checkpoint is not None:
-        return Fit.from_json(checkpoint.facts.get("fit"), where=str(checkpoint.path / "manifest.json"))
-    return Fit.from_json(read_json(run.fit), where=str(run.fit))
+@dataclass(frozen=True)
+class _Before:
+    """How the last launch ended and what follows from it. ``ended`` goes into the record, ``said`` to a person."""
+
+    ended: dict[str, Any] | None
+    decision: Decision
+    device: Device
+    said: list[str]
 
 
-def _prepare_torch(fit: Fit, recipe: Recipe) -> None:
+def _look_back(run: RunDir, recipe: Recipe, found: _Found, limits: Limits, *, refit: bool) -> _Before:
+    """Finds out how the last launch ended and chooses the fit of this one."""
+    torch.set_flush_denormal(True)  # before the first parallel operation of timed steps, or it covers one thread only
+    death, device = examine(run, read_scene(), held=True), Device.here(limits)
+    ended = previous(run, death, resumed_step=found.step)
+    decision = decide(run, recipe, found.checkpoint, death=death, limits=limits, device=device, asked=refit)
+    told = [death.sentence(ended["steps_lost"])] if death and ended else []
+    return _Before(ended=ended, decision=decision, device=device, said=[*told, *decision.said])
+
+
+def _tokens(recipe: Recipe, step: int) -> int:
+    """Tokens learned from when ``step`` is done."""
+    train = recipe.train
+    return train.start_tokens + max(0, step - train.start_step) * train.batch * recipe.model.context
+
+
+def prepare_torch(fit: Fit, recipe: Recipe) -> None:
+    """Threads and seeds, as every launch begins with them."""
     # Before the first parallel operation, or it covers one thread only.
     torch.set_flush_denormal(True)
     torch.set_num_threads(fit.threads)
@@ -172,7 +206,8 @@ def _prepare_torch(fit: Fit, recipe: Recipe) -> None:
     np.random.seed(recipe.train.seed % 2**32)
 
 
-def _make_state(recipe: Recipe, dataset: Dataset, fit: Fit, checkpoint: Checkpoint | None) -> TrainState:
+def make_state(recipe: Recipe, dataset: Dataset, fit: Fit, checkpoint: Checkpoint | None) -> TrainState:
+    """The state of a checkpoint, or of a run that begins. Raises CheckpointError or DataError."""
     model = build_model(recipe.model, seed=recipe.train.seed if checkpoint is None else None)
     model.activation_checkpointing = fit.activation_checkpointing
     cursor = make_cursor(dataset, recipe.data, context=recipe.model.context, batch=recipe.train.batch)
@@ -194,49 +229,64 @@ def _origin(run: RunDir) -> dict[str, Any]:
     }
 
 
+def _settings(run: RunDir, limits: Limits | None) -> dict[str, Any]:
+    """What holds from here on and which checkpoints there are, so that a later loss is noticed; None: it is damaged."""
+    store = Store(run.checkpoints)
+    pins: dict[str, str] | None = None
+    with suppress(CheckpointError):
+        pins = {str(step): reason for step, reason in store.pins().items()}
+    return {"limits": limits and dataclasses.asdict(limits), "pins": pins, "checkpoints": store.steps()}
+
+
 def _previous_story(run: RunDir) -> dict[str, Any] | None:
     """How far the story went before this launch, so that a cut of its file is noticed later."""
     files = launch_files(run.telemetry)
-    return story_end(files[-1]) if files else None
+    return {**story_end(files[-1]), "size": files[-1].stat().st_size} if files else None
 
 
 def _tell_launch(
-    telemetry: TelemetryWriter, recipe: Recipe, fit: Fit, number: int, found: _Found, **origin: Any
+    telemetry: TelemetryWriter, recipe: Recipe, before: _Before, number: int, found: _Found, **origin: Any
 ) -> None:
-    checkpoint = found.checkpoint
-    facts = exactness_facts()
-    step = checkpoint.step if checkpoint else 0
+    checkpoint, decision = found.checkpoint, before.decision
     telemetry.write(
         "launch",
-        step,
+        found.step,
         launch=number,
         resumed_step=checkpoint.step if checkpoint else None,
+        resumed_sha256=checkpoint.sha256 if checkpoint else None,
         steps=recipe.train.steps,
         recipe_sha256=recipe.sha256,
-        fit=fit.to_json(),
+        fit=decision.fit.to_json(),
+        previous=before.ended,
         boot_id=boot_id(),
+        cores=before.device.cores,
+        memory_total_mb=before.device.total_mb,
         code_version=ondevice.__version__,
-        inexact=_changed_facts(checkpoint, facts),
-        **facts,
+        inexact=_inexact(checkpoint, decision),
+        **exactness_facts(),
         **origin,
     )
+    if decision.changes:
+        old, new = decision.before.to_json(), decision.fit.to_json()
+        telemetry.write("fit", found.step, old=old, new=new, why=decision.why, exact_from=found.step)
     for sentence in found.damage:
-        telemetry.write("note", step, text=f"Skipped a damaged checkpoint: {sentence}")
+        telemetry.write("note", found.step, text=f"Skipped a damaged checkpoint: {sentence}")
 
 
-def _changed_facts(checkpoint: Checkpoint | None, facts: dict[str, Any]) -> list[str]:
+def _inexact(checkpoint: Checkpoint | None, decision: Decision) -> list[str]:
     """What differs from the checkpoint's maker and may change bits from here on."""
     if checkpoint is None:
-        return []
-    return [
-        f"{key}: {checkpoint.facts.get(key)} -> {now}" for key, now in facts.items() if checkpoint.facts.get(key) != now
-    ]
+        return [f"fit.{change}" for change in decision.changes]
+    made = Fit.from_json(checkpoint.facts.get("fit"), where=str(checkpoint.path / "manifest.json"))
+    facts = exactness_facts().items()
+    changed = [f"{key}: {checkpoint.facts.get(key)} -> {now}" for key, now in facts if checkpoint.facts.get(key) != now]
+    return changed + [f"fit.{change}" for change in differences(made, decision.fit)]
 
 
-def _drop_expired_letters(run: RunDir, telemetry: TelemetryWriter, step: int, began_t: float) -> None:
+def _drop_expired_letters(run: RunDir, telemetry: TelemetryWriter, step: int, old: set[str]) -> None:
     """Letters written while this launch was getting ready are for it; older ones asked something of another."""
     for letter in control.pending(run):
-        if letter.fault or (letter.verb in control.EXPIRING and letter.t < began_t):
+        if letter.fault or (letter.verb in control.EXPIRING and letter.file in old):
             why = letter.fault or "written before this launch"
             telemetry.write("control", step, id=letter.id, verb=letter.verb, ok=False, why=why)
             control.discard(run, letter)

@@ -16,12 +16,15 @@ from ondevice.evaluate.losses import Evaluation, mixed_loss
 from ondevice.run.recipe import Fit, Recipe
 from ondevice.train.desk import Desk
 from ondevice.train.engine import Engine, NonFiniteError
-from ondevice.train.keeper import Keeper
+from ondevice.train.keeper import Keeper, Origin, Saved
+from ondevice.train.sample_request import SampleRequest
 from ondevice.train.samples import write_sample
 from ondevice.train.schedule import learning_rate
 from ondevice.train.state import TrainState
 
 __all__ = ["Loop", "Outcome"]
+
+ROOM_EVERY_S = 10.0  # between two looks at a full disk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +51,20 @@ class Loop:
         keeper: Keeper,
         launch: int,
     ) -> None:
-        self.recipe, self.fit, self.launch = recipe, fit, launch
+        self.recipe, self.fit = recipe, fit
         self.state, self.engine, self.dataset = state, engine, dataset
         self.desk, self.keeper = desk, keeper
         self.orders, self.telemetry, self.pulse, self.display = desk.orders, desk.telemetry, desk.pulse, desk.display
+        self.origin = Origin(story=self.telemetry, recipe=recipe, fit=fit, launch=launch)
 
     def run_to_end(self) -> Outcome:
         """Trains until the recipe is fulfilled or someone asks to leave."""
+        try:
+            return self._run_to_end()
+        finally:
+            self.keeper.close()
+
+    def _run_to_end(self) -> Outcome:
         while True:
             self._between_steps()
             if self.orders.stop:
@@ -77,8 +87,10 @@ class Loop:
             if best is not None:
                 self.state.evaluated.append(step)
         if step in self.recipe.sample.steps and step not in self.state.sampled:
-            self._sample(self.recipe.sample.prompts)
+            self._sample([SampleRequest(prompt=prompt) for prompt in self.recipe.sample.prompts])
             self.state.sampled.append(step)
+        self._settle(wait=False)
+        self._wait_for_room()
         if self.keeper.is_due(step, best=bool(best), limits=self.desk.limits):
             self._save()
         self._safe_point()
@@ -90,9 +102,9 @@ class Loop:
         if self.orders.evaluate:
             self.orders.evaluate = False
             self._evaluate()
-        if self.orders.prompts:
-            prompts, self.orders.prompts = tuple(self.orders.prompts), []
-            self._sample(prompts)
+        if self.orders.samples:
+            requests, self.orders.samples = self.orders.samples, []
+            self._sample(requests)
         if self.orders.save:
             self._save()
 
@@ -101,6 +113,7 @@ class Loop:
 
     def _step(self) -> None:
         state, started, waited = self.state, time.monotonic(), 0.0
+        self.pulse.phase = "step"
         cursor_before = state.cursor.state_dict()
         batch = state.cursor.next()
         lr = learning_rate(self.recipe.train, state.step)
@@ -137,6 +150,7 @@ class Loop:
     def _evaluate(self) -> bool | None:
         """Measures the validation text; gives whether it is the best so far, None when it was asked to leave."""
         state, began = self.state, time.monotonic()
+        self.pulse.enter("evaluate", step=state.step, tokens=state.tokens)
         evaluation = Evaluation(
             state.model,
             self.dataset,
@@ -152,18 +166,14 @@ class Loop:
         if mixed is None:
             return False
         sound = math.isfinite(mixed)
-        best = sound and (state.best_loss is None or mixed < state.best_loss)
-        if best:
-            state.best_loss, state.best_step = mixed, state.step
-        losses = {name: loss.nats for name, loss in evaluation.losses.items()}
+        best = sound and state.measured(mixed)
+        losses = evaluation.record()
         self.telemetry.write(
             "eval",
             state.step,
             tokens=state.tokens,
             val_loss_mixed=mixed,
-            val_loss=losses,
-            bits_per_byte={name: loss.bits_per_byte for name, loss in evaluation.losses.items()},
-            val_tokens={name: loss.tokens for name, loss in evaluation.losses.items()},
+            **losses,
             best_step=state.best_step,
             trained_tokens=state.cursor.tokens_by_source(),
             eval_s=round(time.monotonic() - began, 3),
@@ -171,41 +181,62 @@ class Loop:
         if not sound:
             self.desk.trouble(state.step, "The validation loss is not a finite number: the run has diverged.")
             return False
-        self.pulse.note(val_loss=losses, val_loss_mixed=mixed, best_step=state.best_step, best_loss=state.best_loss)
+        self.pulse.note(
+            val_loss=losses["val_loss"], val_loss_mixed=mixed, best_step=state.best_step, best_loss=state.best_loss
+        )
         self.display.say(f"step {state.step}: validation loss {mixed:.4f}" + (" (best)" if best else ""))
         return best
 
-    def _sample(self, prompts: tuple[str, ...]) -> None:
-        for prompt in prompts:
+    def _sample(self, requests: list[SampleRequest]) -> None:
+        self.pulse.enter("sample", step=self.state.step, tokens=self.state.tokens)
+        for request in requests:
+            prompt, sampling = request.prompt, request.applied_to(self.recipe.sample)
             try:
-                text = write_sample(self.state.model, self.dataset.tokenizer(), self.recipe.sample, prompt)
+                text = write_sample(self.state.model, self.dataset.tokenizer(), sampling, prompt)
             except OndeviceError as error:  # an odd prompt must not end a run
-                self.desk.trouble(self.state.step, f"No sample: {error}")
+                self.desk.trouble(self.state.step, f"No sample: {error}", **request.told)
                 continue
-            self.telemetry.write("sample", self.state.step, prompt=prompt, text=text)
+            self.telemetry.write("sample", self.state.step, prompt=prompt, text=text, **request.told)
             self.display.say(f"step {self.state.step} sample: {prompt}{text}")
 
-    def _save(self) -> None:
-        """Commits a checkpoint. The story is made durable first, so that no checkpoint is ahead of it."""
+    def _save(self, *, leaving: bool = False) -> None:
+        """Commits a checkpoint; waits for the one in flight before, and for room on the disk."""
+        background = self.desk.limits.save_in_background and not self.orders.hold and not leaving
         self.orders.save = False
-        step, exposure = self.state.step, self.state.cursor.tokens_by_source()
-        saved = self.keeper.save(
-            self.state,
-            story=self.telemetry,
-            recipe=self.recipe,
-            fit=self.fit,
-            limits=self.desk.limits,
-            launch=self.launch,
-        )
-        if saved is None:
-            self.desk.trouble(step, str(self.keeper.fault))
-        else:
-            self.telemetry.write("checkpoint", step, **vars(saved), trained_tokens=exposure)
-            self.pulse.note(saved_step=step, last_error=None)
+        self._settle()
+        if self.keeper.shortage is None:
+            self._try_to_save(background=background)
+        self._wait_for_room()
+
+    def _wait_for_room(self) -> None:
+        """Lets the training stand still, its state in memory, until the disk has room or someone asks to leave."""
+        if self.keeper.shortage is None or self.orders.stop:
+            return
+        where = {"step": self.state.step, "tokens": self.state.tokens}
+        with self.desk.waiting(str(self.keeper.shortage), **where):
+            while self.keeper.shortage is not None and not self.orders.stop:
+                self.desk.wait(str(self.keeper.shortage), seconds=ROOM_EVERY_S, **where)
+                if not self.orders.stop and self.keeper.has_room(self.state, self.desk.limits):
+                    self._try_to_save()
+
+    def _try_to_save(self, *, background: bool = False) -> None:
+        self.pulse.enter("save", step=self.state.step, tokens=self.state.tokens)
+        saved = self.keeper.save(self.state, self.origin, limits=self.desk.limits, background=background)
+        if not self.keeper.in_flight:
+            self._tell_save(saved)
+
+    def _settle(self, *, wait: bool = True) -> None:
+        if self.keeper.landed or (wait and self.keeper.in_flight):
+            self._tell_save(self.keeper.settle())
+
+    def _tell_save(self, saved: Saved | None) -> None:
+        self.desk.tell_save(self.state.step, saved, self.keeper.fault, self.keeper.take_warnings())
 
     def _leave(self, outcome: str, why: str) -> Outcome:
+        self._settle()
         if self.state.step not in (0, self.keeper.saved_step):
-            self._save()
+            self.keeper.shortage = None  # once more, whatever the disk said last
+            self._save(leaving=True)
             if self.keeper.fault is not None:
                 self._end("failed", str(self.keeper.fault))
                 raise self.keeper.fault

@@ -14,6 +14,7 @@ from ondevice.run.config import change_limits
 from ondevice.run.control import Letter
 from ondevice.run.schema import Limits
 from ondevice.run.store import Store
+from ondevice.train.sample_request import SampleRequest, read_request
 
 __all__ = ["Orders", "obey"]
 
@@ -26,12 +27,12 @@ class Orders:
     stop: str = ""
     save: bool = False
     evaluate: bool = False
-    prompts: list[str] = field(default_factory=list)
+    samples: list[SampleRequest] = field(default_factory=list)
 
     @property
     def asked(self) -> bool:
         """Whether there is something to do between steps, even for a held run."""
-        return self.save or self.evaluate or bool(self.prompts)
+        return self.save or self.evaluate or bool(self.samples)
 
 
 def obey(letter: Letter, orders: Orders, limits: Limits, store: Store) -> tuple[Limits, dict[str, Any]]:
@@ -58,7 +59,7 @@ def _apply(letter: Letter, orders: Orders, limits: Limits, store: Store) -> Limi
     elif letter.verb == "eval":
         orders.evaluate = True
     elif letter.verb == "sample":
-        orders.prompts.append(str(letter.args["prompt"]))
+        orders.samples.append(read_request(letter.args, letter=letter.id))
     elif letter.verb == "limit":
         return change_limits(limits, letter.args)
     elif letter.verb == "pin":

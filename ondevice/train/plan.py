@@ -42,7 +42,6 @@ class Estimate:
     epochs: float
     memory: MemoryEstimate
     train_s: float | None
-    checkpoint_mb: float
 
 
 def train_budget(config: Config, corpus: Corpus, *, tokens_per_step: int, tok_s: float | None) -> tuple[int, str]:
@@ -180,15 +179,15 @@ def _eval_tokens(config: Config, corpus: Corpus, train: TrainRecipe) -> int:
 def estimate(recipe: Recipe, fit: Fit, *, tok_s: float | None) -> Estimate:
     """What the recipe will take with this fit at ``tok_s`` tokens a second."""
     unique = min(recipe.data.train_tokens, recipe.data.max_unique_tokens or recipe.data.train_tokens)
+    steps, tokens = recipe.train.planned_steps, recipe.train.tokens - recipe.train.start_tokens
     parameters = count_parameters(recipe.model)
     return Estimate(
         parameters=parameters,
-        steps=recipe.train.steps,
-        tokens=recipe.train.tokens,
-        epochs=recipe.train.tokens / max(1, unique),
-        memory=estimate_memory(recipe.model, fit),
-        train_s=None if not tok_s else recipe.train.tokens / tok_s,
-        checkpoint_mb=12.0 * parameters / 2**20,
+        steps=steps,
+        tokens=tokens,
+        epochs=tokens / max(1, unique),
+        memory=estimate_memory(recipe.model, fit, optimizer=recipe.train.optimizer),
+        train_s=None if not tok_s else tokens / tok_s,
     )
 
 

@@ -13,6 +13,8 @@ import torch
 from ondevice.data.cursor import BatchCursor
 from ondevice.data.dataset import Dataset
 from ondevice.device.memory import give_back_memory, machine_memory
+from ondevice.device.save_rate import measure_save_rate
+from ondevice.errors import ResourceError
 from ondevice.model.shape import check_shape
 from ondevice.run.config import to_toml
 from ondevice.run.create import create_run
@@ -22,10 +24,11 @@ from ondevice.run.schema import Config
 from ondevice.train.autotune import Choice, candidates, choose
 from ondevice.train.plan import Estimate, estimate, make_recipe
 from ondevice.train.probe import MatmulRates, matmul_rates
+from ondevice.train.saving import SavePlan, plan_saving
 from ondevice.train.sizing import Machine, choose_batch, choose_fit, choose_shape, expected_tokens, needs_rate
 from ondevice.train.wish import corpus_of, run_name
 
-__all__ = ["Prepared", "make_cursor", "make_run", "prepare"]
+__all__ = ["Prepared", "data_recipe", "make_cursor", "make_run", "prepare"]
 
 PHONE_SHARE = 0.35  # of all memory: beyond this Android may kill the app
 LAPTOP_SHARE = 0.6
@@ -34,20 +37,24 @@ LAPTOP_SHARE = 0.6
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
     """A recipe with the fit it starts with and what it is expected to take at ``tok_s`` tokens a second (None: not
-    timed)."""
+    timed); and what its checkpoints will take at the speed this disk was measured to have."""
 
     recipe: Recipe
     fit: Fit
     estimate: Estimate
+    saving: SavePlan
     tok_s: float | None
 
 
 def measure_machine(config: Config, *, cores: int, android: bool, flops_s: float) -> Machine:
     """The machine as the plan sees it: memory from the config, or a polite share of what is there."""
     memory = machine_memory()
+    given_mb = config.budget.memory_mb
+    if given_mb is not None and given_mb > memory.total_mb:
+        raise ResourceError(f"'budget.memory_mb' {given_mb:,.0f} is more than the {memory.total_mb:,.0f} MB there are.")
     share = PHONE_SHARE if android else LAPTOP_SHARE
     polite_mb = min(share * memory.total_mb, 0.8 * memory.available_mb + 200.0)
-    return Machine(flops_s=flops_s, memory_mb=config.budget.memory_mb or polite_mb, cores=cores)
+    return Machine(flops_s=flops_s, memory_mb=given_mb or polite_mb, cores=cores)
 
 
 def prepare(
@@ -83,13 +90,19 @@ def prepare(
         corpus,
         shape=shape,
         batch=batch,
-        data=_data_recipe(config, dataset, shape, batch),
+        data=data_recipe(config, dataset, shape, batch),
         precision=choice.precision,
         tok_s=tok_s,
         prompts=_prompts(dataset),
         why=why,
     )
-    return Prepared(recipe=recipe, fit=fit, estimate=estimate(recipe, fit, tok_s=tok_s), tok_s=tok_s)
+    return Prepared(
+        recipe=recipe,
+        fit=fit,
+        estimate=estimate(recipe, fit, tok_s=tok_s),
+        saving=plan_saving(recipe, config.limits, save_mb_s=measure_save_rate(home()), tok_s=tok_s),
+        tok_s=tok_s,
+    )
 
 
 def _matmul_rates(config: Config) -> MatmulRates | None:
@@ -123,7 +136,8 @@ def _choose(
     return choice
 
 
-def _data_recipe(config: Config, dataset: Dataset, shape: ModelShape, batch: int) -> DataRecipe:
+def data_recipe(config: Config, dataset: Dataset, shape: ModelShape, batch: int) -> DataRecipe:
+    """Which tokens of a dataset, in which order, by the wish."""
     recipe = DataRecipe(
         dataset=dataset.folder.name if dataset.folder.parent == home() / "datasets" else str(dataset.folder),
         dataset_sha256=dataset.sha256,

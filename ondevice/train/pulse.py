@@ -1,6 +1,7 @@
-"""The run's present tense: rates, time left and ``status.json``. Fed by the loop, which alone decides when.
+"""The run's present tense: rates, time left, signs of life and ``status.json``. Fed by the loop, which decides when.
 
-Burst rates count time inside steps; sustained rates count the wall clock, rests included.
+Burst rates count time inside steps; sustained rates count the wall clock, rests and sleep included. Time asleep or
+frozen is noticed here and told as a ``note``.
 """
 
 from __future__ import annotations
@@ -11,28 +12,44 @@ from collections import deque
 from statistics import median
 from typing import Any
 
+from ondevice.device.clock import Clocks
+from ondevice.device.vitals import Vitals
 from ondevice.errors import OndeviceError
-from ondevice.run.directory import RunDir
+from ondevice.run.directory import RunDir, boot_id
 from ondevice.run.liveness import write_status
 from ondevice.run.recipe import Recipe
 from ondevice.run.telemetry import TelemetryWriter
 
-__all__ = ["Pulse"]
+__all__ = ["PHASES", "Pulse"]
 
 STATUS_EVERY_S = 1.0
+PHASES = ("start", "step", "evaluate", "sample", "save")
+_DISK = ("start", "save")  # phases that wait for a disk, with an idle processor
 
 
 class Pulse:
-    """Times of steps, and the status file (at most once a second unless the hold changed)."""
+    """Times of steps, and the status file (at most once a second unless the hold or the phase changed)."""
 
-    def __init__(self, run: RunDir, recipe: Recipe, *, launch: int, step: int, story: TelemetryWriter) -> None:
+    def __init__(
+        self,
+        run: RunDir,
+        recipe: Recipe,
+        *,
+        launch: int,
+        step: int,
+        story: TelemetryWriter,
+        clocks: Clocks | None = None,
+        vitals: Vitals | None = None,
+    ) -> None:
         self._run, self._recipe, self._launch, self._story = run, recipe, launch, story
-        self._started = time.monotonic()
-        self._first_step = step
+        self._clocks, self._vitals, self._boot_id = clocks or Clocks(), vitals or Vitals(), boot_id()
+        self._first_step, self._began_s = step, self._clocks.boottime_s()
         self._step_s: deque[float] = deque(maxlen=33)
         self._written = 0.0
-        self._hold = ""
+        self._told: tuple[str | None, str] = (None, "")  # the hold and the phase that the status has
+        self._state = "running"
         self._facts: dict[str, Any] = {}
+        self.phase = "start"
 
     @property
     def step_s(self) -> float | None:
@@ -43,33 +60,49 @@ class Pulse:
     def tokens_per_step(self) -> int:
         return self._recipe.train.batch * self._recipe.model.context
 
+    def begin(self) -> None:
+        """The state is ready: sustained rates count from here."""
+        self._began_s = self._clocks.boottime_s()
+
     def after_step(self, step_s: float) -> None:
         self._step_s.append(step_s)
 
     def rates(self, step: int) -> dict[str, float | None]:
-        """``tok_s`` burst, ``tok_s_sustained`` since the launch, ``eta_s`` at the sustained rate."""
-        elapsed = time.monotonic() - self._started
+        """``tok_s`` burst, ``tok_s_sustained`` since the launch, ``eta_s`` at the sustained rate; seconds away."""
+        elapsed = self._clocks.boottime_s() - self._began_s
         done = step - self._first_step
         left = self._recipe.train.steps - step
         return {
             "step_s": self.step_s,
             "tok_s": self.tokens_per_step / self.step_s if self.step_s else None,
-            "tok_s_sustained": done * self.tokens_per_step / elapsed if done else None,
+            "tok_s_sustained": done * self.tokens_per_step / elapsed if done and elapsed > 0 else None,
             "eta_s": left * elapsed / done if done else None,
+            "slept_s": round(self._clocks.slept_s, 1),
+            "frozen_s": round(self._clocks.frozen_s, 1),
         }
 
     def note(self, **facts: Any) -> None:
         """Facts to show until they change: loss, val_loss, best_step, last_error ..."""
         self._facts.update(facts)
 
+    def enter(self, phase: str, *, step: int, tokens: int) -> None:
+        """Says what comes now (one of `PHASES`) before it begins, so that a death in it is known to be one."""
+        assert phase in PHASES, phase
+        self.phase = phase
+        self.beat(state=self._state, step=step, tokens=tokens, hold=self._told[0] or "", force=True)
+
     def beat(self, *, state: str, step: int, tokens: int, hold: str = "", force: bool = False) -> dict[str, Any] | None:
         """Writes the status if it is due; gives what it wrote, or None."""
+        self._look_at_clocks(step)
         now = time.monotonic()
-        if not force and hold == self._hold and now - self._written < STATUS_EVERY_S:
+        if not force and (hold, self.phase) == self._told and now - self._written < STATUS_EVERY_S:
             return None
         status = {
             "heartbeat_t": round(time.time(), 3),
+            "boottime_s": round(self._clocks.boottime_s(), 3),
+            "boot_id": self._boot_id,
             "state": state,
+            "phase": self.phase,
             "hold": hold,
             "launch": self._launch,
             "pid": os.getpid(),
@@ -80,10 +113,18 @@ class Pulse:
             "telemetry": self._story.position,
             **self.rates(step),
             **self._facts,
+            **self._vitals.read(),
         }
         try:
-            write_status(self._run, status, durable=hold != self._hold)
+            write_status(self._run, status, durable=hold != self._told[0])
         except OndeviceError as error:  # a full disk must not end a run that can go on without telling
             self._facts["last_error"] = status["last_error"] = str(error)
-        self._written, self._hold = now, hold
+        self._written, self._told, self._state = now, (hold, self.phase), state
         return status
+
+    def _look_at_clocks(self, step: int) -> None:
+        gap = self._clocks.look(usual_s=self.step_s or 0.0, may_idle=self.phase in _DISK)
+        if gap is not None:
+            away = {"slept_s": gap.slept_s, "frozen_s": gap.frozen_s, "clock_jumped_s": gap.jumped_s}
+            known = {name: round(seconds, 3) for name, seconds in away.items() if seconds}
+            self._story.write("note", step, text=str(gap), **known)

@@ -9,25 +9,29 @@ from ondevice.infer.torch_backend import TorchBackend
 from ondevice.model.decoder import Decoder
 from ondevice.run.recipe import SampleRecipe
 
-__all__ = ["write_sample"]
+__all__ = ["sampling_of", "write_sample"]
 
 
 def write_sample(model: Decoder, tokenizer: Tokenizer, recipe: SampleRecipe, prompt: str) -> str:
     """What the model writes after ``prompt``; the same model, recipe and prompt give the same text."""
-    settings = Sampling(
+    backend = TorchBackend(model)
+    prompt_ids = tokenizer.encode(prompt) or [tokenizer.eot_id]
+    ids = generate(
+        backend,
+        prompt_ids,
+        settings=sampling_of(recipe),
+        stop_ids=(tokenizer.eot_id,),
+        max_new_tokens=recipe.max_new_tokens,
+    )
+    return tokenizer.decode(list(ids))
+
+
+def sampling_of(recipe: SampleRecipe) -> Sampling:
+    """How a recipe chooses tokens. Raises UsageError for values that are out of bounds."""
+    return Sampling(
         temperature=recipe.temperature,
         top_k=recipe.top_k,
         top_p=recipe.top_p,
         repetition_penalty=recipe.repetition_penalty,
         seed=recipe.seed,
     )
-    backend = TorchBackend(model)
-    prompt_ids = tokenizer.encode(prompt) or [tokenizer.eot_id]
-    ids = generate(
-        backend,
-        prompt_ids,
-        settings=settings,
-        stop_ids=(tokenizer.eot_id,),
-        max_new_tokens=recipe.max_new_tokens,
-    )
-    return tokenizer.decode(list(ids))

@@ -13,21 +13,22 @@ __all__ = ["learning_rate", "tail_rate"]
 
 
 def learning_rate(recipe: TrainRecipe, step: int) -> float:
-    """Learning rate of step ``step`` (from 0) of ``recipe.steps``.
+    """Learning rate of step ``step`` (from ``recipe.start_step``) of ``recipe.steps``; counted from the start step:
 
     Warmup: ``lr * (step + 1) / warmup_steps``. Then constant; linear or cosine from lr to lr_min over the rest; or WSD:
     lr until the last ``tail_steps``, which decay by `tail_rate`.
     """
-    if step < recipe.warmup_steps:
-        return recipe.lr * (step + 1) / recipe.warmup_steps
+    done, planned = step - recipe.start_step, recipe.planned_steps
+    if done < recipe.warmup_steps:
+        return recipe.lr * (done + 1) / recipe.warmup_steps
     if recipe.schedule == "constant":
         return recipe.lr
     if recipe.schedule == "wsd":
-        start, length = recipe.steps - recipe.tail_steps, recipe.tail_steps
-        if step < start:
+        start, length = planned - recipe.tail_steps, recipe.tail_steps
+        if done < start:
             return recipe.lr
-        return tail_rate(recipe.tail, (step - start) / length, peak=recipe.lr, low=recipe.lr_min)
-    progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+        return tail_rate(recipe.tail, (done - start) / length, peak=recipe.lr, low=recipe.lr_min)
+    progress = (done - recipe.warmup_steps) / max(1, planned - recipe.warmup_steps)
     return tail_rate(recipe.schedule, min(1.0, progress), peak=recipe.lr, low=recipe.lr_min)
 
 

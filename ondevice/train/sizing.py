@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ondevice.errors import ResourceError, UsageError
+from ondevice.errors import DataError, ResourceError, UsageError
 from ondevice.model.counts import count_parameters, flops_per_token
 from ondevice.run.recipe import Fit, ModelShape
 from ondevice.run.schema import Config
@@ -30,18 +30,22 @@ MANY_EPOCHS = 4.0  # more passes over the same text teach little
 TOKENS_PER_PARAMETER = 2.0  # below this a smaller model learns more in the same time (measured, see tools/LOG.md)
 EFFICIENCY = 0.6  # share of the measured matrix-product rate that a whole step reaches on small models
 SMALLEST_STEP, LARGEST_STEP = 2_048.0, 65_536.0  # tokens
+LARGEST_GIVEN_STEP = 2**24  # tokens: a step's ids are in memory together, 16 bytes a token
+SHORTEST_CONTEXT = 8
 # (layers, width), each about 1.7 times the work of the one before
 LADDER = ((2, 64), (3, 96), (4, 128), (4, 192), (5, 256), (6, 320), (8, 384), (10, 512), (12, 640), (12, 768))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """What the plan needs to know of a dataset."""
+    """What the plan needs to know of a dataset. ``largest_tokens``: training tokens of the largest source, whose
+    windows no other source shares; None for all of them."""
 
     train_tokens: int
     val_tokens: int
     vocab_size: int
     sources: int
+    largest_tokens: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +61,18 @@ class Machine:
 def choose_shape(config: Config, corpus: Corpus, machine: Machine, why: dict[str, str]) -> ModelShape:
     """The shape of the config with open keys derived; reasons go to ``why``. Raises ResourceError if nothing fits."""
     context = config.model.context or _choose_context(corpus, why)
+    _check_context(corpus, context)
     ladder: tuple[tuple[int, int], ...] = LADDER
     if config.model.width is not None or config.model.layers is not None:
         ladder = (_given_size(config),)
     shapes = [_shape(config, corpus, layers=layers, width=width, context=context) for layers, width in ladder]
     # Given heads must divide a derived width; a width that a person gave is for check_shape to judge.
     shapes = [shape for shape in shapes if _splits(shape)] or shapes
-    fitting = [shape for shape in shapes if _fits(shape, machine)]
+    fitting = [shape for shape in shapes if _fits(config, shape, machine)]
     if not fitting:
         smallest = shapes[0]
-        need_mb = estimate_memory(smallest, choose_fit(config, smallest, machine, batch=1, why={})).total_mb
+        fit = choose_fit(config, smallest, machine, batch=1, why={})
+        need_mb = estimate_memory(smallest, fit, optimizer=config.train.optimizer).total_mb
         raise ResourceError(
             f"A model of {count_parameters(smallest):,} parameters needs about {need_mb:,.0f} MB and "
             f"{machine.memory_mb:,.0f} MB may be used; make model.width, model.context or the vocabulary smaller, or "
@@ -117,11 +123,27 @@ def needs_rate(config: Config) -> bool:
 
 
 def _choose_context(corpus: Corpus, why: dict[str, str]) -> int:
-    context = 256 if corpus.train_tokens >= 1_000_000 else 128
-    while context > 32 and corpus.train_tokens < 64 * context:
+    """Long enough to be worth learning, short enough for many windows, of which a source must hold some."""
+    context, largest = 256 if corpus.train_tokens >= 1_000_000 else 128, corpus.train_tokens
+    if corpus.largest_tokens is not None:
+        largest = min(largest, corpus.largest_tokens)
+    while context > 32 and (corpus.train_tokens < 64 * context or largest < 8 * context):
+        context //= 2
+    while context > SHORTEST_CONTEXT and largest < context + 1:
         context //= 2
     why["model.context"] = f"{context} suits {corpus.train_tokens:,} training tokens"
+    if largest < corpus.train_tokens:
+        why["model.context"] += f", {largest:,} in the largest source"
     return context
+
+
+def _check_context(corpus: Corpus, context: int) -> None:
+    """Refuses a text without a single window before anything of that length is timed."""
+    if corpus.largest_tokens is not None and corpus.largest_tokens < context + 1:
+        raise DataError(
+            f"The corpus is smaller than one block: its largest source has {corpus.largest_tokens:,} training tokens "
+            f"and a window needs {context + 1:,}; add text or take a smaller model.context."
+        )
 
 
 def _given_size(config: Config) -> tuple[int, int]:
@@ -164,14 +186,19 @@ def _splits(shape: ModelShape) -> bool:
     return shape.width % (2 * shape.heads) == 0 and shape.heads % shape.kv_heads == 0
 
 
-def _fits(shape: ModelShape, machine: Machine) -> bool:
+def _fits(config: Config, shape: ModelShape, machine: Machine) -> bool:
     fit = Fit(micro_batch=1, threads=1, activation_checkpointing=False, loss_chunk_tokens=256)
-    return estimate_memory(shape, fit).total_mb <= machine.memory_mb
+    return estimate_memory(shape, fit, optimizer=config.train.optimizer).total_mb <= machine.memory_mb
 
 
 def choose_batch(config: Config, shape: ModelShape, expected_tokens: float, why: dict[str, str]) -> int:
     """Sequences in an optimizer step: about 1/1500 of the expected tokens, within the bounds above."""
     if config.train.batch is not None:
+        if config.train.batch * shape.context > LARGEST_GIVEN_STEP:
+            raise UsageError(
+                f"'train.batch' {config.train.batch:,} with a context of {shape.context:,} makes "
+                f"{config.train.batch * shape.context:,} tokens a step; at most {LARGEST_GIVEN_STEP:,} are allowed."
+            )
         return config.train.batch
     wanted = min(LARGEST_STEP, max(SMALLEST_STEP, expected_tokens / 1500.0))
     batch = 1 << (max(1, round(wanted / shape.context)).bit_length() - 1)
@@ -195,7 +222,7 @@ def choose_fit(config: Config, shape: ModelShape, machine: Machine, *, batch: in
                 activation_checkpointing=recompute,
                 loss_chunk_tokens=min(chunk, max(16, micro_batch * shape.context)),
             )
-            need_mb = estimate_memory(shape, fit).total_mb
+            need_mb = estimate_memory(shape, fit, optimizer=config.train.optimizer).total_mb
             if need_mb <= machine.memory_mb:
                 why["fit"] = (
                     f"micro-batch {micro_batch} of {batch}{', recomputing activations' if recompute else ''}: about "

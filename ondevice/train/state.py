@@ -14,7 +14,9 @@ from ondevice.data.cursor import BatchCursor
 from ondevice.model.decoder import Decoder
 from ondevice.train.optimizer import Optimizer
 
-__all__ = ["TrainState", "capture_rng", "restore_rng"]
+__all__ = ["MOST_LOSSES", "TrainState", "capture_rng", "restore_rng"]
+
+MOST_LOSSES = 1000  # a run measured more often forgets its worst
 
 
 @dataclass
@@ -29,9 +31,19 @@ class TrainState:
     train_s: float = 0.0
     best_loss: float | None = None
     best_step: int | None = None
-    best_saved: int | None = None  # the last best step that has a checkpoint
+    losses: dict[int, float] = field(default_factory=dict)  # step -> mixed validation loss, as last measured
     evaluated: list[int] = field(default_factory=list)
     sampled: list[int] = field(default_factory=list)
+
+    def measured(self, loss: float) -> bool:
+        """Remembers a finite validation loss of this step; gives whether it is the best so far."""
+        self.losses[self.step] = loss
+        if len(self.losses) > MOST_LOSSES:
+            del self.losses[max(self.losses, key=lambda step: (self.losses[step], step))]
+        best = self.best_loss is None or loss < self.best_loss
+        if best:
+            self.best_loss, self.best_step = loss, self.step
+        return best
 
 
 def capture_rng() -> dict[str, Any]:

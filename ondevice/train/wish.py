@@ -8,19 +8,28 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from ondevice.data.build import build_dataset
 from ondevice.data.dataset import Dataset
 from ondevice.errors import OndeviceError, UsageError
-from ondevice.run.config import parse_config
-from ondevice.run.directory import RunDir, home, list_runs, safe_name
+from ondevice.run.audit import end_of_story
+from ondevice.run.config import change_limits, changed_keys, parse_config, read_limits, write_limits
+from ondevice.run.directory import RunDir, home, list_runs, offline_lock, safe_name
 from ondevice.run.schema import Config
 from ondevice.train.sizing import Corpus
 
-__all__ = ["corpus_of", "dataset_folder", "make_dataset", "resume_or_refuse", "run_name"]
+__all__ = [
+    "change_run",
+    "corpus_of",
+    "dataset_folder",
+    "make_dataset",
+    "resume_or_refuse",
+    "run_name",
+    "wish_of",
+]
 
 
 def dataset_folder(config: Config) -> Path:
@@ -70,6 +79,7 @@ def corpus_of(dataset: Dataset) -> Corpus:
         val_tokens=sum(entry.val_tokens for entry in dataset.sources),
         vocab_size=dataset.tokenizer().vocab_size,
         sources=len(dataset.sources),
+        largest_tokens=max((entry.train_tokens for entry in dataset.sources), default=0),
     )
 
 
@@ -79,8 +89,7 @@ def resume_or_refuse(config: Config) -> RunDir | None:
     if not run.identity.is_file():
         return None
     run.read_identity()
-    before = parse_config(run.config.read_text("utf-8"), where=str(run.config), base=Path.cwd())
-    changed = _first_difference(_wish(before), _wish(config))
+    changed = _first_difference(_wish(wish_of(run)), _wish(config))
     if changed:
         key, old, new = changed
         raise UsageError(
@@ -88,6 +97,35 @@ def resume_or_refuse(config: Config) -> RunDir | None:
             f"Go on with `ondevice train {run.name}`, or choose another name with --name."
         )
     return run
+
+
+def wish_of(run: RunDir) -> Config:
+    """The config a run was made from. Raises UsageError where it was edited by hand into something else."""
+    return parse_config(run.config.read_text("utf-8"), where=str(run.config), base=Path.cwd())
+
+
+def change_run(run: RunDir, changes: Sequence[str]) -> list[str]:
+    """Carries out what ``key=value`` changes say about how a run behaves, and gives sentences about it.
+
+    Limits are written; a fit stays. Raises UsageError for bad limits, RunBusy while a trainer lives.
+    """
+    began_with = wish_of(run)
+    said = [
+        f"fit.{key} is left as it is: a run keeps its fit, so that it goes on exactly."
+        for key, value in changed_keys(changes, "fit").items()
+        if value != getattr(began_with.fit, key)
+    ]
+    limits = read_limits(run.limits) if run.limits.exists() else began_with.limits
+    changed = change_limits(limits, changed_keys(changes, "limits"), where="--set")
+    if changed != limits:
+        with offline_lock(run, what="ondevice train"):
+            write_limits(run.limits, changed, after=end_of_story(run.telemetry))
+    now = dataclasses.asdict(changed)
+    return said + [
+        f"limits.{key} = {now[key]} from now on, was {value}."
+        for key, value in dataclasses.asdict(limits).items()
+        if value != now[key]
+    ]
 
 
 def _wish(config: Config) -> dict[str, object]:

@@ -49,6 +49,17 @@ def test_without_textual_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert said.count("\n") == 1 and "-m pip install textual" in said
 
 
+def test_on_windows_one_sentence_and_nothing_of_posix_is_imported() -> None:
+    code = (
+        "import os, sys, importlib.metadata; sys.modules['fcntl'] = None; os.name = 'nt'; "
+        "from {module} import main; sys.exit(main([]))"
+    )
+    for module in ("tui.main", "ondevice.cli.main"):
+        done = subprocess.run([sys.executable, "-c", code.format(module=module)], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (6, ""), done.stderr
+        assert done.stderr.count("\n") == 1 and "`wsl --install`" in done.stderr
+
+
 def test_without_a_terminal_one_sentence(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setenv("ONDEVICE_HOME", str(tmp_path))
     assert main([]) == 6

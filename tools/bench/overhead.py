@@ -127,7 +127,7 @@ def make_loop(args: argparse.Namespace, home: Path):
     [sample]
     count = 0
     [limits]
-    save_every_s = 1e9
+    save_every_s = 1e6
     """
     import dataclasses
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from ondevice.run import files
+from ondevice.run.config import explain
 
 
 def sets(*changes):
@@ -107,12 +108,21 @@ CASES = {
     "gz that is cut": build("notes.txt.gz", bad=b"\x1f\x8b\x08\0\0\0", good=None, says=("notes.txt.gz",)),
     "zip that is none": build("notes.zip", bad=b"PK\x03\x04 no", good=None, says=("notes.zip",)),
     "two sources of one name": Case(
-        ("data", "build", "--data", "one/a.txt", "--data", "two/a.txt", *BYTE),
+        ("data", "build", "two.toml", *BYTE),
         3,
         ("Two sources are called 'a'", "another name"),
-        {"one/a.txt": GOOD, "two/a.txt": GOOD[:500]},
-        {"two/b.txt": GOOD[:500]},
-        ("data", "build", "--data", "one/a.txt", "--data", "two/b.txt", *BYTE),
+        {
+            "one/a.txt": GOOD,
+            "two/a.txt": GOOD[:500],
+            "two.toml": b'[[data.sources]]\npath = "one/a.txt"\n[[data.sources]]\npath = "two/a.txt"\n',
+        },
+        {"two.toml": b'[[data.sources]]\npath = "one/a.txt"\n[[data.sources]]\npath = "two/a.txt"\nname = "b"\n'},
+        ("data", "build", "two.toml", *BYTE),
+    ),
+    "one source named twice": Case(
+        ("data", "build", "--data", "words.txt", "--data", "./words.txt", *BYTE),
+        2,
+        ("words.txt: named twice with --data", "name it once"),
     ),
     "corpus smaller than one block": Case(
         ("train", "--data", "notes.txt", "--name", "small", *BYTE, *SMALL, *PLAIN),
@@ -151,10 +161,59 @@ CASES = {
         ("data", "build", "--data", "words.txt", *BYTE, "--set", "train.lr"), 2, ("--set train.lr", "key=value")
     ),
     "minutes below nothing": Case(
-        ("data", "build", "--data", "words.txt", *BYTE, "--minutes", "-1"), 2, ("'budget.minutes'", "more than 0", "-1")
+        ("plan", "--data", "words.txt", *BYTE, "--minutes", "-1"), 2, ("'budget.minutes'", "more than 0", "-1")
     ),
     "empty path": Case(("data", "build", "--data", "", *BYTE), 2, ("path of the text is empty",)),
 }
+
+
+SMALLEST = ("--data", "notes.txt", *BYTE, *SMALL, *PLAIN)
+EXTREMES = {
+    "minutes": (("--minutes", "1e308"), "'budget.minutes' must be at most 1,000,000, not 1e+308"),
+    "memory": (("--memory", "1e7"), "'budget.memory_mb' 10,000,000 is more than the"),
+    "little memory": (("--memory", "1e-300"), "0 MB may be used"),
+    "batch": (sets("train.batch=1000000000"), "'train.batch' must be at most 65,536, not 1000000000"),
+    "batch x context": (
+        sets("train.batch=65536", "model.context=512"),
+        "'train.batch' 65,536 with a context of 512 makes 33,554,432 tokens a step; at most 16,777,216 are allowed",
+    ),
+    "threads": (sets("fit.threads=1099511627776"), "'fit.threads' must be at most 256, not 1099511627776"),
+    "width": (sets("model.width=1e15"), "'model.width' must be at most 65,536"),
+    "largest shape": (sets("model.width=65536", "model.layers=1000"), "MB may be used; make model.width"),
+    "evaluations": (sets("eval.count=1e15"), "'eval.count' must be at most 10,000"),
+    "context": (sets("model.context=65536", "train.batch=1"), "smaller than one block"),
+    "odd heads": (
+        sets("model.width=33", "model.heads=1"),
+        "model.width = 33 with model.heads = 1 makes heads 33 wide, but rotary embeddings need an even number",
+    ),
+    "odd width": (sets("model.width=33"), "makes heads 33 wide, but rotary embeddings need an even number"),
+}
+
+
+@pytest.mark.parametrize("command", ["plan", "train"])
+@pytest.mark.parametrize("name", EXTREMES)
+def test_extreme_numbers_are_one_sentence(place, call, name, command):
+    flags, says = EXTREMES[name]
+    (place / "notes.txt").write_bytes(GOOD)
+    result = call(command, *SMALLEST, *flags)
+    assert result.code in (2, 3, 5)
+    refused(result, result.code, (says,))
+    assert not (place / "home" / "logs").exists() and not (place / "home" / "runs").exists()
+
+
+def test_the_largest_numbers_that_are_allowed_can_be_planned(place, call):
+    """Every bound of the config, one key at a time: a plan or a sentence, never a bug."""
+    (place / "notes.txt").write_bytes(GOOD)
+    tables = ("model", "train", "budget", "eval", "sample", "fit", "limits")
+    for row in explain():
+        if "at most" not in row["bounds"] or row["key"].split(".")[0] not in tables:
+            continue
+        largest = row["bounds"].rpartition("at most ")[2].replace(",", "")
+        budget = () if row["key"] in ("train.tokens", "train.epochs") else sets("train.steps=2")
+        flags = ("--data", "notes.txt", *BYTE, *sets("model.context=32", "model.width=16", "model.layers=1"), *budget)
+        result = call("plan", *flags, *PLAIN, "--rate", "1000", "--json", "--set", f"{row['key']}={largest}")
+        assert result.code in (0, 2, 3, 5), (row["key"], result)
+        assert not (place / "home" / "logs").exists(), row["key"]
 
 
 def tree(home):
@@ -251,7 +310,7 @@ def test_a_run_directory_of_a_newer_layout(own, call):
         ["generate", "tiny"],
         ["export", "tiny"],
     ):
-        refused(call(*words), 4, ("tiny: run directory of layout 99", "knows layout 1", "update ondevice"))
+        refused(call(*words), 4, ("tiny: run directory of layout 99", "knows layout 2", "update ondevice"))
     assert tree(own) == before
 
 

@@ -107,6 +107,50 @@ def test_tokenizer_train_writes_one_that_a_build_can_use(place, call, kind):
     assert used["tokenizer"]["sha256"] == tokenizer.sha256
 
 
+@pytest.mark.parametrize("words", [("data", "build"), ("tokenizer", "train", "--out", "tok")])
+@pytest.mark.parametrize("flag", [("--name", "x"), ("--minutes", "3"), ("--memory", "800")])
+def test_flags_of_a_run_are_not_offered_where_there_is_none(place, call, words, flag):
+    result = call(*words, "--data", "words.txt", "--set", "tokenizer.kind=byte", *flag)
+    assert result.code == 2 and f"unknown argument '{flag[0]}'" in result.error
+    assert not (place / "home").exists() and not (place / "tok").exists()
+
+
+def test_tokenizer_train_refuses_a_finished_tokenizer(place, call):
+    words = ("tokenizer", "train", "--data", "words.txt", "--set", "tokenizer.kind=char")
+    assert call(*words, "--out", "first").code == 0
+    result = call(*words, "--out", "second", "--set", "tokenizer.path=first")
+    assert result.code == 2
+    assert f"tokenizer.path names a finished tokenizer, {place / 'first'}" in result.error
+    assert not (place / "second").exists()
+    (place / "my.toml").write_text('[tokenizer]\npath = "first"\nkind = "char"\n')
+    again = ("tokenizer", "train", "my.toml", "--data", "words.txt", "--out", "second")
+    assert call(*again).code == 2
+    assert call(*again, "--set", "tokenizer.path=").code == 0
+
+
+def test_a_tokenizer_named_on_the_command_line_counts_from_the_current_folder(place, call):
+    assert call("tokenizer", "train", "--data", "words.txt", "--out", "tok", "--set", "tokenizer.kind=char").code == 0
+    (place / "below").mkdir()
+    (place / "below" / "my.toml").write_text('[[data.sources]]\npath = "../words.txt"\n')
+    built = call("data", "build", "below/my.toml", "--set", "tokenizer.path=tok", "--json")
+    assert built.code == 0 and built.json["tokenizer"]["kind"] == "char"
+
+
+def test_folders_of_one_name_are_told_apart(place, call):
+    for parent in ("one", "two", "three"):
+        (place / parent / "notes").mkdir(parents=True)
+        (place / parent / "notes" / "a.txt").write_text(f"words of {parent} to learn " * 30)
+    words = [word for parent in ("one", "two", "three") for word in ("--data", f"{parent}/notes")]
+    result = call("data", "build", *words, "--data", "words.txt", "--set", "tokenizer.kind=byte", "--json")
+    assert result.code == 0
+    assert [source["name"] for source in result.json["sources"]] == ["one-notes", "two-notes", "three-notes", "words"]
+    (place / "x" / "one" / "notes").mkdir(parents=True)
+    (place / "x" / "one" / "notes" / "a.txt").write_text("another text " * 30)
+    more = call("data", "build", *words, "--data", "x/one/notes", "--set", "tokenizer.kind=byte", "--json").json
+    names = [source["name"] for source in more["sources"]]
+    assert names[1:3] == ["two-notes", "three-notes"] and names[3] == "x-one-notes" and names[0].endswith("-one-notes")
+
+
 @pytest.mark.parametrize(("out", "says"), [("words.txt", "is a file"), ("full", "exists and is not empty")])
 def test_tokenizer_train_writes_over_nothing(place, call, out, says):
     (place / "full").mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from ondevice.cli.progress import QuietDisplay
 from ondevice.run.directory import RunDir, RunLock
 from ondevice.run.liveness import read_liveness, read_status
 from ondevice.run.store import Store
+from ondevice.run.telemetry import read_records
 from ondevice.train.launch import launch
 
 
@@ -104,9 +106,9 @@ def test_pause_save_sample_resume_and_stop_from_another_shell(alive, call):
     assert status.out.startswith("alive: waiting\n") and "hold      paused" in status.out
     answer = call("save", "alive", "--json").json
     assert (answer["verb"], answer["ok"]) == ("save", True)
-    assert read_status(alive)["step"] == held
+    assert read_status(alive)["step"] <= held + 1  # one that was held within a step ends it to save
     assert call("resume", "alive").code == 0
-    wait_for(lambda: read_status(alive)["step"] > held + 1)
+    wait_for(lambda: read_status(alive)["step"] > held + 2)
     wait_for(lambda: Store(alive.checkpoints).steps())
     (sample,) = call("sample", "alive", "the cat", "--json").json["samples"]
     assert sample["kind"] == "sample" and sample["prompt"] == "the cat" and sample["step"] > held
@@ -115,6 +117,68 @@ def test_pause_save_sample_resume_and_stop_from_another_shell(alive, call):
     assert call("stop", "alive").out == "alive: stop accepted.\n"
     wait_for(lambda: read_liveness(alive).state == "stopped")
     assert "alive: stopped; `ondevice train alive` goes on" in call("status", "alive").out
+
+
+def test_flags_of_sample_reach_the_live_trainer(alive, call):
+    assert call("pause", "alive").code == 0
+    wait_for(lambda: read_liveness(alive).state == "waiting")  # the same weights for all
+
+    def asked(*flags):
+        result = call("sample", "alive", "the cat", *flags, "--json")
+        assert result.code == 0, result
+        return result.json["samples"][0]
+
+    plain, again = asked(), asked()
+    assert plain["text"] == again["text"] and plain["letter"] != again["letter"]
+    assert not set(plain) & {"temperature", "seed", "max_new_tokens"}
+    wild = [asked("--temperature", 900, "--top-k", 0, "--top-p", 1, "--seed", seed) for seed in (1, 1, 2)]
+    assert wild[0]["text"] == wild[1]["text"] != wild[2]["text"]
+    assert (wild[2]["temperature"], wild[2]["top_k"], wild[2]["top_p"], wild[2]["seed"]) == (900.0, 0, 1.0, 2)
+    greedy = [asked("--temperature", 0, "--max-new-tokens", count)["text"] for count in (4, 40)]
+    assert greedy[1].startswith(greedy[0]) and len(greedy[1]) > 8 >= len(plain["text"])
+    stop = greedy[1][2:4]
+    cut = asked("--temperature", 0, "--max-new-tokens", 40, "--stop", stop)["text"]
+    assert cut == greedy[1][: greedy[1].find(stop)]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--temperature", "-1"), "'sample.temperature' must be at least 0, not -1.0"),
+        (("--top-p", "1.5"), "'sample.top_p' must be at most 1, not 1.5"),
+        (("--max-new-tokens", "5000"), "a trainer writes at most 4,096 tokens at once"),
+        (("--stop", ""), "A stop string is empty"),
+    ],
+)
+def test_what_a_live_trainer_would_refuse_is_never_sent(own, call, flags, says):
+    run = RunDir(own / "runs" / "tiny")
+    lock = RunLock(run)
+    try:
+        result = call("sample", "tiny", "the", *flags, "--wait", "0.2")
+    finally:
+        lock.release()
+    assert result.code == 2 and says in result.error
+    assert list(run.inbox.iterdir()) == []
+
+
+def test_a_letter_that_cannot_be_deleted_is_answered_once_and_ends_nothing(alive, call, monkeypatch):
+    real = Path.unlink
+
+    def unlink(path, missing_ok=False):
+        if path.parent == alive.inbox:
+            raise PermissionError(13, "Permission denied")
+        real(path, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", unlink)
+        assert call("save", "alive").code == 0
+        step = read_status(alive)["step"]
+        wait_for(lambda: read_status(alive)["step"] > step + 3)
+        time.sleep(0.6)  # the inbox is read four times a second
+        assert len(list(alive.inbox.glob("*.json"))) == 1
+    answers = [record for record in read_records(alive.telemetry) if record["kind"] == "control"]
+    assert [record["verb"] for record in answers] == ["save"]
+    wait_for(lambda: not list(alive.inbox.glob("*.json")))
 
 
 def test_a_second_trainer_is_told_about_the_first(alive, call):

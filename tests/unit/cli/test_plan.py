@@ -17,6 +17,11 @@ def test_plan_json_has_the_whole_decision(place, call):
     assert expected["train_s"] == pytest.approx(12 * 4 * 32 / 1000)
     assert expected["memory"]["total_mb"] > 100
     assert plan["tok_s"] == 1000
+    saving = plan["saving"]
+    assert 0 < saving["light_mb"] < saving["checkpoint_mb"] < 1 and 0 < saving["save_s"] < 60
+    assert saving["interval_s"] >= 300 and saving["worst_loss_steps"] == 12
+    assert saving["disk_mb"] > 4 * saving["checkpoint_mb"]
+    assert not list((place / "home").glob(".ondevice-probe-*"))
     assert plan["inventory"]["context"] == 32
     assert plan["inventory"]["covered"] + plan["inventory"]["remainder"] == plan["inventory"]["tokens"]
     assert len(plan["warnings"]) == 1 and "Only 12 optimizer updates" in plan["warnings"][0]
@@ -28,6 +33,9 @@ def test_plan_for_people_fits_a_small_screen_but_for_reasons(place, call):
     assert "Model    llama, 0.0" in out
     assert "Steps    12 x 4 x 32 =" in out
     assert "Time     about 2s at 1,000 tokens/s" in out
+    assert re.search(r"^Saving   0\.\d+ MB a checkpoint, about \d+\.\ds to write$", out, re.M)
+    assert re.search(r"^         every 5m00s; a kill loses at most 5m\d\ds \(12 steps\)$", out, re.M)
+    assert re.search(r"^Disk     up to \d.* MB: 3 newest, 2 kept for another reason,$", out, re.M)
     assert "Warning: Only 12 optimizer updates: fewer than 100" in out
     assert re.search(r"^  train\.steps: 12 steps as given$", out, re.M)
 

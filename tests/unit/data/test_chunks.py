@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ondevice.data.chunks import ChunkHeader, chunk_dtype, map_chunk, read_header, verify_chunk, write_chunk
-from ondevice.data.stream import TokenStream
+from ondevice.data.stream import OpenMaps, TokenStream
 from ondevice.errors import DataError
 
 
@@ -63,14 +63,19 @@ def test_a_chunk_cut_short_is_noticed(size, tmp_path):
         read_header(tmp_path / "missing")
 
 
-def _stream(folder, sizes, vocab=300):
+def _made(folder):
+    folder.mkdir()
+    return folder
+
+
+def _stream(folder, sizes, vocab=300, maps=None):
     chunks, at = [], 0
     for index, size in enumerate(sizes):
         path = folder / f"{index}.chunk"
-        write_chunk(path, np.arange(at, at + size) % vocab, _header(index=index))
-        chunks.append((path, size))
+        header = write_chunk(path, np.arange(at, at + size) % vocab, _header(index=index))
+        chunks.append((path, size, header.sha256))
         at += size
-    return TokenStream(chunks, vocab_size=vocab)
+    return TokenStream(chunks, vocab_size=vocab, maps=maps)
 
 
 def test_reading_crosses_chunks(tmp_path):
@@ -92,6 +97,14 @@ def test_reading_crosses_chunks(tmp_path):
             stream.read(start, count)
 
 
+def test_a_sound_chunk_of_another_dataset_is_refused(tmp_path):
+    stream = _stream(tmp_path, [7, 7])
+    (tmp_path / "1.chunk").write_bytes((tmp_path / "0.chunk").read_bytes())
+    assert stream.read(0, 7).tolist() == list(range(7))
+    with pytest.raises(DataError, match="not the one of this dataset"):
+        stream.read(7, 1)
+
+
 def test_an_empty_stream():
     stream = TokenStream([], vocab_size=300)
     assert len(stream) == 0 and stream.read(0, 0).size == 0
@@ -104,6 +117,16 @@ def test_many_chunks_open_few_files(tmp_path):
     assert total == int((np.arange(1200) % 300).sum())
     if before:
         assert len(os.listdir("/proc/self/fd")) - before <= 40
+
+
+def test_streams_that_share_their_maps_open_few_files_together(tmp_path):
+    maps = OpenMaps(5)
+    streams = [_stream(_made(tmp_path / str(number)), [4, 4], maps=maps) for number in range(20)]
+    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    for _ in range(2):
+        assert [stream.read(2, 4).tolist() for stream in streams] == [[2, 3, 4, 5]] * 20
+    if before:
+        assert len(os.listdir("/proc/self/fd")) - before <= 5
 
 
 def test_the_first_touch_verifies(tmp_path):

@@ -1,6 +1,8 @@
 """The manifest is believed only when it is whole."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -23,6 +25,31 @@ def _change(folder, change):
     manifest = json.loads(path.read_text())
     change(manifest)
     path.write_text(json.dumps(manifest))
+
+
+FEW_FILES = """
+import resource, sys
+from pathlib import Path
+from ondevice.data.dataset import Dataset
+resource.setrlimit(resource.RLIMIT_NOFILE, (96, 96))
+dataset = Dataset.open(Path(sys.argv[1]))
+for _ in range(2):
+    for entry in dataset.sources:
+        for split in ("train", "val"):
+            stream = dataset.stream(entry.name, split)
+            assert len(stream.read(0, len(stream))) == getattr(entry, f"{split}_tokens")
+print(len(dataset.sources))
+"""
+
+
+def test_many_sources_need_few_open_files(tmp_path):
+    for number in range(120):
+        (tmp_path / f"{number}.txt").write_text(f"text number {number} with a few words.\n" * 60, encoding="utf-8")
+    data = DataConfig(sources=tuple(SourceConfig(path=f"{number}.txt", name=f"s{number}") for number in range(120)))
+    build_dataset(data, TokenizerConfig(kind="byte"), base=tmp_path, folder=tmp_path / "d")
+    command = [sys.executable, "-c", FEW_FILES, str(tmp_path / "d")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("120", "")
 
 
 def test_it_opens_and_names_its_sources(folder):
@@ -53,6 +80,21 @@ def test_a_manifest_that_is_not_whole_is_refused(folder, change, message):
     _change(folder, change)
     with pytest.raises(DataError, match=message):
         Dataset.open(folder)
+
+
+@pytest.mark.parametrize("old", ['"documents": ', '"created": "2', '"seal": "', '"seal"', '"note": "'])
+def test_any_changed_byte_is_noticed(folder, old):
+    path = folder / "dataset.json"
+    data = bytearray(path.read_bytes())
+    data[data.index(old.encode()) + len(old) - 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError):
+        Dataset.open(folder)
+
+
+def test_a_manifest_from_before_the_seal_is_read(folder):
+    _change(folder, lambda m: m.pop("seal"))
+    assert Dataset.open(folder).sources
 
 
 def test_another_tokenizer_is_refused(folder):

@@ -33,6 +33,14 @@ def test_summary_is_one_sentence_a_reason():
     ]
 
 
+def test_names_cannot_command_a_terminal():
+    problems = ledger(("s\x1b]0;x\x07", "why\n", "a\x1b[2J\r\u202e\x9b\udcff.txt"), ("t", "binary_file", "şehir ğ.bin"))
+    assert problems.summary() == [
+        "s\\x1b]0;x\\x07: 1 why\\n (a\\x1b[2J\\r\\u202e\\x9b\\udcff.txt).",
+        "t: 1 binary files left out (şehir ğ.bin).",
+    ]
+
+
 def test_merging_adds_counts_and_keeps_the_bound():
     one = ledger(*[("s", "r", f"one:{n}") for n in range(15)])
     two = ledger(*[("s", "r", f"two:{n}") for n in range(15)], ("t", "r", "x"))

@@ -165,7 +165,19 @@ def flipped(path: Path) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("damage", [encrypted, flipped])
+def zstandard(path: Path) -> None:
+    """Says that b.txt is packed with method 93, which Python knows from 3.14 on (its bytes are not what it knows)."""
+    data = bytearray(path.read_bytes())
+    for signature, name_at, method_at in ((b"PK\3\4", 30, 8), (b"PK\1\2", 46, 10)):
+        start = data.find(signature)
+        while start >= 0:
+            if data[start + name_at : start + name_at + 5] == b"b.txt":
+                data[start + method_at : start + method_at + 2] = (93).to_bytes(2, "little")
+            start = data.find(signature, start + 1)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [encrypted, flipped, zstandard])
 def test_an_encrypted_or_damaged_member_is_counted(tmp_path, damage):
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
         archive.writestr("a.txt", "fine")
@@ -174,6 +186,25 @@ def test_an_encrypted_or_damaged_member_is_counted(tmp_path, damage):
     texts, problems = read(tmp_path)
     assert texts == {"z.zip!a.txt": "fine"}
     assert problems.examples("s", "unreadable_member") == ("z.zip!b.txt",)
+
+
+class ZstdErrorOfALaterPython(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    "error", [NotImplementedError("method 93"), RuntimeError("no module compression.zstd"), ZstdErrorOfALaterPython()]
+)
+@pytest.mark.parametrize("when", ["open", "read"])
+def test_a_member_that_no_module_unpacks_is_named_whatever_is_raised(tmp_path, monkeypatch, error, when):
+    def fail(*_):
+        raise error
+
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.writestr("b.txt", "words")
+    monkeypatch.setattr(*((zipfile.ZipFile, "open") if when == "open" else (zipfile.ZipExtFile, "read")), fail)
+    with pytest.raises(DataError, match=r"no text was found .*archive members .*\(z\.zip!b\.txt\)"):
+        read(tmp_path)
 
 
 def test_a_file_that_is_no_zip_is_refused(tmp_path):

@@ -258,8 +258,8 @@ def test_auto_takes_the_best_installed_package(monkeypatch):
     ("platform", "package", "command"),
     [
         ("linux", "tokenizers", "`pip install tokenizers`"),
-        ("android", "tokenizers", "`pkg install tur-repo && pkg install python-tokenizers`"),
-        ("android", "sentencepiece", "pip install sentencepiece"),
+        ("android", "tokenizers", "`pkg upgrade && pkg install tur-repo && pkg install python-tokenizers`"),
+        ("android", "sentencepiece", "`pkg upgrade && pkg install clang cmake && "),
     ],
 )
 def test_a_missing_package_names_the_command(monkeypatch, platform, package, command):

@@ -53,6 +53,15 @@ class Tree:
         file.write_text(text)
         return file
 
+    def supply(self, name: str, **files: object) -> None:
+        """One folder of power_supply; ``type`` is Battery unless given."""
+        for file, value in ({"type": "Battery"} | files).items():
+            self.write(f"sys/class/power_supply/{name}/{file}", f"{value}\n")
+
+    def core(self, number: int, **khz: int) -> None:
+        for file, value in khz.items():
+            self.write(f"sys/devices/system/cpu/cpu{number}/cpufreq/{file}", f"{value}\n")
+
     def zone(self, number: int, kind: str, temp: str) -> None:
         self.write(f"sys/class/thermal/thermal_zone{number}/type", kind + "\n")
         self.write(f"sys/class/thermal/thermal_zone{number}/temp", temp + "\n")
@@ -97,6 +106,49 @@ def android(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     for name in ("link", "getloadavg", "copy_file_range", "getxattr"):
         monkeypatch.delattr(os, name, raising=False)
+
+
+class FakeCommands:
+    """Programs of a folder that is first on PATH. Each notes its process group before it does anything."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._groups = folder / "groups"
+
+    @property
+    def env(self) -> dict[str, str]:
+        return os.environ | {"PATH": f"{self.folder}:{os.environ['PATH']}"}
+
+    def make(self, name: str, script: str) -> str:
+        """A shell script; gives its path."""
+        path = self.folder / name
+        path.write_text(f"#!/bin/sh\nread -r stat < /proc/$$/stat\nset -- $stat\necho $5 >> {self._groups}\n{script}\n")
+        path.chmod(0o755)
+        return str(path)
+
+    def started(self) -> list[int]:
+        """Process groups of those that were started, in order."""
+        return [int(line) for line in self._groups.read_text().split()] if self._groups.exists() else []
+
+    def left(self) -> list[str]:
+        """Command lines of processes that still live in a group of one of them."""
+        groups, lines = set(self.started()), []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                state, _, group = stat.read_text().rpartition(")")[2].split()[:3]
+                if int(group) in groups and state != "Z":
+                    lines.append((stat.parent / "cmdline").read_text().replace("\0", " "))
+            except (OSError, ValueError):
+                continue
+        return lines
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> FakeCommands:
+    """Where a test puts its own ``termux-*``."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    return FakeCommands(folder)
 
 
 @pytest.fixture

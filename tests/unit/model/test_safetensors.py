@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +14,7 @@ import torch
 
 from ondevice.errors import CheckpointError
 from ondevice.model.safetensors import SafeFile, open_file, write
+from ondevice.model.safetensors_header import MAX_HEADER
 from ondevice.run.files import HashedFile, sha256_of
 
 TENSORS = {
@@ -199,9 +204,67 @@ def test_files_without_a_whole_header(path, content):
 
 def test_a_header_above_the_limit(path):
     with open(path, "wb") as file:
-        file.write(struct.pack("<Q", 100_000_001))
-        file.truncate(100_000_100)
+        file.write(struct.pack("<Q", MAX_HEADER + 1))
+        file.truncate(MAX_HEADER + 100)
     assert "limit" in refusal(path)
+
+
+def test_every_truncation_is_refused(path):
+    write(path, TENSORS, {"format": "pt"})
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 7):
+        path.write_bytes(whole[:length])
+        refusal(path)
+
+
+def test_nothing_but_a_regular_file_is_opened(tmp_path, path):
+    write(path, TENSORS, {})
+    link, pipe = tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(path)
+    os.mkfifo(pipe)
+    assert "symbolic link" in refusal(link)
+    assert "not a regular file" in refusal(pipe)  # and no waiting for its writer
+    assert "not a regular file" in refusal(tmp_path)
+
+
+def test_refusals_leave_no_file_open(path):
+    path.write_bytes(b"x" * 100)
+    before = len(os.listdir("/dev/fd"))
+    for _ in range(5):
+        refusal(path)
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_names_without_measure_do_not_fill_the_screen(path):
+    assert len(refusal(raw_file(path, {"x" * 100_000: 3}))) < 500
+    assert len(refusal(raw_file(path, b'{"' + b"x" * 100_000 + b'":1,"' + b"x" * 100_000 + b'":1}'))) < 500
+    assert "\x1b" not in refusal(raw_file(path, {"\x1b[2J": 3}))
+
+
+def test_a_crowd_of_names_with_one_twice_takes_no_time(path):
+    """Comparing each with each would take minutes."""
+    names = b",".join(b'"%d":1' % number for number in (*range(60_000), 59_999))
+    began = time.monotonic()
+    assert "'59999' occurs twice" in refusal(raw_file(path, b"{" + names + b"}"))
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="the system has no /proc")
+def test_a_header_that_claims_gigabytes_takes_none(path):
+    """In a process that may take 32 MiB more than it has; the file is sparse, its size is real."""
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", 1 << 32) + b"{")
+        file.truncate(1 << 33)
+    program = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from ondevice.model.safetensors import open_file\n"
+        "size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (size + (32 << 20),) * 2)\n"
+        "try:\n    open_file(Path(sys.argv[1]))\nexcept Exception as error:\n    print(type(error).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False)
+    assert done.stdout == "CheckpointError\n", done.stderr
 
 
 @pytest.mark.parametrize(

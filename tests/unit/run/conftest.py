@@ -1,15 +1,24 @@
-"""A small recipe, fit and run directory for the tests of paper."""
+"""A small recipe, fit and run directory for the tests of paper, and a life for it written by hand."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ondevice.run.audit import end_of_story
 from ondevice.run.create import create_run
-from ondevice.run.directory import RunDir
+from ondevice.run.directory import RunDir, RunLock
+from ondevice.run.files import read_json
+from ondevice.run.liveness import write_status
 from ondevice.run.recipe import DataRecipe, EvalRecipe, Fit, ModelShape, Recipe, SampleRecipe, TrainRecipe
+from ondevice.run.schema import Limits
+from ondevice.run.store import Checkpoint, Store
+from ondevice.run.telemetry import TelemetryWriter
 
 
 def make_recipe() -> Recipe:
@@ -96,3 +105,104 @@ def new_run(home_folder: Path) -> Callable[[str], RunDir]:
 @pytest.fixture
 def run(new_run: Callable[[str], RunDir]) -> RunDir:
     return new_run("notes")
+
+
+class Life:
+    """Writes a run's files as a trainer does, step by step."""
+
+    def __init__(self, run: RunDir) -> None:
+        self.run, self.store = run, Store(run.checkpoints)
+        self.lock = RunLock(run)
+        self.story: TelemetryWriter | None = None
+        self.previous: Checkpoint | None = None
+
+    def again(self) -> Life:
+        """Takes the lock for another launch."""
+        self.lock = RunLock(self.run)
+        return self
+
+    def launch(self, resumed: int | None = None) -> Life:
+        before = end_of_story(self.run.telemetry)
+        pins = {str(step): reason for step, reason in self.store.pins().items()}
+        self.story = TelemetryWriter(self.run.telemetry, self.run.next_launch())
+        self.told(
+            "launch",
+            resumed or 0,
+            resumed_step=resumed,
+            previous_story=before
+            and {**before, "size": (self.run.telemetry / f"{before['launch']:04d}.jsonl").stat().st_size},
+            identity=self.run.read_identity(),
+            config=self.run.config.read_text(),
+            fit=read_json(self.run.fit),
+            limits=dataclasses.asdict(Limits()),
+            pins=pins,
+            checkpoints=self.store.steps(),
+        )
+        self.previous = self.store.peek(resumed) if resumed is not None else None
+        return self
+
+    def told(self, kind: str, step: int, **fields: Any) -> None:
+        assert self.story is not None
+        self.story.write(kind, step, **fields)
+
+    def steps(self, first: int, last: int) -> Life:
+        for step in range(first, last + 1):
+            self.told("step", step, loss=1.0 / step)
+        return self
+
+    def save(self, step: int, *, record: bool = True, removed: tuple[int, ...] = ()) -> Life:
+        assert self.story is not None
+        recipe = self.run.read_recipe()
+        with self.store.draft(step) as draft:
+            for name in ("model.safetensors", "optimizer.safetensors"):
+                with draft.file(name) as file:
+                    file.write(f"{name} of step {step}".encode())
+            with draft.file("state.json") as file:
+                file.write(json.dumps({"step": step, "recipe": recipe.to_json()}).encode())
+            facts = {
+                "recipe_sha256": recipe.sha256,
+                "fit": read_json(self.run.fit),
+                "telemetry": self.story.position,
+                "previous": self.previous and {"step": self.previous.step, "sha256": self.previous.sha256},
+            }
+            self.previous = draft.commit(facts)
+        self.store.prune(set(self.store.steps()) - set(removed))
+        if record:
+            self.told("checkpoint", step, sha256=self.previous.sha256, removed=list(removed))
+        return self
+
+    def status(self, state: str = "running", hold: str = "") -> Life:
+        assert self.story is not None
+        position = self.story.position
+        status = {"state": state, "hold": hold, "launch": position["launch"], "telemetry": position}
+        write_status(self.run, status, durable=True)
+        return self
+
+    def end(self) -> Life:
+        self.told("end", 8, outcome="finished", step_s=0.1)
+        return self.status("finished").gone()
+
+    def gone(self) -> Life:
+        assert self.story is not None
+        self.story.close()
+        self.lock.release()
+        return self
+
+
+@pytest.fixture
+def life(run: RunDir) -> Life:
+    return Life(run)
+
+
+@pytest.fixture
+def lived(life: Life) -> RunDir:
+    """Two launches, the first one killed; checkpoints 2, 4, 6 and 8."""
+    life.launch().steps(1, 5).save(2).save(4).status().gone()
+    life.again().launch(4).steps(5, 8).save(6).save(8).end()
+    return life.run
+
+
+@pytest.fixture
+def begin() -> Callable[[RunDir], Life]:
+    """The life of another run."""
+    return Life

@@ -96,7 +96,7 @@ def test_every_field_is_explained() -> None:
         "required": False,
         "unit": "",
         "choices": [],
-        "bounds": "more than 0, at most 1,000",
+        "bounds": "more than 0, at most 1e+30",
         "doc": "peak learning rate; derived from the width",
     }
 

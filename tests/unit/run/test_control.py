@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +33,24 @@ def test_a_letter_arrives_and_is_discarded(run: RunDir) -> None:
     control.discard(run, found)
     control.discard(run, found)
     assert control.pending(run) == []
+
+
+def test_a_letter_that_the_system_will_not_delete_is_given_once(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    control.send(run, "pause", sender="test")
+    (first,) = control.pending(run)
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        control.discard(run, first)
+        assert control.pending(run) == []
+        control.send(run, "resume", sender="test")
+        assert [found.verb for found in control.pending(run)] == ["resume"]
+    assert len(list(run.inbox.iterdir())) == 2
+    assert [found.verb for found in control.pending(run)] == ["resume"]
+    assert len(list(run.inbox.iterdir())) == 1  # by now it could be deleted
 
 
 def test_letters_keep_their_order_when_the_clock_is_set_back(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,12 @@ def tell(run: RunDir, *kinds: tuple[str, dict[str, Any]], launch: int = 1) -> No
         ({"heartbeat_t": NOW - 61, "state": "running"}, "asleep", 61.0),
         ({"heartbeat_t": NOW - 100, "state": "running", "step_s": 50.0}, "running", 100.0),
         ({"heartbeat_t": NOW - 151, "state": "running", "step_s": 50.0}, "asleep", 151.0),
+        # phases without safe points are given more time
+        ({"heartbeat_t": NOW - 290, "state": "running", "phase": "save"}, "running", 290.0),
+        ({"heartbeat_t": NOW - 301, "state": "running", "phase": "save"}, "asleep", 301.0),
+        ({"heartbeat_t": NOW - 61, "state": "running", "phase": "evaluate"}, "asleep", 61.0),
+        ({"heartbeat_t": NOW - 61, "state": "waiting", "phase": "save"}, "asleep", 61.0),
+        ({"heartbeat_t": NOW - 61, "state": "running", "phase": ["save"]}, "asleep", 61.0),
         # the clock: a little ahead is now, far ahead is a sign from before it was set back
         ({"heartbeat_t": NOW + 5, "state": "running"}, "running", 0.0),
         ({"heartbeat_t": NOW + 86_400, "state": "running"}, "asleep", 3600.0),

@@ -11,7 +11,7 @@ import pytest
 
 from ondevice.errors import CheckpointError, ResourceError
 from ondevice.run.files import write_json, write_sealed
-from ondevice.run.store import Store, steps_to_keep
+from ondevice.run.store import Store
 
 
 def save(store: Store, step: int, *, content: bytes = b"weights", launch: int = 1) -> Any:
@@ -145,6 +145,9 @@ MANIFESTS: list[tuple[dict[str, Any], str]] = [
     ({"files": {"model.safetensors": {"bytes": 10**30}}}, "wrong size, the file is damaged."),
     ({"files": {"model.safetensors": {"bytes": 7, "sha256": 5}}}, "its content changed since it was saved"),
     ({"files": {"gone.json": {"bytes": 7}}}, "gone.json: cannot be read (No such file or directory)."),
+    ({"dropped": ["model.safetensors"]}, "not a manifest."),
+    ({"dropped": []}, "not a manifest."),
+    ({"dropped": None}, "not a manifest."),
 ]
 
 
@@ -270,26 +273,6 @@ def test_file_names_are_checked_by_the_writer_too(store: Store) -> None:
     for name in ("../x.json", "manifest.json", "x.pt", "X.json", ".json"):
         with store.draft(1) as draft, pytest.raises(AssertionError), draft.file(name):
             pass
-
-
-KEEP: list[tuple[list[int], int, set[int], int | None, set[int]]] = [
-    ([], 3, {5}, 7, set()),
-    ([1], 3, set(), None, {1}),
-    ([1, 2, 3, 4], 3, set(), None, {2, 3, 4}),
-    ([4, 2, 3, 1], 2, set(), None, {3, 4}),
-    ([1, 2, 3, 4], 1, set(), None, {3, 4}),
-    ([1, 2, 3, 4], 0, set(), None, {3, 4}),
-    ([1, 2, 3, 4], 2, {1, 9}, None, {1, 3, 4}),
-    ([1, 2, 3, 4], 2, set(), 2, {2, 3, 4}),
-    ([1, 2, 3, 4], 2, set(), 9, {3, 4}),
-]
-
-
-@pytest.mark.parametrize(("steps", "keep_last", "pins", "best", "kept"), KEEP)
-def test_what_retention_keeps(
-    steps: list[int], keep_last: int, pins: set[int], best: int | None, kept: set[int]
-) -> None:
-    assert steps_to_keep(steps, keep_last=keep_last, pins=pins, best=best) == kept
 
 
 def test_writing_into_a_checkpoint_never_follows_a_link(store: Store) -> None:

@@ -199,6 +199,29 @@ def test_a_broken_environment_is_made_anew(place: Place) -> None:
     assert sum(call.startswith("python -m venv") for call in place.calls()) == 2
 
 
+def test_another_python_gets_a_new_environment_and_says_so(place: Place) -> None:
+    assert place.run("tools/setup", PYTHON="python3").returncode == 0
+    assert place.run("tools/setup", PYTHON="python3").stdout == ""
+    other = '#!/bin/sh\ncase "$*" in "-c import os, sys; print"*) echo "3.12 /opt/other"; exit ;; esac\n'
+    place.program("other-python", FAKE_PYTHON.replace("#!/bin/sh\n", other))
+    done = place.run("tools/setup", PYTHON="other-python")
+    assert done.returncode == 0, done.stderr
+    assert "PYTHON=other-python is another, so it is made anew" in done.stdout
+    assert sum(call.startswith("python -m venv") for call in place.calls()) == 2
+    count = len(place.calls())
+    assert place.run("tools/setup", PYTHON="other-python").stdout == ""
+    assert place.run("tools/setup").stdout == ""
+    assert len(place.calls()) == count
+
+
+def test_a_python_that_is_named_and_unfit_is_refused(place: Place) -> None:
+    place.program("old-python", "exit 1")
+    for name in ("old-python", "/no/such/python"):
+        done = place.run("tools/setup", PYTHON=name)
+        assert done.returncode == 1 and f"PYTHON={name} is not a Python 3.11 to 3.14 that runs" in done.stderr
+    assert place.calls() == []
+
+
 def test_a_moved_clone_gets_a_new_environment(place: Place) -> None:
     assert place.run("tools/setup").returncode == 0
     place.root = place.root.rename(place.root.with_name("moved"))

@@ -1,6 +1,7 @@
 """Whole runs: what they leave behind, and that an interrupted one ends as if nothing had happened."""
 
 import json
+import shutil
 import threading
 import time
 
@@ -115,6 +116,12 @@ def finished(make):
     run = make(name="straight")
     assert launch(run, display=Silent()).outcome == "finished"
     return run
+
+
+def more_than_free_mb(folder):
+    """More than is free now, less than the disk could ever have free."""
+    usage = shutil.disk_usage(folder)
+    return (usage.free + usage.total) // 2 // 2**20
 
 
 def test_a_finished_run_tells_its_whole_story(finished):
@@ -296,15 +303,25 @@ def test_retention_keeps_the_newest_the_best_and_the_pinned(make):
     assert Store(run.checkpoints).steps() == [5, 8, 24]
 
 
-def test_a_full_disk_is_said_and_training_goes_on(make, monkeypatch):
-    run = make("limits.save_every_s=1e-6", "limits.min_free_disk_mb=1e12", name="full")
+def test_a_full_disk_makes_training_wait_until_there_is_room(make, monkeypatch, tmp_path):
+    monkeypatch.setattr("ondevice.train.loop.ROOM_EVERY_S", 0.5)
+    run = make("limits.save_every_s=1e-6", f"limits.min_free_disk_mb={more_than_free_mb(tmp_path)}", name="full")
     display = Silent()
-    with pytest.raises(Exception, match="MB are free and a save needs"):
-        launch(run, display=display)
-    assert any("MB are free" in text for text in display.said)
+    thread = threading.Thread(target=launch, args=(run,), kwargs={"display": display})
+    thread.start()
+    try:
+        wait_for(lambda: read_liveness(run).state == "waiting")
+        wait_for(lambda: read_status(run)["wait"].startswith("disk full: needs "))
+        control.send(run, "limit", {"min_free_disk_mb": 0}, sender="test")
+    finally:
+        thread.join(60)
+    assert not thread.is_alive()
     records = list(read_records(run.telemetry))
-    assert max(r["step"] for r in records if r["kind"] == "step") == 24
-    assert records[-1]["outcome"] == "failed"
+    assert [r["order"] for r in records if r["kind"] == "order"] == ["wait", "go"]
+    assert any("MB are free and a save needs" in text for text in display.said)
+    assert records[-1]["outcome"] == "finished"
+    status = read_status(run)
+    assert (status["wait"], status["last_error"]) == (None, None)
 
 
 def test_a_run_goes_on_with_the_text_it_began_with(make, corpus, finished):
@@ -335,7 +352,7 @@ def test_the_best_checkpoint_on_disk_is_kept_though_a_later_best_was_not_saved(m
     run = make("limits.keep_last=2", "eval.count=2", name="best")
     launch_until(run, 5)
     loop = make_loop(run, display=Silent())
-    loop.state.best_step, loop.state.best_saved, loop.state.best_loss = 4, 5, 0.1
+    loop.state.best_step, loop.state.best_loss, loop.state.losses = 4, 0.1, {4: 0.1, 5: 0.2}
     try:
         for _ in range(3):
             loop._step()

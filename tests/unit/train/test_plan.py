@@ -66,7 +66,7 @@ def test_memory_alone_gives_the_largest_shape_that_fits_it(tmp_path):
     for memory_mb in (400, 2000):
         wish = config(tmp_path, f"budget.memory_mb={memory_mb}")
         recipe, fit = recipe_of(wish, corpus=text, machine=dataclasses.replace(LAPTOP, memory_mb=memory_mb))
-        assert estimate_memory(recipe.model, fit).total_mb <= memory_mb
+        assert estimate_memory(recipe.model, fit, optimizer=recipe.train.optimizer).total_mb <= memory_mb
         sizes.append(count_parameters(recipe.model))
     assert sizes[0] < sizes[1]
 
@@ -153,13 +153,37 @@ def test_memory_shrinks_the_micro_batch_and_never_the_batch(tmp_path):
     roomy, tight = (recipe_of(wish, machine=dataclasses.replace(LAPTOP, memory_mb=mb)) for mb in (4000, 480))
     assert roomy[0].train.batch == tight[0].train.batch == 16
     assert tight[1].micro_batch < roomy[1].micro_batch
-    assert estimate_memory(tight[0].model, tight[1]).total_mb <= 480
+    assert estimate_memory(tight[0].model, tight[1], optimizer="muon").total_mb <= 480
 
 
 def test_a_corpus_smaller_than_one_block_is_refused(tmp_path):
     tiny = dataclasses.replace(CORPUS, train_tokens=20)
     with pytest.raises(DataError, match="fewer than one block of 65"):
         recipe_of(config(tmp_path, "model.context=64", "train.steps=10"), corpus=tiny)
+
+
+def test_many_small_sources_get_a_context_that_fits_the_largest(tmp_path):
+    wish = config(tmp_path, "train.steps=10", "train.batch=2")
+    contexts = {}
+    for largest in (100_000, 900, 60, 20, 9, None):
+        corpus = dataclasses.replace(CORPUS, train_tokens=100_000, largest_tokens=largest)
+        recipe, _ = recipe_of(wish, corpus=corpus)
+        contexts[largest] = recipe.model.context
+    assert contexts == {100_000: 128, 900: 64, 60: 32, 20: 16, 9: 8, None: 128}
+    assert recipe_of(wish)[0].model.context == 256
+
+
+def test_a_text_too_short_for_any_window_is_refused(tmp_path):
+    shortest = dataclasses.replace(CORPUS, train_tokens=100_000, largest_tokens=8)
+    for changes, needed in ((), 9), (("model.context=64",), 65):
+        with pytest.raises(DataError, match=f"its largest source has 8 training tokens and a window needs {needed};"):
+            recipe_of(config(tmp_path, "train.steps=10", *changes), corpus=shortest)
+
+
+def test_a_step_has_an_end(tmp_path):
+    recipe_of(config(tmp_path, "model.context=256", "train.batch=65536", "train.steps=1"))
+    with pytest.raises(UsageError, match="makes 33,554,432 tokens a step; at most 16,777,216 are allowed"):
+        recipe_of(config(tmp_path, "model.context=512", "train.batch=65536", "train.steps=1"))
 
 
 def test_a_floor_above_the_peak_is_refused(tmp_path):

@@ -1,0 +1,160 @@
+"""Signs of life: what a process writes down about its memory every second, so that its death can be explained later.
+
+Plain reads of /proc and, where the system allows, of its own memory group: about a tenth of a millisecond. What cannot
+be read is left out. The scene of a death (`read_scene`) is what the system says of it afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from ondevice.device.clock import boottime_s
+from ondevice.device.host import find_termux, platform_name
+from ondevice.device.memory import MIB, machine_memory, peak_rss_mb, rss_mb
+from ondevice.device.unknown import attempt
+from ondevice.run.directory import boot_id
+from ondevice.run.postmortem import Scene
+
+__all__ = ["MemoryGroup", "Vitals", "on_android", "read_scene"]
+
+_PROC, _SYS, _KERNEL_LOG = Path("/proc"), Path("/sys"), Path("/dev/kmsg")
+_VICTIM = re.compile(rb"^\d+,\d+,(\d+),[^;]*;.*ut of memory: Killed process (\d+)", re.MULTILINE)
+_NO_LIMIT_MB = 2.0**40  # "none" is the largest number of pages
+
+
+class MemoryGroup:
+    """The control group that counts this process's memory. ``limit_mb`` is the tightest limit above it, or None."""
+
+    def __init__(self, path: str, folders: list[Path]) -> None:
+        self.path = path
+        self._folders = folders
+        limits = [limit for folder in folders for limit in (_limit_mb(folder),) if limit is not None]
+        self.limit_mb = min(limits, default=None)
+
+    @classmethod
+    def of_this_process(cls, proc: Path = _PROC, sysfs: Path = _SYS) -> MemoryGroup | None:
+        """None where the system has no groups or hides them, as Android does."""
+        try:
+            lines = (proc / "self/cgroup").read_text().splitlines()
+        except OSError:
+            return None
+        for number, names, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
+            root = sysfs / "fs/cgroup" / ("memory" if names == "memory" else "")
+            if names != "memory" and number != "0":
+                continue
+            # inside a container the path may be the host's, and the group is the root itself
+            folder = root / path.lstrip("/") if (root / path.lstrip("/")).is_dir() else root
+            folders = [place for place in (folder, *folder.parents) if place.is_relative_to(root)]
+            if any(_kills(place) is not None or _limit_mb(place) is not None for place in folders):
+                return cls(path, folders)
+        return None
+
+    def oom_kills(self) -> int | None:
+        """Processes of this group that the kernel has killed for want of memory."""
+        return _kills(self._folders[0])
+
+
+def _kills(folder: Path) -> int | None:
+    for name in ("memory.events", "memory.oom_control"):  # version 2, version 1
+        try:
+            found = re.search(r"^oom_kill (\d+)$", (folder / name).read_text(), re.MULTILINE)
+        except OSError:
+            continue
+        if found:
+            return int(found[1])
+    return None
+
+
+def _limit_mb(folder: Path) -> float | None:
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        try:
+            limit_mb = int((folder / name).read_text()) / MIB
+        except (OSError, ValueError):  # "max"
+            continue
+        return limit_mb if limit_mb < _NO_LIMIT_MB else None
+    return None
+
+
+class Vitals:
+    """Signs of life of this process."""
+
+    def __init__(self, *, proc: Path = _PROC, sysfs: Path = _SYS) -> None:
+        self.group = MemoryGroup.of_this_process(proc, sysfs)
+        self._proc, self._android = proc, on_android()
+        self._peak_before_mb = peak_rss_mb(proc) or 0.0
+
+    def read(self) -> dict[str, Any]:
+        """Sizes in MiB. ``peak_rss_mb`` is there once it grew beyond what earlier work of the process had needed."""
+        memory = attempt({}, "", lambda: machine_memory(self._proc))
+        peak_mb = peak_rss_mb(self._proc) or 0.0
+        signs: dict[str, Any] = {
+            "rss_mb": _rounded(attempt({}, "", lambda: rss_mb(self._proc))),
+            "peak_rss_mb": _rounded(peak_mb) if peak_mb > self._peak_before_mb else None,
+            "mem_available_mb": _rounded(memory.available_mb if memory else None),
+            "mem_total_mb": _rounded(memory.total_mb if memory else None),
+            "processes": attempt({}, "", self._count_processes) if self._android else None,
+        }
+        if self.group is not None:
+            signs |= {
+                "memory_group": self.group.path,
+                "memory_limit_mb": _rounded(self.group.limit_mb),
+                "oom_kills": self.group.oom_kills(),
+            }
+        return {name: value for name, value in signs.items() if value is not None}
+
+    def _count_processes(self) -> int:
+        return sum(name.isdigit() for name in os.listdir(self._proc))  # Android shows an app only its own
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)
+
+
+def on_android() -> bool:
+    """Whether Android rules over this process: Termux, or a Linux inside it."""
+    return platform_name() == "android" or find_termux(os.environ) is not None
+
+
+def read_scene(*, proc: Path = _PROC, sysfs: Path = _SYS, kernel_log: Path = _KERNEL_LOG) -> Scene:
+    """What the system says now that may explain a death. Never raises."""
+    group = MemoryGroup.of_this_process(proc, sysfs)
+    return Scene(
+        boot_id=boot_id(),
+        boottime_s=boottime_s(),
+        memory_group=group.path if group else None,
+        oom_kills=group.oom_kills() if group else None,
+        victims=_victims(kernel_log),
+        android=on_android(),
+    )
+
+
+def _victims(kernel_log: Path) -> dict[int, float]:
+    """Processes that the kernel's log says were killed for want of memory, and when, in seconds since boot.
+
+    Empty where the log is not ours to read. Its clock stands still in sleep: a time may be too late, never too early.
+    """
+    found: dict[int, float] = {}
+    try:
+        fd = os.open(kernel_log, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return found
+    asleep_s = boottime_s() - time.monotonic()
+    try:
+        while line := _next_line(fd):
+            found |= {int(pid): int(microseconds) / 1e6 + asleep_s for microseconds, pid in _VICTIM.findall(line)}
+    except OSError:  # no more lines
+        pass
+    finally:
+        os.close(fd)
+    return found
+
+
+def _next_line(fd: int) -> bytes:
+    try:
+        return os.read(fd, 8192)
+    except BrokenPipeError:  # the line was overwritten meanwhile; the next one follows
+        return os.read(fd, 8192)

@@ -1,0 +1,42 @@
+"""What the readers of weights that others made share: how such a file is opened, named and weighed. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ondevice.errors import CheckpointError, ResourceError
+from ondevice.run.files import open_regular
+
+__all__ = ["opened", "refuse_too_large", "short"]
+
+_MIB = 1 << 20
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A regular file, never through a symbolic link. Raises CheckpointError, for failures in the block too."""
+    try:
+        with open_regular(path) as file:
+            yield file
+    except OSError as error:
+        if path.is_symlink():
+            raise CheckpointError(f"{path}: is a symbolic link; name the file it leads to, or copy it here.") from error
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}).") from error
+
+
+def short(name: Any) -> str:
+    """A name out of a file as it may be shown: quoted, on one line, not long."""
+    text = repr(name[:200] if isinstance(name, str) else name)
+    return text if len(text) <= 100 else f"{text[:80]}...'"
+
+
+def refuse_too_large(needed: int, available_mb: float | None, *, where: str) -> None:
+    """Raises ResourceError when weights of ``needed`` bytes exceed the memory that is free, where that is known."""
+    if available_mb is not None and needed > available_mb * _MIB:
+        raise ResourceError(
+            f"{where}: its weights take {needed / _MIB:,.0f} MiB and {available_mb:,.0f} MiB of memory are free; "
+            "close other programs, or use a smaller model."
+        )

@@ -1,0 +1,235 @@
+"""Which fit a launch takes. It is sticky: it stays unless memory killed the run, the device shrank, or a person asks.
+
+A change never alters what is learned but by rounding (and by the masks of dropout); it says where exactness restarts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ondevice.device.memory import machine_memory
+from ondevice.device.unknown import attempt
+from ondevice.device.vitals import MemoryGroup, on_android
+from ondevice.errors import CheckpointError
+from ondevice.run.directory import RunDir
+from ondevice.run.files import read_json
+from ondevice.run.postmortem import Death
+from ondevice.run.recipe import Fit, ModelShape, Recipe
+from ondevice.run.schema import Limits
+from ondevice.run.store import Checkpoint
+from ondevice.run.telemetry import as_number, launch_files, launch_number, read_file
+from ondevice.train.autotune import candidates, choose
+from ondevice.train.memory import estimate_memory
+from ondevice.train.prepare import LAPTOP_SHARE, PHONE_SHARE, measure_machine
+from ondevice.train.sizing import choose_fit
+from ondevice.train.wish import wish_of
+
+__all__ = ["Decision", "Device", "decide", "differences", "smaller"]
+
+LESS = 0.75  # of the memory that a fit governs is left after one shrinking, at most
+GROUP_SHARE = 0.7  # of a memory group's limit: other processes of the app count too
+SMALLEST_CHUNK = 64  # tokens
+SHRUNK = 0.9  # a device with less than this share of the memory it had is another one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """What a fit depends on. ``memory_mb`` is what the process may use at most; None where it is unknown."""
+
+    cores: int
+    total_mb: float | None
+    memory_mb: float | None
+    android: bool
+
+    @classmethod
+    def here(cls, limits: Limits) -> Device:
+        android, group = on_android(), MemoryGroup.of_this_process()
+        total_mb = attempt({}, "", lambda: machine_memory().total_mb)
+        bounds = [total_mb * (PHONE_SHARE if android else LAPTOP_SHARE)] if total_mb else []
+        bounds += [GROUP_SHARE * group.limit_mb] if group and group.limit_mb else []
+        bounds += [limits.max_rss_mb] if limits.max_rss_mb else []
+        return cls(cores=_cores(), total_mb=total_mb, memory_mb=min(bounds, default=None), android=android)
+
+
+def _cores() -> int:
+    """Cores the device has, also those that sleep or that other programs were given for now."""
+    return max(os.sysconf("SC_NPROCESSORS_CONF"), os.cpu_count() or 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """The fit of a launch, the one before it, and ``why`` it changed ("" where it did not). ``said``: sentences."""
+
+    fit: Fit
+    before: Fit
+    why: str = ""
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def changes(self) -> list[str]:
+        """``micro_batch: 4 -> 2`` for each value that is another one."""
+        return differences(self.before, self.fit)
+
+
+def differences(before: Fit, after: Fit) -> list[str]:
+    """``micro_batch: 4 -> 2`` for each value that differs."""
+    old, new = before.to_json(), after.to_json()
+    return [f"{name}: {old[name]} -> {new[name]}" for name in old if old[name] != new[name]]
+
+
+def decide(
+    run: RunDir,
+    recipe: Recipe,
+    checkpoint: Checkpoint | None,
+    *,
+    death: Death | None,
+    limits: Limits,
+    device: Device,
+    asked: bool = False,
+) -> Decision:
+    """The fit of the launch that begins now. ``asked``: a person wants it chosen anew for this device."""
+    before = _last_fit(run, checkpoint)
+    died = death is not None and death.cause == "memory"
+    fit, why = before, []
+    if asked:
+        fit, reason = _chosen_anew(run, recipe, before, device, keep_size=died)
+        why.append(reason)
+    if died:
+        fit = smaller(fit, recipe.model, limit_mb=device.memory_mb)
+        why.append("the last launch was killed for want of memory")
+    elif not asked:
+        fit, reasons = _for_this_device(run, recipe.model, fit, device)
+        why += reasons
+    if fit == before:
+        return Decision(fit=before, before=before, said=_unchanged(before, recipe, limits, died=died, asked=asked))
+    if limits.fixed_fit:
+        refused = f"The fit stays as it is because limits.fixed_fit is set, though {' and '.join(why)}."
+        return Decision(fit=before, before=before, said=[refused])
+    return _changed(before, fit, recipe, why=" and ".join(why))
+
+
+def _changed(before: Fit, fit: Fit, recipe: Recipe, *, why: str) -> Decision:
+    masks = " The masks of dropout are drawn anew." if recipe.model.dropout else ""
+    said = f"The fit changes ({', '.join(differences(before, fit))}) because {why}; equal to rounding, not to the bit."
+    return Decision(fit=fit, before=before, why=why, said=[said + masks])
+
+
+def _unchanged(fit: Fit, recipe: Recipe, limits: Limits, *, died: bool, asked: bool) -> list[str]:
+    """What to say where nothing changes though something might have."""
+    if died:
+        need_mb = estimate_memory(recipe.model, fit).total_mb
+        said = (
+            f"Memory killed the last launch, and the fit is as small as it gets (about {need_mb:,.0f} MB): close other "
+            "programs, or begin a run with a smaller model or context."
+        )
+        return [said + (" Turn limits.save_in_background off." if limits.save_in_background else "")]
+    return ["The fit was looked at again and stays as it is."] if asked else []
+
+
+def smaller(fit: Fit, shape: ModelShape, *, limit_mb: float | None = None) -> Fit:
+    """The next fit that needs clearly less memory; the same one where there is none.
+
+    Halves the micro-batch, then recomputes activations, then halves the loss chunk, until a quarter of what a fit
+    governs (activations and logits; weights and optimizer stay) is saved, and the whole is below ``limit_mb`` where
+    any fit can reach that.
+    """
+    rungs = list(_ladder(fit, shape))
+    totals = [estimate_memory(shape, rung).total_mb for rung in rungs]
+    bound_mb = limit_mb if limit_mb is not None and totals and totals[-1] <= limit_mb else float("inf")
+    enough_mb = LESS * _governed_mb(fit, shape)
+    for rung, total_mb in zip(rungs, totals, strict=True):
+        if total_mb <= bound_mb and _governed_mb(rung, shape) <= enough_mb:
+            return rung
+    return rungs[-1] if rungs else fit
+
+
+def _governed_mb(fit: Fit, shape: ModelShape) -> float:
+    """Megabytes of the estimate that depend on the fit."""
+    least = Fit(micro_batch=1, threads=1, activation_checkpointing=True, loss_chunk_tokens=1)
+    estimate = estimate_memory(shape, fit)
+    return estimate.activations_mb + estimate.head_mb - estimate_memory(shape, least).head_mb
+
+
+def _ladder(fit: Fit, shape: ModelShape) -> Iterator[Fit]:
+    """Ever smaller fits, in the order of what they cost in time."""
+    while fit.micro_batch > 1:
+        fit = dataclasses.replace(fit, micro_batch=fit.micro_batch // 2)
+        yield fit
+    if not fit.activation_checkpointing:
+        fit = dataclasses.replace(fit, activation_checkpointing=True)
+        yield fit
+    chunk = min(fit.loss_chunk_tokens, fit.micro_batch * shape.context)
+    while chunk > SMALLEST_CHUNK:
+        chunk = max(SMALLEST_CHUNK, chunk // 2)
+        fit = dataclasses.replace(fit, loss_chunk_tokens=chunk)
+        yield fit
+
+
+def _last_fit(run: RunDir, checkpoint: Checkpoint | None) -> Fit:
+    """The newest fit that is known: of the last launch, even if it saved nothing; of the checkpoint; of the start."""
+    saved_by = checkpoint.facts.get("launch") if checkpoint is not None else 0
+    for path in reversed(launch_files(run.telemetry)):
+        if type(saved_by) is int and launch_number(path) < saved_by:
+            break
+        if (told := _told_fit(path)) is not None:
+            return told
+    if checkpoint is not None:
+        return Fit.from_json(checkpoint.facts.get("fit"), where=str(checkpoint.path / "manifest.json"))
+    return Fit.from_json(read_json(run.fit), where=str(run.fit))
+
+
+def _told_fit(path: Path) -> Fit | None:
+    told: Fit | None = None
+    for record in read_file(path):
+        raw = {"launch": record.get("fit"), "fit": record.get("new")}.get(record["kind"])
+        if raw is not None:
+            try:
+                told = Fit.from_json(raw, where=str(path))
+            except CheckpointError:  # a line changed by hand: an older one will do
+                continue
+    return told
+
+
+def _for_this_device(run: RunDir, shape: ModelShape, fit: Fit, device: Device) -> tuple[Fit, list[str]]:
+    """The fit where the device has fewer cores than threads, or lost memory it had when the run last lived."""
+    why: list[str] = []
+    if fit.threads > device.cores:
+        why.append(f"this device has {device.cores} cores, fewer than {fit.threads} threads")
+        fit = dataclasses.replace(fit, threads=device.cores)
+    had_mb = _told_memory(run)
+    less = had_mb is not None and device.total_mb is not None and device.total_mb < SHRUNK * had_mb
+    if less and device.memory_mb is not None and estimate_memory(shape, fit).total_mb > device.memory_mb:
+        why.append(f"this device has {device.total_mb:,.0f} MB of memory, the one before had {had_mb:,.0f} MB")
+        fit = smaller(fit, shape, limit_mb=device.memory_mb)
+    return fit, why
+
+
+def _told_memory(run: RunDir) -> float | None:
+    """Memory of the device that the last launch ran on, in MB; None where it did not say."""
+    files = launch_files(run.telemetry)
+    records: Any = read_file(files[-1]) if files else ()
+    return next((as_number(item.get("memory_total_mb")) for item in records if item["kind"] == "launch"), None)
+
+
+def _chosen_anew(run: RunDir, recipe: Recipe, fit: Fit, device: Device, *, keep_size: bool) -> tuple[Fit, str]:
+    """Micro-batch by the plan's rule and threads by timed steps, as for a new run; what the config fixed stays.
+
+    Raises ResourceError when nothing fits into the memory that may be used.
+    """
+    config, shape, batch, now = wish_of(run), recipe.model, recipe.train.batch, fit.threads
+    if not keep_size:
+        machine = measure_machine(config, cores=device.cores, android=device.android, flops_s=0.0)
+        fit = choose_fit(config, shape, machine, batch=batch, why={})
+    threads = [config.fit.threads] if config.fit.threads else sorted({min(4, device.cores), min(2, device.cores), 1})
+    wanted = candidates(precisions=[recipe.train.precision], threads=threads)
+    wanted.sort(key=lambda choice: choice.threads != now)  # the first stays unless another is clearly faster
+    if len(wanted) > 1:
+        choice = choose(shape, fit, wanted, batch=batch, optimizer=recipe.train.optimizer)
+        rate = f"{choice.threads} threads were timed to be fastest, {choice.tok_s:,.0f} tokens/s"
+        return dataclasses.replace(fit, threads=choice.threads), f"it was asked for ({rate})"
+    return dataclasses.replace(fit, threads=wanted[0].threads), "it was asked for"

@@ -1,0 +1,218 @@
+"""Does the last steps of a run again, from the checkpoint before the newest, and compares the result bit for bit.
+
+Everything stays in memory: nothing is written to the run or anywhere else. Steps are deterministic, so weights,
+optimizer, data cursor, random generators and counters must be equal, and each loss the one in telemetry. Measuring
+changes what is best so far and nothing that is learned: an evaluation that the run made in between is made again, and
+its loss compared as well. Samples draw from generators of their own and are not written again; which were written,
+and how long training took, is not compared.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ondevice.data.dataset import Dataset
+from ondevice.data.parcel import open_dataset
+from ondevice.errors import CheckpointError, DeviceError, OndeviceError, UsageError
+from ondevice.evaluate.losses import Evaluation, mixed_loss
+from ondevice.model import safetensors
+from ondevice.run.directory import RunDir
+from ondevice.run.files import read_json
+from ondevice.run.recipe import Fit, Recipe
+from ondevice.run.store import Checkpoint, Store
+from ondevice.run.telemetry import read_records
+from ondevice.train.checkpoint import exactness_facts, freeze
+from ondevice.train.engine import Engine, StepResult
+from ondevice.train.launch import make_state, prepare_torch
+from ondevice.train.schedule import learning_rate
+from ondevice.train.state import TrainState
+
+__all__ = ["Replay", "replay"]
+
+_NOT_COMPARED = ("train_s", "sampled", "v", "recipe")  # the recipe is compared before
+_PAIR = 2
+
+
+@dataclass(kw_only=True)
+class Replay:
+    """``differences`` are halves of sentences, the first one first; none where all was identical.
+
+    ``elsewhere`` says what differs from the machine that trained, so that differences prove nothing.
+    """
+
+    first: int
+    last: int
+    differences: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
+    unheard: list[int] = field(default_factory=list)
+
+    @property
+    def identical(self) -> bool:
+        return not self.differences
+
+
+def replay(run: RunDir, *, anyway: bool = False, progress: Callable[[int, int], None] | None = None) -> Replay:
+    """Replays from the last but one complete checkpoint to the last; ``progress(step, last)`` before every step.
+
+    Raises UsageError where there are not two of them, DeviceError where torch, processor or threads are not those that
+    trained (unless ``anyway``), CheckpointError or DataError.
+    """
+    recipe = run.read_recipe()
+    dataset = open_dataset(recipe.data)
+    with ExitStack() as leases:
+        before, after = _pair(run, leases)
+        fit = Fit.from_json(after.facts.get("fit"), where=str(after.path / "manifest.json"))
+        prepare_torch(fit, recipe)
+        result = Replay(first=before.step, last=after.step, elsewhere=_elsewhere(after))
+        if result.elsewhere and not anyway:
+            raise DeviceError(
+                f"{run.name}: its last steps cannot be replayed bit for bit here ({'; '.join(result.elsewhere)}); add "
+                "--replay-anyway to see how they differ."
+            )
+        state = make_state(recipe, dataset, fit, before)
+        _go(_Pass(recipe, fit, state, dataset, read_json(after.path / "state.json")), run, result, progress)
+        result.differences += _compare(state, recipe, fit, after)
+    return result
+
+
+def _pair(run: RunDir, leases: ExitStack) -> tuple[Checkpoint, Checkpoint]:
+    """The newest two complete checkpoints that verify, leased."""
+    store, found = Store(run.checkpoints), []
+    for step in reversed(store.complete_steps()):
+        try:
+            found.append(leases.enter_context(store.lease(step)))
+        except CheckpointError:
+            continue
+        if len(found) == _PAIR:
+            return found[1], found[0]
+    raise UsageError(
+        f"{run.name}: a replay goes from one complete checkpoint to the next, and there are {len(found)}; save again "
+        "later with `ondevice save`."
+    )
+
+
+def _elsewhere(checkpoint: Checkpoint) -> list[str]:
+    return [
+        f"{key} was {checkpoint.facts.get(key)}, is {now}"
+        for key, now in exactness_facts().items()
+        if checkpoint.facts.get(key) != now
+    ]
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What a replay goes through, and ``goal``: the ``state.json`` it must arrive at."""
+
+    recipe: Recipe
+    fit: Fit
+    state: TrainState
+    dataset: Dataset
+    goal: dict[str, Any]
+
+    def step(self, engine: Engine) -> StepResult:
+        """One optimizer step as the loop does it."""
+        state = self.state
+        batch = state.cursor.next()
+        engine.begin(batch.y_BT)
+        for first in range(0, len(batch.x_BT), self.fit.micro_batch):
+            rows = slice(first, first + self.fit.micro_batch)
+            engine.accumulate(batch.x_BT[rows], batch.y_BT[rows])
+        result = engine.update(learning_rate(self.recipe.train, state.step))
+        state.step += 1
+        state.tokens += batch.x_BT.size
+        return result
+
+    def measure(self) -> None:
+        """Evaluates where the run did so after `state` was saved."""
+        state = self.state
+        planned = state.step in self.goal["evaluated"] and state.step not in state.evaluated
+        lost = dict(self.goal.get("losses", ())).get(state.step)
+        if not planned and (lost is None or state.losses.get(state.step) == lost):
+            return
+        evaluation = Evaluation(
+            state.model,
+            self.dataset,
+            max_tokens=self.recipe.eval.max_tokens,
+            batch=self.fit.micro_batch,
+            loss_chunk_tokens=self.fit.loss_chunk_tokens,
+        )
+        for _ in evaluation.batches():
+            pass
+        mixed = mixed_loss(evaluation.losses)
+        if mixed is not None and math.isfinite(mixed):
+            state.measured(mixed)
+        if planned:
+            state.evaluated.append(state.step)
+
+
+def _go(way: _Pass, run: RunDir, result: Replay, progress: Callable[[int, int], None] | None) -> None:
+    told, recipe = _told(run, result), way.recipe
+    engine = Engine(
+        way.state.model,
+        way.state.optimizer,
+        clip=recipe.train.clip,
+        precision=recipe.train.precision,
+        loss_chunk_tokens=way.fit.loss_chunk_tokens,
+    )
+    way.measure()
+    while way.state.step < result.last:
+        if progress is not None:
+            progress(way.state.step, result.last)
+        try:
+            done = way.step(engine)
+        except OndeviceError as error:
+            result.differences.append(f"step {way.state.step + 1} failed: {error}")
+            return
+        found, step = {"loss": done.loss, "grad_norm": done.grad_norm}, way.state.step
+        if step not in told:
+            result.unheard.append(step)
+        for key, value in told.get(step, {}).items():
+            if value != found[key]:
+                result.differences.append(f"{key} of step {step}: was {value}, is {found[key]}")
+        way.measure()
+
+
+def _told(run: RunDir, result: Replay) -> dict[int, dict[str, float]]:
+    """Loss and gradient norm of each replayed step, as last told."""
+    return {
+        record["step"]: {key: record[key] for key in ("loss", "grad_norm") if key in record}
+        for record in read_records(run.telemetry)
+        if record["kind"] == "step" and result.first < record["step"] <= result.last
+    }
+
+
+def _compare(state: TrainState, recipe: Recipe, fit: Fit, after: Checkpoint) -> Iterator[str]:
+    frozen = freeze(state, recipe=recipe, fit=fit, launch=0)
+    yield from _differing(frozen.model, after.path / "model.safetensors")
+    yield from _differing(frozen.optimizer, after.path / "optimizer.safetensors")
+    found, goal = json.loads(json.dumps(frozen.body)), read_json(after.path / "state.json")
+    for key in found:
+        if key not in _NOT_COMPARED and key in goal and found[key] != goal[key]:
+            yield f"{key} in state.json" + ("" if key == "rng" else f": was {goal[key]}, is {found[key]}")
+
+
+def _differing(tensors: Mapping[str, torch.Tensor], path: Path) -> Iterator[str]:
+    """The first tensor that is not equal to the bit, and how many more are not."""
+    with safetensors.open_file(path) as file:
+        names = sorted(tensors.keys() | set(file.names))
+        wrong = [name for name in names if name not in tensors or name not in file.names]
+        wrong += [name for name in names if name not in wrong and not _same_bits(tensors[name], file.tensor(name))]
+    if wrong:
+        more = f" and {len(wrong) - 1} more tensors" if len(wrong) > 1 else ""
+        yield f"{wrong[0]}{more} in {path.name}"
+
+
+def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return torch.equal(
+        one.detach().contiguous().flatten().view(torch.uint8), other.contiguous().flatten().view(torch.uint8)
+    )

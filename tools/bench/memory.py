@@ -1,0 +1,79 @@
+"""The plan's memory estimate against the peak RSS of whole training processes.
+
+    python tools/bench/memory.py                all configurations, some minutes
+    python tools/bench/memory.py --only small   those whose name holds "small"
+
+Each run is `ondevice train` in a process of its own, with evaluation, samples and saves, one thread, fp32, on a
+dataset that an earlier process built. Prints estimate, peak and their ratio (wanted 0.9 to 1.1). Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+CONFIGS = {
+    "small llama muon": "model.layers=3 model.width=96 train.optimizer=muon train.batch=8",
+    "small llama adamw": "model.layers=3 model.width=96 train.optimizer=adamw train.batch=8",
+    "small gpt2 bytes": "model.arch=gpt2 model.layers=4 model.width=128 model.context=64 train.batch=12 "
+    "tokenizer.kind=byte train.optimizer=adamw",
+    "medium llama muon": "model.layers=6 model.width=320 train.optimizer=muon train.batch=8",
+    "medium llama adamw": "model.layers=6 model.width=320 train.optimizer=adamw train.batch=8",
+    "medium gpt2 muon": "model.arch=gpt2 model.layers=6 model.width=256 train.optimizer=muon train.batch=16",
+    "medium recomputed": "model.layers=6 model.width=320 train.optimizer=muon train.batch=8 "
+    "fit.activation_checkpointing=true",
+    "large gpt2 muon": "model.arch=gpt2 model.layers=10 model.width=512 train.optimizer=muon train.batch=4",
+    "large llama adamw": "model.layers=10 model.width=512 train.optimizer=adamw train.batch=4 fit.micro_batch=2",
+}
+COMMON = "train.precision=fp32 fit.threads=1 train.steps=6 eval.count=2 eval.max_tokens=8192 sample.count=1"
+CHILD = """
+import sys
+from ondevice.cli.main import main
+from ondevice.device.memory import peak_rss_mb
+code = main(sys.argv[1:])
+print(peak_rss_mb())
+sys.exit(code)
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="part of a name")
+    args = parser.parse_args()
+    print(f"{'configuration':<22} {'estimate MB':>12} {'peak MB':>9} {'ratio':>6}")
+    with tempfile.TemporaryDirectory(prefix="bench-memory-") as home:
+        for name in [name for name in CONFIGS if args.only in name]:
+            estimate, peak = measure(Path(home), name)
+            print(f"{name:<22} {estimate:>12.0f} {peak:>9.0f} {estimate / peak:>6.2f}", flush=True)
+
+
+def measure(home: Path, name: str) -> tuple[float, float]:
+    """The plan's estimate and the peak of the training process, both in MiB."""
+    text = Path(sysconfig.get_paths()["stdlib"]) / "asyncio"
+    changes = [f"--set={change}" for change in f"model.context=256 {COMMON} {CONFIGS[name]}".split()]
+    flags = [*changes, f"--data={text}", f"--name={name.replace(' ', '-')}"]
+    planned = json.loads(ondevice(home, "-m", "ondevice", "plan", *flags, "--json"))  # builds the dataset
+    peak = float(ondevice(home, "-c", CHILD, "train", *flags, "--quiet").split()[-1])
+    return float(planned["estimate"]["memory"]["total_mb"]), peak
+
+
+def ondevice(home: Path, *command: str) -> str:
+    environment = {
+        **os.environ,
+        "ONDEVICE_HOME": str(home),
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+    return subprocess.run(
+        [sys.executable, *command], check=True, env=environment, stdout=subprocess.PIPE, text=True
+    ).stdout
+
+
+if __name__ == "__main__":
+    main()
