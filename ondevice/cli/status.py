@@ -11,6 +11,7 @@ from ondevice.errors import UsageError
 from ondevice.run.digest import Digest, digest
 from ondevice.run.directory import RunDir, find_run, list_runs
 from ondevice.run.liveness import Liveness, read_liveness, read_status
+from ondevice.run.postmortem import examine
 from ondevice.run.telemetry import read_records
 
 __all__ = ["EXAMPLES", "add_arguments", "run"]
@@ -68,6 +69,8 @@ def _as_json(run_dir: RunDir, alive: Liveness, status: dict[str, Any], story: Di
 
 def _lines(run_dir: RunDir, alive: Liveness, status: dict[str, Any], story: Digest) -> Iterator[str]:
     yield f"{run_dir.name}: {_WORDS.get(alive.state, alive.state).format(name=run_dir.name)}"
+    if alive.state == "killed" and (death := examine(run_dir)) is not None:
+        yield f"  {death}"
     if status.get("hold"):
         yield f"  hold      {status['hold']}"
     if alive.holder and status.get("wait"):

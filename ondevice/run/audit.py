@@ -22,6 +22,7 @@ __all__ = ["Audit", "audit_file", "end_of_story", "story_end"]
 
 _END = re.compile(rb',"chain":"([0-9a-f]{16})"\}\n')
 _END_BYTES = 29
+_LONGEST = 1 << 24  # bytes of a line; what is longer is none of ours
 
 
 @dataclass
@@ -63,7 +64,7 @@ def audit_file(path: Path, wanted: Iterable[int] = ()) -> Audit:
     reader = _Reader(path, frozenset(wanted))
     try:
         with open_regular(path) as file:
-            for line in file:
+            while line := file.readline(_LONGEST):
                 reader.take(line)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
@@ -81,6 +82,7 @@ class _Reader:
         self._before = start  # the chain before the last accepted line
         self._rejected: list[_Line] = []
         self._number = self._size = 0
+        self._unchained: list[int] = []  # the first whole record without a chain, and how many there are
 
     def take(self, line: bytes) -> None:
         audit = self._audit
@@ -89,7 +91,8 @@ class _Reader:
         claim = found[1].decode() if found else None
         if claim is None or not self._follows(line[:-_END_BYTES], claim):
             if claim is None and line.endswith(b"\n") and self._is_record(line):
-                audit.faults.append(f"{audit.path}:{self._number}: this line was not written by the trainer.")
+                first, count = self._unchained or (self._number, 0)
+                self._unchained = [first, count + 1]
             audit.torn += claim is None
             self._rejected = [*self._rejected[:1], _Line(self._number, claim, line.endswith(b"\n"))]
             return
@@ -123,6 +126,10 @@ class _Reader:
 
     def end(self) -> Audit:
         rejected = self._rejected
+        if self._unchained:
+            first, count = self._unchained
+            these = "this line was" if count == 1 else f"{count:,} lines from here on were"
+            self._audit.faults.append(f"{self._audit.path}:{first}: {these} not written by the trainer.")
         if rejected and (len(rejected) > 1 or rejected[0].complete):
             where = f"{self._audit.path}:{rejected[0].number}"
             self._audit.faults.append(f"{where}: from here on the lines are not what was written.")

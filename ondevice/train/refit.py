@@ -100,10 +100,10 @@ def decide(
         fit, reason = _chosen_anew(run, recipe, before, device, keep_size=died)
         why.append(reason)
     if died:
-        fit = smaller(fit, recipe.model, limit_mb=device.memory_mb)
+        fit = smaller(fit, recipe.model, limit_mb=device.memory_mb, optimizer=recipe.train.optimizer)
         why.append("the last launch was killed for want of memory")
     elif not asked:
-        fit, reasons = _for_this_device(run, recipe.model, fit, device)
+        fit, reasons = _for_this_device(run, recipe, fit, device)
         why += reasons
     if fit == before:
         return Decision(fit=before, before=before, said=_unchanged(before, recipe, limits, died=died, asked=asked))
@@ -122,7 +122,7 @@ def _changed(before: Fit, fit: Fit, recipe: Recipe, *, why: str) -> Decision:
 def _unchanged(fit: Fit, recipe: Recipe, limits: Limits, *, died: bool, asked: bool) -> list[str]:
     """What to say where nothing changes though something might have."""
     if died:
-        need_mb = estimate_memory(recipe.model, fit).total_mb
+        need_mb = estimate_memory(recipe.model, fit, optimizer=recipe.train.optimizer).total_mb
         said = (
             f"Memory killed the last launch, and the fit is as small as it gets (about {need_mb:,.0f} MB): close other "
             "programs, or begin a run with a smaller model or context."
@@ -131,7 +131,7 @@ def _unchanged(fit: Fit, recipe: Recipe, limits: Limits, *, died: bool, asked: b
     return ["The fit was looked at again and stays as it is."] if asked else []
 
 
-def smaller(fit: Fit, shape: ModelShape, *, limit_mb: float | None = None) -> Fit:
+def smaller(fit: Fit, shape: ModelShape, *, limit_mb: float | None = None, optimizer: str = "adamw") -> Fit:
     """The next fit that needs clearly less memory; the same one where there is none.
 
     Halves the micro-batch, then recomputes activations, then halves the loss chunk, until a quarter of what a fit
@@ -139,7 +139,7 @@ def smaller(fit: Fit, shape: ModelShape, *, limit_mb: float | None = None) -> Fi
     any fit can reach that.
     """
     rungs = list(_ladder(fit, shape))
-    totals = [estimate_memory(shape, rung).total_mb for rung in rungs]
+    totals = [estimate_memory(shape, rung, optimizer=optimizer).total_mb for rung in rungs]
     bound_mb = limit_mb if limit_mb is not None and totals and totals[-1] <= limit_mb else float("inf")
     enough_mb = LESS * _governed_mb(fit, shape)
     for rung, total_mb in zip(rungs, totals, strict=True):
@@ -195,7 +195,7 @@ def _told_fit(path: Path) -> Fit | None:
     return told
 
 
-def _for_this_device(run: RunDir, shape: ModelShape, fit: Fit, device: Device) -> tuple[Fit, list[str]]:
+def _for_this_device(run: RunDir, recipe: Recipe, fit: Fit, device: Device) -> tuple[Fit, list[str]]:
     """The fit where the device has fewer cores than threads, or lost memory it had when the run last lived."""
     why: list[str] = []
     if fit.threads > device.cores:
@@ -203,9 +203,11 @@ def _for_this_device(run: RunDir, shape: ModelShape, fit: Fit, device: Device) -
         fit = dataclasses.replace(fit, threads=device.cores)
     had_mb = _told_memory(run)
     less = had_mb is not None and device.total_mb is not None and device.total_mb < SHRUNK * had_mb
-    if less and device.memory_mb is not None and estimate_memory(shape, fit).total_mb > device.memory_mb:
+    shape, optimizer = recipe.model, recipe.train.optimizer
+    need_mb = estimate_memory(shape, fit, optimizer=optimizer).total_mb
+    if less and device.memory_mb is not None and need_mb > device.memory_mb:
         why.append(f"this device has {device.total_mb:,.0f} MB of memory, the one before had {had_mb:,.0f} MB")
-        fit = smaller(fit, shape, limit_mb=device.memory_mb)
+        fit = smaller(fit, shape, limit_mb=device.memory_mb, optimizer=optimizer)
     return fit, why
 
 

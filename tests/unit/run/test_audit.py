@@ -2,6 +2,7 @@
 
 import errno
 import random
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -130,3 +131,24 @@ def test_a_kill_tears_the_tail_and_only_that(story, cut):
 def test_a_file_that_is_gone_is_a_sentence(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         audit_file(tmp_path / "0001.jsonl")
+
+
+def test_many_foreign_lines_are_one_fault(tmp_path):
+    path, _ = _story(tmp_path, steps=3)
+    foreign = b'{"v":1,"t":1,"kind":"note","step":3}\n'
+    _rewrite(path, lambda lines: lines.__setitem__(slice(1, 1), [foreign] * 500))
+    faults = audit_file(path).faults
+    assert faults == [f"{path}:2: 500 lines from here on were not written by the trainer."]
+
+
+def test_a_line_without_end_takes_bounded_memory(tmp_path):
+    path, positions = _story(tmp_path, steps=3)
+    with open(path, "ab") as file:
+        file.truncate(path.stat().st_size + (300 << 20))  # a hole
+    tracemalloc.start()
+    try:
+        audit = audit_file(path, [positions[-1]["bytes"]])
+        assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    finally:
+        tracemalloc.stop()
+    assert audit.lines == 3 and audit.covers(positions[-1])

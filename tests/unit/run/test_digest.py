@@ -121,3 +121,8 @@ def test_series_leave_out_what_is_no_number() -> None:
     for y in (None, float("nan"), float("inf"), "5", True, 10**400, [1]):
         series.add(1, y)
     assert series.points == [] and series.last is None
+
+
+def test_a_fork_is_where_its_parent_was_from_its_launch_on():
+    launch = {"v": 1, "t": 1.0, "kind": "launch", "step": 8, "resumed_step": 8, "steps": 12}
+    assert digest([launch]).step == 8

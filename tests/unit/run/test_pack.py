@@ -15,11 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ondevice.errors import CheckpointError, DataError, OndeviceError, ResourceError, RunBusy, UsageError
+from ondevice.errors import CheckpointError, DataError, ResourceError, RunBusy, UsageError
 from ondevice.run import pack as pack_module
 from ondevice.run.files import sealed_bytes
 from ondevice.run.pack import BLOCK, Pack, header, is_member_name, list_members, write_pack
-from ondevice.run.parcel import refused_for_good, staging
 from ondevice.run.unpack import read_index, stage
 
 SIZES = {"run/run.json": 10, "run/checkpoints/step-00000001/model.safetensors": 100_000, "data/x": 0, "data/y": 512}
@@ -229,23 +228,6 @@ def test_what_a_pack_tells_is_of_the_right_type(tmp_path: Path, about: Any) -> N
         read_index(tmp_path / "evil")
 
 
-def test_what_is_refused_for_good_is_not_kept(tmp_path: Path) -> None:
-    with pytest.raises(DataError), staging(tmp_path / "s") as folder, refused_for_good(folder):
-        (folder / "x").touch()
-        raise DataError("not a run")
-    assert not (tmp_path / "s").exists()
-
-
-def test_what_nobody_came_back_for_is_removed_after_a_week(tmp_path: Path) -> None:
-    old, young, mine = (tmp_path / f".ondevice-unpack-{name}" for name in ("old", "young", "mine"))
-    for folder in (old, young, mine):
-        (folder / "run").mkdir(parents=True)
-    for folder in (old, mine):
-        os.utime(folder, (1, 1))
-    with staging(mine):
-        assert not old.exists() and young.exists() and (mine / "run").exists()
-
-
 @pytest.mark.parametrize(
     "name",
     ["../x", "run/../x", "/etc/passwd", "run/..", "run/a/../../../x", "data", "run/a\0b", "run/a\n", "etc", ""],
@@ -380,18 +362,6 @@ def test_a_damaged_member_is_named_and_leaves_no_file(packed: tuple[Pack, Path],
     with pytest.raises(DataError, match=r"model\.safetensors is damaged in it; copy the pack again"):
         stage(path, read_index(path), tmp_path / "to")
     assert set(_staged(tmp_path / "to")) == {"run/run.json"}
-
-
-def test_two_at_once_are_refused_and_a_failed_one_keeps_its_place(tmp_path: Path) -> None:
-    with pytest.raises(OndeviceError, match="stopped"), staging(tmp_path / "s") as folder:
-        (folder / "x").touch()
-        with pytest.raises(RunBusy, match="another unpack of this file is at work"), staging(tmp_path / "s"):
-            pass
-        raise OndeviceError("stopped")
-    assert (tmp_path / "s" / "x").exists()
-    with staging(tmp_path / "s"):
-        pass
-    assert not (tmp_path / "s").exists()
 
 
 def test_hashes_are_of_the_bytes(files: Any) -> None:
