@@ -181,7 +181,7 @@ def test_the_fit_of_the_checkpoint_counts_where_the_story_is_gone(make):
         (dataclasses.replace(ROOMY, cores=1), {"threads": 1}, "1 cores, fewer than 4 threads"),
         (
             dataclasses.replace(ROOMY, total_mb=1_000.0, memory_mb=1.0),
-            {"micro_batch": 1},
+            {"micro_batch": 2},
             "the one before had 16,000",
         ),
         (dataclasses.replace(ROOMY, total_mb=15_900.0, memory_mb=251.0), {}, ""),
