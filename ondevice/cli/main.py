@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("export", "write a run's model as ONNX, verified"),
     "plan": ("plan", "what a run would take: parameters, steps, memory, time"),
     "fork": ("fork", "a new run from a checkpoint, with something changed"),
+    "limit": ("limit", "how politely a run behaves: heat, battery, hours; shown or changed"),
     "pin": ("pin", "checkpoints that are never deleted"),
     "verify": ("verify", "re-check every byte of a run, or replay its last steps"),
     "watch": ("watch", "follow a run; with --restart bring it back after a kill"),

@@ -256,6 +256,41 @@ class Limits:
     max_rss_mb: float | None = _key(
         None, "save and leave when the process grows beyond this", unit="MB", above=0, high=_MUCH_MB
     )
+    preset: str = _key(
+        "auto",
+        "the manners of keys left out; auto takes balanced for a phone and desk for everything else",
+        choices=("auto", "gentle", "balanced", "plugged-overnight", "desk"),
+    )
+    max_battery_c: float | None = _key(
+        None, "warmest battery; work is spread so that it stays a little under", unit="C", low=20, high=60
+    )
+    max_skin_c: float | None = _key(None, "warmest body of a phone", unit="C", low=20, high=70)
+    max_cpu_c: float | None = _key(None, "hottest processor while it works", unit="C", low=40, high=110)
+    max_headroom: float | None = _key(
+        None, "Android's own heat scale, where 1 is severe; used where it can be read", low=0.3, high=1.0
+    )
+    resume_battery_c: float | None = _key(
+        None, "after a stop for heat, work begins again below this; 3 under the warmest", unit="C", low=10, high=60
+    )
+    back_off_s: float | None = _key(None, "and not before this time has passed", unit="s", low=0, high=86_400)
+    duty_max: float | None = _key(None, "largest share of the time spent working", above=0, high=1.0)
+    max_slowdown: float | None = _key(
+        None, "work less while a step takes this many times what it took on the cold device", low=1.02, high=10.0
+    )
+    plugged_only: bool | None = _key(None, "work only on the charger; plugged but falling counts as unplugged")
+    battery_floor_percent: float | None = _key(
+        None, "below this charge wait for the charger", unit="%", low=0, high=100
+    )
+    charge_target_percent: float | None = _key(
+        None, "after a wait for the charger, work again from this charge on", unit="%", low=0, high=100
+    )
+    hours: str | None = _key(
+        None, "when to work, in local time: 22:30-06:45, or mon-fri 22:30-06:45, sat 00:00-24:00; always"
+    )
+    pause_when_screen_on: bool | None = _key(None, "wait while someone uses the device, where that can be read")
+    min_available_share: float | None = _key(
+        None, "below this share of free memory save and make the fit smaller", low=0.0, high=0.9
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

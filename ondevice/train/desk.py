@@ -20,6 +20,7 @@ from ondevice.run.store import Store
 from ondevice.run.telemetry import TelemetryWriter
 from ondevice.train.keeper import Saved
 from ondevice.train.orders import Orders, obey
+from ondevice.train.pacer import Pacer
 from ondevice.train.pulse import Pulse
 from ondevice.train.signals import Signals
 
@@ -52,27 +53,68 @@ class Desk:
         store: Store,
         signals: Signals,
         sensors: Sensors,
+        pacer: Pacer,
         display: Display,
     ) -> None:
         self.limits, self.orders = limits, orders
         self.telemetry, self.pulse, self.display = telemetry, pulse, display
         self._run, self._store, self._signals, self._sensors = run, store, signals, sensors
+        self._pacer = pacer
         self._inbox_at, self._reading_at = 0.0, 0.0
+        self._worked_at = time.monotonic()
 
-    def safe_point(self, *, step: int, tokens: int) -> float:
-        """Answers, tells, and waits while the run is held and has nothing to do. Gives the seconds waited."""
+    def safe_point(self, *, step: int, tokens: int, piece: bool = False) -> float:
+        """Answers, tells, and stands still while the run is held and has nothing to do, or as the governor orders.
+
+        ``piece``: a micro-batch just ended. Gives the seconds it stood still.
+        """
         began = time.monotonic()
+        self._pacer.after(began - self._worked_at, piece=piece)
         self._read_inbox(began, step)
         self._read_sensors(began, step)
+        self._ask_governor(step)
         self._beat(self._state, step, tokens)
-        if not self._must_wait():
-            return 0.0
-        while self._must_wait():
-            self._beat("waiting", step, tokens)
-            time.sleep(WAIT_S)
+        still = self._stand_still(step, tokens)
+        self._worked_at = time.monotonic()
+        return self._worked_at - began if still else 0.0
+
+    def _stand_still(self, step: int, tokens: int) -> bool:
+        """Whether there was anything to wait for."""
+        still = False
+        while (state := self._still()) and not self.orders.stop:
+            still = True
+            self._beat(state, step, tokens)
+            rest_s = min(WAIT_S, self._pacer.owed_s) if state == "resting" and self._pacer.owed_s else WAIT_S
+            time.sleep(rest_s)
+            self._pacer.rested(rest_s)
             self._read_inbox(time.monotonic(), step)
-        self._beat(self._state, step, tokens)
-        return time.monotonic() - began
+            self._read_sensors(time.monotonic(), step)
+            self._ask_governor(step)
+        if still:
+            self._beat(self._state, step, tokens)
+        return still
+
+    def _still(self) -> str:
+        """Why it stands still now: ``waiting``, ``resting``, or empty."""
+        if self._must_wait():
+            return "waiting"
+        order = self._pacer.order
+        if self.orders.asked or order is None:
+            return ""
+        if order.kind == "wait":
+            return "waiting"
+        return "resting" if order.kind == "rest" or self._pacer.owed_s > 0.0 else ""
+
+    def _ask_governor(self, step: int) -> None:
+        order, news = self._pacer.decide(self._sensors.read(), self.limits)
+        if order.kind == "leave" and not self.orders.stop:
+            self.orders.stop = order.reason
+        if not news:
+            return
+        self.orders.save = self.orders.save or order.save
+        self.telemetry.write("order", step, order=order.kind, duty=round(order.duty, 3), why=order.reason)
+        self.pulse.note(wait=order.reason if order.kind != "run" else None, duty=round(order.duty, 3))
+        self.display.say(order.reason)
 
     @contextmanager
     def waiting(self, why: str, *, step: int, tokens: int) -> Iterator[None]:
@@ -96,6 +138,7 @@ class Desk:
             time.sleep(WAIT_S)
             self._read_inbox(time.monotonic(), step)
             self._read_sensors(time.monotonic(), step)
+        self._worked_at = time.monotonic()  # standing still is no work
 
     def tell_save(self, step: int, saved: Saved | None, fault: OndeviceError | None, warnings: list[str]) -> None:
         """Tells of a save that ended, at ``step`` of the training."""

@@ -22,6 +22,7 @@ from ondevice.data.parcel import open_dataset
 from ondevice.device.readings import Sensors
 from ondevice.device.vitals import read_scene
 from ondevice.errors import CheckpointError, DataError, OndeviceError
+from ondevice.governor.presets import check
 from ondevice.model.build import build_model
 from ondevice.run import control
 from ondevice.run.audit import story_end
@@ -43,6 +44,7 @@ from ondevice.train.keeper import Keeper
 from ondevice.train.loop import Loop, Outcome
 from ondevice.train.optimizer import make_optimizer
 from ondevice.train.orders import Orders
+from ondevice.train.pacer import Pacer
 from ondevice.train.prepare import make_cursor
 from ondevice.train.pulse import Pulse
 from ondevice.train.refit import Decision, Device, decide, differences
@@ -91,6 +93,7 @@ def make_loop(
     dataset = open_dataset(recipe.data)
     found = _find_checkpoint(run, display)
     limits, why = _read_limits(run)
+    check(limits)
     before = _look_back(run, recipe, found, limits, refit=refit)
     fit, step, number = before.decision.fit, found.step, run.next_launch()
     prepare_torch(fit, recipe)
@@ -126,6 +129,7 @@ def make_loop(
         store=store,
         signals=signals or Signals(),
         sensors=sensors,
+        pacer=Pacer(sensors.read(), threads=fit.threads),
         display=display,
     )
     return Loop(

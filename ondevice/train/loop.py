@@ -108,8 +108,8 @@ class Loop:
         if self.orders.save:
             self._save()
 
-    def _safe_point(self) -> float:
-        return self.desk.safe_point(step=self.state.step, tokens=self.state.tokens)
+    def _safe_point(self, *, piece: bool = False) -> float:
+        return self.desk.safe_point(step=self.state.step, tokens=self.state.tokens, piece=piece)
 
     def _step(self) -> None:
         state, started, waited = self.state, time.monotonic(), 0.0
@@ -122,7 +122,7 @@ class Loop:
             for first in range(0, len(batch.x_BT), self.fit.micro_batch):
                 rows = slice(first, first + self.fit.micro_batch)
                 self.engine.accumulate(batch.x_BT[rows], batch.y_BT[rows])
-                waited += self._safe_point()
+                waited += self._safe_point(piece=True)
             result = self.engine.update(lr)
         except OndeviceError as error:
             self.engine.abort()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ondevice.errors import OndeviceError
+from ondevice.governor.presets import check
 from ondevice.run.config import change_limits
 from ondevice.run.control import Letter
 from ondevice.run.schema import Limits
@@ -61,7 +62,9 @@ def _apply(letter: Letter, orders: Orders, limits: Limits, store: Store) -> Limi
     elif letter.verb == "sample":
         orders.samples.append(read_request(letter.args, letter=letter.id))
     elif letter.verb == "limit":
-        return change_limits(limits, letter.args)
+        changed = change_limits(limits, letter.args)
+        check(changed)
+        return changed
     elif letter.verb == "pin":
         reason = letter.args.get("reason", "asked for")
         store.pin(int(letter.args["step"]), None if reason is None else str(reason))

@@ -1,0 +1,112 @@
+"""``ondevice limit RUN [KEY=VALUE ...]``: how politely a run behaves, shown or changed at any moment."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from ondevice.cli.common import print_json
+from ondevice.cli.control import ask
+from ondevice.errors import UsageError
+from ondevice.run.audit import end_of_story
+from ondevice.run.config import change_limits, changed_keys, read_limits, write_limits
+from ondevice.run.directory import RunDir, find_run, lock_holder, offline_lock
+from ondevice.run.schema import Limits
+
+__all__ = ["EXAMPLES", "add_arguments", "run"]
+
+EXAMPLES = """examples:
+  ondevice limit notes                              what holds now, and why
+  ondevice limit notes max_battery_c=38 plugged_only=true
+  ondevice limit notes hours="22:30-06:45"
+  ondevice limit notes hours=                       back to what the preset says"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", help="name or path of the run")
+    parser.add_argument("changes", nargs="*", metavar="KEY=VALUE", help="limits to change; none: show them")
+    parser.add_argument("--wait", type=float, default=30.0, metavar="S", help="seconds to wait for a live trainer (30)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    run_dir = find_run(args.run)
+    if not args.changes:
+        return _show(run_dir, as_json=args.json)
+    changes = _parsed(args.changes)
+    before = _limits(run_dir)
+    after = _checked(change_limits(before, changes, where="limit"))
+    done = _change(run_dir, changes, after, wait_s=args.wait)
+    if args.json:
+        print_json({"run": run_dir.name, "ok": True if done else None, "limits": dataclasses.asdict(after)})
+    elif not done:
+        print(f"{run_dir.name}: asked; the trainer answers when its micro-batch is done.")
+    else:
+        for key in changes:
+            print(f"limits.{key} = {getattr(after, key)} from now on, was {getattr(before, key)}.")
+    return 0
+
+
+def _parsed(changes: list[str]) -> dict[str, Any]:
+    """``key=value`` words; an empty value gives a key back to its default."""
+    found: dict[str, Any] = {}
+    for change in changes:
+        key, equals, value = change.partition("=")
+        key = key.strip().removeprefix("limits.")
+        if not equals or not key:
+            raise UsageError(f"{change}: write it as KEY=VALUE, such as max_battery_c=38.")
+        found |= changed_keys([f"limits.{key}={value}"], "limits") if value.strip() else {key: None}
+    return found
+
+
+def _checked(limits: Limits) -> Limits:
+    from ondevice.governor.presets import check
+
+    check(limits)
+    return limits
+
+
+def _limits(run_dir: RunDir) -> Limits:
+    if run_dir.limits.exists():
+        return read_limits(run_dir.limits)
+    from ondevice.train.wish import wish_of
+
+    return wish_of(run_dir).limits
+
+
+def _change(run_dir: RunDir, changes: dict[str, Any], after: Limits, *, wait_s: float) -> bool:
+    """Through the live trainer, else under its lock. False where the trainer was asked and has not answered yet."""
+    if lock_holder(run_dir) is not None:
+        return ask(run_dir, "limit", changes, wait_s=wait_s) is not None
+    with offline_lock(run_dir, what="ondevice limit"):
+        write_limits(run_dir.limits, after, after=end_of_story(run_dir.telemetry))
+    return True
+
+
+def _show(run_dir: RunDir, *, as_json: bool) -> int:
+    limits = _limits(run_dir)
+    if as_json:
+        print_json({"run": run_dir.name, "limits": dataclasses.asdict(limits), "why": _reasons(limits)})
+        return 0
+    print("\n".join(_lines(limits)))
+    return 0
+
+
+def _lines(limits: Limits) -> Iterator[str]:
+    why = _reasons(limits)
+    for key, said in why.items():
+        yield f"{key} = {said}"
+    for key, value in dataclasses.asdict(limits).items():
+        if key not in why:
+            yield f"{key} = {value}"
+
+
+def _reasons(limits: Limits) -> dict[str, str]:
+    from ondevice.device.host import find_termux, platform_name
+    from ondevice.governor.presets import reasons
+
+    handheld = platform_name() == "android" or find_termux(os.environ) is not None
+    return reasons(limits, handheld=handheld)

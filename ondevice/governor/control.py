@@ -1,0 +1,98 @@
+"""The duty that brings a temperature to its target: model-predictive on the estimate of `ondevice.governor.node`.
+
+The target lies under the limit by as much as the estimate is uncertain, so a coarse sensor costs some work and no
+overshoot. Short pieces of work are steered by their mean; of long ones each is allowed only so early that its own peak
+stays at the target.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp, expm1, log, sqrt
+
+from ondevice.governor.node import Node, Traits, advanced, warmth
+
+__all__ = ["LONG_S", "Cycle", "duty_for", "least_duty"]
+
+AHEAD_S, FURTHEST_S = 45.0, 400.0
+MOVE_C = 6.0  # what full work warms while one looks ahead, so that a tenth of a degree is a small matter
+SURE = 1.4  # deviations under the limit
+LONG_S = 6.0  # pieces from here on are steered one by one
+ROUNDS = 3
+LONGEST_REST_S = 450.0
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """How work is cut: pieces of ``piece_s``; ``rested_s`` have passed since the last one; None: at rest for long."""
+
+    piece_s: float
+    rested_s: float | None
+
+
+def duty_for(node: Node, traits: Traits, limit_c: float, cycle: Cycle, *, duty_now: float) -> float:
+    """The share of time to work, 0 to 1, as of the time of the node."""
+    if cycle.piece_s < LONG_S:
+        ahead = [(_until_sample_s(node), duty_now)]
+        target_c = _target(node, traits, limit_c, ahead)
+        least = least_duty(cycle.piece_s) if node.temp_c < limit_c - traits.spare_c else 0.0
+        return min(1.0, max(least, _on_average(node, traits, target_c, cycle)))
+    rest_s = 0.0
+    for _ in range(ROUNDS):  # the longer the rest, the less is known of its end
+        ahead = [(rest_s, 0.0), (cycle.piece_s, 1.0)]
+        found = _rest(node, traits, _target(node, traits, limit_c, ahead), cycle.piece_s)
+        if found is None:
+            return 0.0
+        rest_s = found
+    return cycle.piece_s / (cycle.piece_s + rest_s + (cycle.rested_s or 0.0))
+
+
+def least_duty(piece_s: float) -> float:
+    """So little that its heat does not matter; between two pieces lies the longest rest that is not looked after."""
+    return piece_s / (piece_s + LONGEST_REST_S)
+
+
+def _target(node: Node, traits: Traits, limit_c: float, ahead: list[tuple[float, float]]) -> float:
+    later = advanced(node, traits, ahead)
+    return limit_c - traits.spare_c - SURE * sqrt(max(0.0, later.tt))
+
+
+def _until_sample_s(node: Node) -> float:
+    return max(1.0, min(60.0, node.seen_t + node.every_s - node.t))
+
+
+def _on_average(node: Node, traits: Traits, target_c: float, cycle: Cycle) -> float:
+    """The constant duty that leads to the target some seconds ahead. All terms are linear in it.
+
+    Over one cycle the mean lies half a swing below the end of a piece, and heat on its way counts as arrived; ``flat``
+    is how much of a swing the lag leaves over.
+    """
+    piece_s, b, lag_s = cycle.piece_s, node.warming, traits.lag_s
+    slow_s = min(FURTHEST_S, MOVE_C / b)
+    kept = exp(-max(AHEAD_S, 3 * lag_s, slow_s) / traits.tau_s)
+    flat = piece_s / (piece_s + lag_s)
+    half = b * piece_s / 2
+    settled = b * traits.tau_s * (1 - kept)
+    if cycle.rested_s is None:
+        start, per_duty = half, -half - b * lag_s
+    else:
+        start, per_duty = -half, half - b * lag_s + b * min(cycle.rested_s, 10 * piece_s)
+    room = target_c - flat * half - node.idle_c * (1 - kept) - kept * (warmth(node, traits) + start)
+    slope = settled + kept * per_duty - flat * half
+    return room / max(slope, 0.2 * settled)
+
+
+def _rest(node: Node, traits: Traits, target_c: float, piece_s: float) -> float | None:
+    """Seconds of rest before a long piece whose own peak is then the target; None where no rest is long enough."""
+    b, a = node.warming, 1 / traits.tau_s
+    room = target_c - node.idle_c
+    if room <= 0:
+        return None
+    arriving = b * max(-expm1(-piece_s / traits.lag_s), 1e-3)
+    until_peak_s = traits.lag_s * max(0.0, log(arriving / (a * room)))
+    peak = room * (1 + a * (traits.lag_s + until_peak_s))  # of the warmth, for that peak of the temperature
+    before = peak + b * expm1(-a * piece_s) / a
+    if before <= 0:
+        return None
+    excess = max(1e-9, warmth(node, traits) - node.idle_c)
+    return max(0.0, traits.tau_s * log(excess / before) - piece_s)

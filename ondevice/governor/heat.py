@@ -1,0 +1,302 @@
+"""Heat: every temperature that can be read is watched on its own, and the strictest says how much work there may be.
+
+In order of trust: Android's thermal status, the battery, Android's headroom, the body, the processor. Where none can be
+read, half the time is the most a battery device works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from ondevice.device.readings import Reading
+from ondevice.governor.control import Cycle, duty_for
+from ondevice.governor.node import Node, Traits, advanced, corrected, disturbed, first_seen
+from ondevice.governor.presets import HEADROOM_C, Policy
+from ondevice.governor.work import Work, loads
+
+__all__ = [
+    "HARD_OVER_C",
+    "NAMES",
+    "SIGNALS",
+    "Cap",
+    "Heat",
+    "Signal",
+    "age_s",
+    "caps",
+    "is_known",
+    "stopped",
+    "watched",
+]
+
+HARD_OVER_C = 1.0  # over the warmest battery: stop, whatever the controller thinks
+SEVERE, MODERATE = 3, 2
+UNKNOWN_DUTY = 0.5
+MODERATE_DUTY = 0.5
+LEAST_PEAK_DUTY = 0.03  # a peak can be seen only while working, so it keeps nobody from beginning
+COLD_START_S = 600.0  # unwatched for so long, what was learned of the temperature itself is worth nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signal:
+    """One kind of temperature: where a `Reading` has it, how it behaves, and how far over its limit work stops."""
+
+    name: str
+    words: str
+    bodies: tuple[Traits, ...]  # what it may be like; the samples tell which it is
+    stale_s: float
+    every_s: float  # samples closer together tell nothing new
+    hard_over_c: float
+    scale_c: float = 1.0
+    peaks: bool = False  # counts only while working, and then the highest of a while
+
+    def value(self, reading: Reading) -> float | None:
+        """Degrees Celsius; of headroom, degrees on its own scale. None where it is unknown or stale."""
+        found = getattr(reading, self.name)
+        if found is None or age_s(reading, self.name) > self.stale_s:
+            return None
+        return float(found) * self.scale_c
+
+    def limit(self, policy: Policy) -> float:
+        """In the same unit as `value`."""
+        return float(getattr(policy, f"max_{self.name}")) * self.scale_c
+
+
+def age_s(reading: Reading, name: str) -> float:
+    """How old a value was when it was read, in seconds."""
+    return max(0.0, reading.ages_s.get(name, 0.0))
+
+
+_SMALL = Traits(
+    tau_s=250.0,
+    lag_s=11.0,
+    warming=0.12,
+    warming_sd=0.06,
+    idle_sd=3.0,
+    idle_drift=0.03,
+    drift=0.01,
+    noise_c=0.12,
+    spare_c=0.08,
+)
+_MIDDLE = replace(_SMALL, tau_s=450.0, lag_s=40.0, warming=0.05, warming_sd=0.03, idle_drift=0.02)
+_LARGE = replace(_SMALL, tau_s=850.0, lag_s=110.0, warming=0.025, warming_sd=0.015, idle_drift=0.015)
+_SKIN = Traits(
+    tau_s=100.0,
+    lag_s=6.0,
+    warming=0.4,
+    warming_sd=0.2,
+    idle_sd=5.0,
+    idle_drift=0.12,
+    drift=0.05,
+    noise_c=0.35,
+    spare_c=0.18,
+)
+_CPU = Traits(
+    tau_s=15.0,
+    lag_s=1.0,
+    warming=2.0,
+    warming_sd=1.0,
+    idle_sd=15.0,
+    idle_drift=0.4,
+    drift=0.2,
+    noise_c=0.5,
+    spare_c=0.3,
+)
+_BODIES = (_SMALL, _MIDDLE, _LARGE)
+SIGNALS = (
+    Signal(name="battery_c", words="battery", bodies=_BODIES, stale_s=90.0, every_s=0.5, hard_over_c=HARD_OVER_C),
+    Signal(
+        name="headroom",
+        words="Android's heat",
+        bodies=_BODIES,
+        stale_s=45.0,
+        every_s=5.0,
+        hard_over_c=2.0,
+        scale_c=HEADROOM_C,
+    ),
+    Signal(name="skin_c", words="body", bodies=(_SKIN,), stale_s=20.0, every_s=5.0, hard_over_c=2.0),
+    Signal(name="cpu_c", words="processor", bodies=(_CPU,), stale_s=10.0, every_s=10.0, hard_over_c=8.0, peaks=True),
+)
+NAMES = ("thermal_status", *(signal.name for signal in SIGNALS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heat:
+    """What is remembered: an estimate for each signal, the peak being collected, and the last stop."""
+
+    nodes: dict[str, tuple[Node, ...]] = field(default_factory=dict)  # of each signal one for each body
+    peak: tuple[float, float] | None = None  # since when, degrees
+    stopped_t: float | None = None
+    surroundings: tuple[bool | None, str | None, bool | None] = (None, None, None)
+
+
+@dataclass(frozen=True)
+class Cap:
+    """The most work that one signal allows, and the sentence for it."""
+
+    duty: float
+    why: str
+
+
+def is_known(reading: Reading) -> bool:
+    """Whether any temperature can be read."""
+    return any(signal.value(reading) is not None for signal in SIGNALS)
+
+
+# --- watching ---------------------------------------------------------------------------------------------------------
+
+
+def watched(heat: Heat, reading: Reading, work: Work, now: float, *, duty_now: float) -> Heat:
+    """What is known after a reading, where ``duty_now`` was ordered before."""
+    surroundings = (reading.plugged, reading.charging, reading.screen_on)
+    nodes = heat.nodes
+    if _changed(heat.surroundings, surroundings):
+        nodes = {signal.name: _disturbed(nodes[signal.name], signal) for signal in SIGNALS if signal.name in nodes}
+    heat = replace(heat, nodes=nodes, surroundings=surroundings)
+    for signal in SIGNALS:
+        value = signal.value(reading)
+        if value is not None:
+            heat = _sampled(heat, signal, value, reading, work, now, assumed=_assumed(signal, work, duty_now))
+    return heat
+
+
+def _changed(before: tuple[object, ...], after: tuple[object, ...]) -> bool:
+    return any(a is not None and b is not None and a != b for a, b in zip(before, after, strict=True))
+
+
+def _disturbed(nodes: tuple[Node, ...], signal: Signal) -> tuple[Node, ...]:
+    return tuple(disturbed(node, traits) for node, traits in zip(nodes, signal.bodies, strict=True))
+
+
+def _sampled(
+    heat: Heat, signal: Signal, value: float, reading: Reading, work: Work, now: float, *, assumed: float
+) -> Heat:
+    taken_t = min(now, reading.t - age_s(reading, signal.name))
+    nodes = heat.nodes.get(signal.name)
+    if signal.peaks:
+        heat, peak_c = _peak(heat, signal, value, work, now)
+        if peak_c is None:
+            return heat
+        value, taken_t = peak_c, now
+    if nodes is None or taken_t - nodes[0].t > COLD_START_S or nodes[0].t - taken_t > signal.every_s:
+        learned = _begun(signal, value, taken_t, nodes, load=assumed)
+    elif taken_t - nodes[0].seen_t < signal.every_s:
+        return heat
+    else:
+        spans = tuple(_loads(signal, work, nodes[0].t, taken_t, assumed))
+        pairs = zip(nodes, signal.bodies, strict=True)
+        learned = tuple(corrected(advanced(node, traits, spans), traits, value) for node, traits in pairs)
+    return replace(heat, nodes={**heat.nodes, signal.name: learned})
+
+
+def _begun(signal: Signal, value: float, t: float, before: tuple[Node, ...] | None, *, load: float) -> tuple[Node, ...]:
+    """Estimates from one sample; how work warms stays known. A peak holds the warmth of the work that made it."""
+    found = tuple(first_seen(value, t, traits, load) for traits in signal.bodies)
+    if signal.peaks:
+        pairs = zip(found, signal.bodies, strict=True)
+        found = tuple(replace(n, idle_c=value - 0.5 * load * traits.warming * traits.tau_s) for n, traits in pairs)
+    if before is None:
+        return found
+    return tuple(
+        replace(new, warming=old.warming, bb=old.bb, step_c=min(old.step_c, new.step_c), misfit=old.misfit)
+        for new, old in zip(found, before, strict=True)
+    )
+
+
+def _likeliest(nodes: tuple[Node, ...], signal: Signal) -> tuple[Node, Traits]:
+    return min(zip(nodes, signal.bodies, strict=True), key=lambda pair: pair[0].misfit)
+
+
+def _assumed(signal: Signal, work: Work, duty_now: float) -> float:
+    """The load of time that no piece of work was told of; peaks know duties only."""
+    return duty_now if work.begin_t is None or signal.peaks else 0.0
+
+
+def _loads(signal: Signal, work: Work, start: float, until: float, assumed: float) -> Iterable[tuple[float, float]]:
+    return [(until - start, assumed)] if signal.peaks else loads(work, start, until, assumed)
+
+
+def _peak(heat: Heat, signal: Signal, value: float, work: Work, now: float) -> tuple[Heat, float | None]:
+    """The highest value of a stretch in which there was work, when the stretch is over."""
+    since, highest = heat.peak or (now, value)
+    highest = max(highest, value)
+    if now - since < signal.every_s and now >= since:
+        return replace(heat, peak=(since, highest)), None
+    worked = work.end_t is None or work.end_t > since
+    return replace(heat, peak=None), highest if worked else None
+
+
+# --- judging ----------------------------------------------------------------------------------------------------------
+
+
+def stopped(heat: Heat, reading: Reading, policy: Policy, now: float) -> tuple[Heat, str]:
+    """Whether heat forbids all work, and since when; the sentence is empty where it does not."""
+    why = _too_hot(reading, policy)
+    if why:
+        return replace(heat, stopped_t=now), f"Stopped: {why}"
+    if heat.stopped_t is None:
+        return heat, ""
+    if 0 <= now - heat.stopped_t < policy.back_off_s:
+        left = round(policy.back_off_s - (now - heat.stopped_t))
+        return heat, f"Cooling down after it was too hot: at least {left} s more."
+    if why := _still_warm(reading, policy):
+        return heat, f"Cooling down after it was too hot: {why}"
+    return replace(heat, stopped_t=None), ""
+
+
+def _too_hot(reading: Reading, policy: Policy) -> str:
+    status = _status(reading)
+    if status is not None and status >= SEVERE:
+        return f"Android says its heat is severe or worse (status {status})."
+    for signal in SIGNALS:
+        value = signal.value(reading)
+        if value is not None and value >= signal.limit(policy) + signal.hard_over_c:
+            return f"{_figures(signal, value, policy)}; no work until it has cooled down."
+    return ""
+
+
+def _still_warm(reading: Reading, policy: Policy) -> str:
+    if reading.battery_c is not None and reading.battery_c > policy.resume_battery_c:
+        return f"battery {reading.battery_c:g} C, work begins again at {policy.resume_battery_c:g}."
+    for signal in SIGNALS[1:]:
+        value = signal.value(reading)
+        if value is not None and value >= signal.limit(policy):
+            return f"{_figures(signal, value, policy)}."
+    return ""
+
+
+def _status(reading: Reading) -> int | None:
+    return None if age_s(reading, "thermal_status") > 60.0 else reading.thermal_status
+
+
+def _figures(signal: Signal, value: float, policy: Policy) -> str:
+    limit, unit = signal.limit(policy) / signal.scale_c, " C" if signal.scale_c == 1.0 else ""
+    shown = f"{value:.1f}" if unit else f"{value / signal.scale_c:.2f}"
+    return f"{signal.words} {shown}{unit}, limit {limit:g}"
+
+
+def caps(heat: Heat, reading: Reading, policy: Policy, work: Work, now: float, *, duty_now: float) -> list[Cap]:
+    """What each signal that can be read allows."""
+    found: list[Cap] = []
+    status = _status(reading)
+    if status is not None and status >= MODERATE:
+        found.append(Cap(MODERATE_DUTY, "Android says its heat is moderate."))
+    for signal in SIGNALS:
+        nodes, value = heat.nodes.get(signal.name), signal.value(reading)
+        if nodes is None or value is None:
+            continue
+        node, traits = _likeliest(nodes, signal)
+        assumed = _assumed(signal, work, duty_now)
+        ahead = advanced(node, traits, _loads(signal, work, node.t, now, assumed))
+        cycle = Cycle(0.0, 0.0) if signal.peaks else _cycle(work, now, duty_now)
+        duty = duty_for(ahead, traits, signal.limit(policy), cycle, duty_now=duty_now)
+        if signal.peaks and value < signal.limit(policy):
+            duty = max(LEAST_PEAK_DUTY, duty) if duty_now > 0 else 1.0
+        found.append(Cap(duty, f"{_figures(signal, ahead.temp_c, policy)}."))
+    return found
+
+
+def _cycle(work: Work, now: float, duty_now: float) -> Cycle:
+    if work.end_t is None:
+        return Cycle(0.0, 0.0)
+    return Cycle(work.piece_s, now - work.end_t if duty_now > 0 else None)

@@ -1,0 +1,137 @@
+"""The estimate of one temperature: what it learns from coarse samples, and how it is steered."""
+
+from __future__ import annotations
+
+import random
+from math import sqrt
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ondevice.governor.control import Cycle, duty_for
+from ondevice.governor.heat import SIGNALS
+from ondevice.governor.node import Node, advanced, corrected, first_seen
+from ondevice.governor.work import Work, after_piece, loads
+
+BATTERY = SIGNALS[0].bodies[0]
+STEADY = Cycle(0.0, 0.0)
+
+
+def learned(*, idle_c: float, warming: float, tau_s: float, step_c: float = 1.0) -> tuple[Node, float]:
+    """A node that watched a body for an hour at two duties, and the truth."""
+    dice, truth, heat = random.Random(3), idle_c, 0.0
+    node = first_seen(idle_c, 0.0, BATTERY, 0.0)
+    for k in range(180):
+        duty = 0.6 if k % 20 < 8 else 0.2
+        for _ in range(20):
+            heat += (duty - heat) / BATTERY.lag_s
+            truth += (idle_c - truth) / tau_s + warming * heat
+        node = advanced(node, BATTERY, [(20.0, duty)])
+        node = corrected(node, BATTERY, round((truth + dice.gauss(0, 0.1)) / step_c) * step_c)
+    return node, truth
+
+
+@pytest.mark.parametrize("warming", [0.06, 0.12, 0.2])
+def test_it_learns_how_work_warms_from_whole_degrees(warming: float) -> None:
+    node, truth = learned(idle_c=24.0, warming=warming, tau_s=250.0)
+    assert node.warming == pytest.approx(warming, rel=0.1)
+    assert abs(node.temp_c - truth) < 0.35
+    assert sqrt(node.tt) < 0.35
+
+
+def test_finer_sensors_are_noticed_and_trusted() -> None:
+    coarse, _ = learned(idle_c=24.0, warming=0.12, tau_s=250.0)
+    fine, truth = learned(idle_c=24.0, warming=0.12, tau_s=250.0, step_c=0.1)
+    assert (coarse.step_c, fine.step_c) == (1.0, 0.1)
+    assert fine.tt < coarse.tt and abs(fine.temp_c - truth) < 0.15
+
+
+def test_uncertainty_grows_while_nothing_is_read() -> None:
+    node, _ = learned(idle_c=24.0, warming=0.12, tau_s=250.0)
+    assert advanced(node, BATTERY, [(120.0, 0.4)]).tt > advanced(node, BATTERY, [(20.0, 0.4)]).tt > node.tt
+
+
+def test_cutting_time_into_pieces_changes_nothing() -> None:
+    node, _ = learned(idle_c=24.0, warming=0.12, tau_s=250.0)
+    whole, parts = advanced(node, BATTERY, [(30.0, 0.5)]), advanced(node, BATTERY, [(10.0, 0.5)] * 3)
+    assert (whole.temp_c, whole.heat, whole.t) == pytest.approx((parts.temp_c, parts.heat, parts.t))
+
+
+@given(
+    temp_c=st.floats(15, 45),
+    idle_c=st.floats(10, 45),
+    warming=st.floats(0.02, 0.3),
+    heat=st.floats(0, 1),
+    limit_c=st.floats(30, 50),
+    piece_s=st.sampled_from([0.0, 0.05, 2.0, 25.0]),
+    rested_s=st.none() | st.floats(0, 300),
+    more_c=st.floats(0, 5),
+)
+def test_a_hotter_body_never_gets_more_duty(
+    temp_c: float,
+    idle_c: float,
+    warming: float,
+    heat: float,
+    limit_c: float,
+    piece_s: float,
+    rested_s: float | None,
+    more_c: float,
+) -> None:
+    def duty(hotter_c: float) -> float:
+        node = first_seen(temp_c + hotter_c, 0.0, BATTERY, heat)
+        node = Node(**{**vars(node), "idle_c": idle_c, "warming": warming, "tt": 0.04})
+        return duty_for(node, BATTERY, limit_c, Cycle(piece_s, rested_s), duty_now=0.4)
+
+    assert 0.0 <= duty(more_c) <= duty(0.0) + 1e-6 <= 1.0 + 1e-6
+
+
+@settings(max_examples=60)
+@given(sample=st.integers(22, 42), more=st.integers(1, 8), limit_c=st.floats(28, 42))
+def test_a_hotter_sample_never_gives_more_duty(sample: int, more: int, limit_c: float) -> None:
+    node, _ = learned_once()
+
+    def duty(sample_c: float) -> float:
+        return duty_for(corrected(node, BATTERY, sample_c), BATTERY, limit_c, STEADY, duty_now=0.4)
+
+    assert duty(sample + more) <= duty(sample) + 1e-6
+
+
+_ONCE: list[tuple[Node, float]] = []
+
+
+def learned_once() -> tuple[Node, float]:
+    if not _ONCE:
+        _ONCE.append(learned(idle_c=24.0, warming=0.12, tau_s=250.0))
+    return _ONCE[0]
+
+
+def test_a_piece_that_does_not_fit_is_not_begun() -> None:
+    node = Node(**{**vars(learned_once()[0]), "temp_c": 38.0, "idle_c": 38.0, "heat": 0.0})
+    assert duty_for(node, BATTERY, 40.0, Cycle(25.0, None), duty_now=0.0) == 0.0
+    assert duty_for(node, BATTERY, 40.0, Cycle(2.0, None), duty_now=0.0) > 0.0
+
+
+# --- what was worked --------------------------------------------------------------------------------------------------
+
+
+@given(pieces=st.lists(st.tuples(st.floats(0.01, 40), st.floats(0, 100)), min_size=1, max_size=60))
+def test_no_second_of_work_is_lost_or_invented(pieces: list[tuple[float, float]]) -> None:
+    work, t, since = Work(), 1000.0, []
+    for worked_s, rest_s in pieces:
+        t += rest_s + worked_s
+        work = after_piece(work, worked_s, t)
+        since.append((t, worked_s))
+    start = t - 100.0
+    told = sum(seconds * load for seconds, load in loads(work, start, t, 0.0))
+    truth = sum(max(0.0, end - max(start, end - worked_s)) for end, worked_s in since)
+    assert told == pytest.approx(truth, abs=2.5)
+    assert sum(seconds for seconds, _ in loads(work, start, t + 7.0, 0.5)) == pytest.approx(107.0)
+
+
+def test_short_pieces_do_not_grow_the_memory() -> None:
+    work = Work()
+    for k in range(20_000):
+        work = after_piece(work, 0.05, 0.1 * k)
+    assert len(work.spans) < 400
+    assert work.piece_s == pytest.approx(0.05)
