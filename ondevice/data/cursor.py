@@ -17,6 +17,7 @@ from ondevice.data.inventory import window_count
 from ondevice.data.order import ORDER_VERSION, Grid, Windows, make_order
 from ondevice.data.tokenizer_base import content_hash
 from ondevice.errors import CheckpointError, DataError, UsageError, nearest
+from ondevice.run.recipe import DataRecipe
 
 __all__ = ["CURSOR_VERSION", "Batch", "BatchCursor"]
 
@@ -72,6 +73,19 @@ class BatchCursor:
         self._ahead: Windows | None = None
         self._ahead_start = 0
         self._counted = (0, np.zeros(len(lengths), dtype=np.int64))
+
+    @classmethod
+    def of(cls, dataset: Dataset, data: DataRecipe, *, context: int, batch: int) -> BatchCursor:
+        """The order of a recipe over its dataset."""
+        return cls(
+            dataset,
+            context=context,
+            batch=batch,
+            order=data.order,
+            seed=data.seed,
+            weights=data.weights,
+            max_unique_tokens=data.max_unique_tokens,
+        )
 
     @property
     def epoch(self) -> int:

@@ -18,6 +18,7 @@ from ondevice.data.dataset import Dataset
 from ondevice.data.stream import TokenStream
 from ondevice.model.decoder import Decoder
 from ondevice.model.loss import IGNORE, linear_cross_entropy
+from ondevice.run.recipe import Fit, Recipe
 
 __all__ = ["Evaluation", "SourceLoss", "mixed_loss"]
 
@@ -55,6 +56,17 @@ class Evaluation:
         self._max_tokens, self._batch, self._chunk = max_tokens, batch, loss_chunk_tokens
         self._byte_lengths = dataset.tokenizer().byte_lengths()
         self.losses: dict[str, SourceLoss] = {}
+
+    @classmethod
+    def of(cls, model: Decoder, dataset: Dataset, recipe: Recipe, fit: Fit) -> Evaluation:
+        """The evaluation that a run makes again and again."""
+        return cls(
+            model,
+            dataset,
+            max_tokens=recipe.eval.max_tokens,
+            batch=fit.micro_batch,
+            loss_chunk_tokens=fit.loss_chunk_tokens,
+        )
 
     def batches(self) -> Iterator[None]:
         """Evaluates one batch per item; `losses` is complete when it ends."""

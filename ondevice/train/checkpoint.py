@@ -20,10 +20,19 @@ from ondevice.model.weights import load_weights
 from ondevice.run.files import read_json
 from ondevice.run.recipe import Fit, Recipe
 from ondevice.run.store import Checkpoint, Store
-from ondevice.train.optimizer import load_state, state_tensors
+from ondevice.train.optimizer import Optimizer, load_state, state_tensors
 from ondevice.train.state import TrainState, capture_rng, restore_rng
 
-__all__ = ["STATE_VERSION", "Frozen", "exactness_facts", "freeze", "load_training", "save", "tensor_bytes", "write"]
+__all__ = [
+    "STATE_VERSION",
+    "Frozen",
+    "exactness_facts",
+    "freeze",
+    "load_tensors",
+    "load_training",
+    "tensor_bytes",
+    "write",
+]
 
 STATE_VERSION = 2
 
@@ -86,23 +95,6 @@ def write(store: Store, frozen: Frozen) -> Checkpoint:
         return draft.commit(frozen.facts)
 
 
-def save(
-    store: Store,
-    state: TrainState,
-    *,
-    recipe: Recipe,
-    fit: Fit,
-    launch: int,
-    previous: Mapping[str, Any] | None = None,
-    telemetry: Mapping[str, Any] | None = None,
-) -> Checkpoint:
-    """`freeze` and `write` in one."""
-    return write(
-        store,
-        freeze(state, recipe=recipe, fit=fit, launch=launch, previous=previous, telemetry=telemetry),
-    )
-
-
 def tensor_bytes(state: TrainState) -> int:
     """Bytes of every tensor that a checkpoint of this state holds."""
     tensors = [*_model_tensors(state.model).values(), *state_tensors(state.model, state.optimizer).values()]
@@ -149,6 +141,14 @@ def exactness_facts() -> dict[str, Any]:
     }
 
 
+def load_tensors(checkpoint: Checkpoint, model: Decoder, optimizer: Optimizer | None) -> None:
+    """Restores weights and, unless it is None, the optimizer's state. Raises CheckpointError."""
+    load_weights(checkpoint.path / "model.safetensors", model)
+    if optimizer is not None:
+        with safetensors.open_file(checkpoint.path / "optimizer.safetensors") as file:
+            load_state(model, optimizer, {name: file.tensor(name) for name in file.names})
+
+
 def load_training(checkpoint: Checkpoint, state: TrainState, recipe: Recipe) -> None:
     """Restores weights, optimizer, cursor, counters and every random generator. Raises CheckpointError.
 
@@ -161,9 +161,7 @@ def load_training(checkpoint: Checkpoint, state: TrainState, recipe: Recipe) -> 
     raw = read_json(checkpoint.path / "state.json")
     if raw.get("v") not in (1, STATE_VERSION):
         raise CheckpointError(f"{checkpoint.path}: state version {raw.get('v')}, this program reads {STATE_VERSION}.")
-    load_weights(checkpoint.path / "model.safetensors", state.model)
-    with safetensors.open_file(checkpoint.path / "optimizer.safetensors") as file:
-        load_state(state.model, state.optimizer, {name: file.tensor(name) for name in file.names})
+    load_tensors(checkpoint, state.model, state.optimizer)
     if raw["cursor"] is not None:
         state.cursor.load_state_dict(raw["cursor"])
     state.step, state.tokens, state.train_s = raw["step"], raw["tokens"], raw["train_s"]

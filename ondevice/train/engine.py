@@ -7,18 +7,21 @@ never changes what is learned. Nothing is written to the weights before loss and
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from ondevice.data.cursor import Batch
 from ondevice.errors import OndeviceError
 from ondevice.model.decoder import Decoder
 from ondevice.model.loss import IGNORE, linear_cross_entropy
+from ondevice.run.recipe import Fit, Recipe
 from ondevice.train.optimizer import Optimizer
 
-__all__ = ["Engine", "NonFiniteError", "StepResult"]
+__all__ = ["Engine", "NonFiniteError", "StepResult", "micro_batches"]
 
 
 class NonFiniteError(OndeviceError):
@@ -32,6 +35,12 @@ class StepResult:
     loss: float
     grad_norm: float
     tokens: int
+
+
+def micro_batches(batch: Batch, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Inputs and labels of the effective batch in pieces of ``rows`` sequences, the last maybe smaller."""
+    for first in range(0, len(batch.x_BT), rows):
+        yield batch.x_BT[first : first + rows], batch.y_BT[first : first + rows]
 
 
 class Engine:
@@ -53,6 +62,17 @@ class Engine:
         self._tokens = 0
         self._loss_sum = 0.0
         self._random: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, model: Decoder, optimizer: Optimizer, recipe: Recipe, fit: Fit) -> Engine:
+        """The engine of a run."""
+        return cls(
+            model,
+            optimizer,
+            clip=recipe.train.clip,
+            precision=recipe.train.precision,
+            loss_chunk_tokens=fit.loss_chunk_tokens,
+        )
 
     def begin(self, y_BT: np.ndarray) -> None:
         """Starts a step whose whole effective batch has labels ``y_BT`` (`IGNORE` where masked)."""

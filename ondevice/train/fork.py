@@ -21,9 +21,7 @@ from ondevice.data.cursor import BatchCursor
 from ondevice.data.dataset import Dataset
 from ondevice.data.parcel import open_dataset
 from ondevice.errors import CheckpointError, OndeviceError, ResourceError, UsageError
-from ondevice.model import safetensors
 from ondevice.model.build import build_model
-from ondevice.model.weights import load_weights
 from ondevice.run.config import to_toml
 from ondevice.run.create import create_run
 from ondevice.run.directory import RunDir, home
@@ -31,11 +29,11 @@ from ondevice.run.files import read_json
 from ondevice.run.recipe import DataRecipe, Fit, Recipe
 from ondevice.run.schema import Config
 from ondevice.run.store import Checkpoint, Store
-from ondevice.train.checkpoint import exactness_facts, freeze, write
+from ondevice.train.checkpoint import exactness_facts, freeze, load_tensors, write
 from ondevice.train.fork_config import ForkWish, child_config, child_fit
-from ondevice.train.optimizer import load_state, make_optimizer
+from ondevice.train.optimizer import make_optimizer
 from ondevice.train.plan import OPTIMIZER_STATE, make_recipe
-from ondevice.train.prepare import data_recipe, make_cursor
+from ondevice.train.prepare import data_recipe
 from ondevice.train.schedule import learning_rate
 from ondevice.train.state import TrainState, restore_rng
 from ondevice.train.wish import corpus_of, make_dataset
@@ -214,7 +212,7 @@ def _child_data(config: Config, before: Recipe, dataset: Dataset, wish: ForkWish
             seed=config.data.seed,
             max_unique_tokens=config.data.max_unique_tokens,
         )
-        cursor = make_cursor(dataset, kept, context=before.model.context, batch=batch)
+        cursor = BatchCursor.of(dataset, kept, context=before.model.context, batch=batch)
         return dataclasses.replace(kept, order_sha256=cursor.order_sha256)
     found = data_recipe(config, dataset, before.model, batch)
     if found.tokenizer_sha256 != before.data.tokenizer_sha256:
@@ -264,11 +262,8 @@ def _first_checkpoint(fork: Fork, store: Store) -> None:
     recipe, checkpoint = fork.recipe, fork.checkpoint
     raw = read_json(checkpoint.path / "state.json")
     model = build_model(recipe.model, seed=None)
-    load_weights(checkpoint.path / "model.safetensors", model)
     optimizer = make_optimizer(model, recipe.train)
-    if fork.keeps_optimizer:
-        with safetensors.open_file(checkpoint.path / "optimizer.safetensors") as file:
-            load_state(model, optimizer, {name: file.tensor(name) for name in file.names})
+    load_tensors(checkpoint, model, optimizer if fork.keeps_optimizer else None)
     state = TrainState(
         model=model,
         optimizer=optimizer,
@@ -286,7 +281,7 @@ def _first_checkpoint(fork: Fork, store: Store) -> None:
 
 def _cursor(fork: Fork, raw: dict[str, Any]) -> BatchCursor:
     recipe = fork.recipe
-    cursor = make_cursor(fork.dataset, recipe.data, context=recipe.model.context, batch=recipe.train.batch)
+    cursor = BatchCursor.of(fork.dataset, recipe.data, context=recipe.model.context, batch=recipe.train.batch)
     if fork.keeps_cursor and raw["cursor"] is not None:
         cursor.load_state_dict(raw["cursor"])
     return cursor

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 import ondevice
+from ondevice.data.cursor import BatchCursor
 from ondevice.data.dataset import Dataset
 from ondevice.data.parcel import open_dataset
 from ondevice.device.readings import Sensors
@@ -45,7 +46,6 @@ from ondevice.train.loop import Loop, Outcome
 from ondevice.train.optimizer import make_optimizer
 from ondevice.train.orders import Orders
 from ondevice.train.pacer import Pacer
-from ondevice.train.prepare import make_cursor
 from ondevice.train.pulse import Pulse
 from ondevice.train.refit import Decision, Device, decide, differences
 from ondevice.train.signals import Signals
@@ -136,13 +136,7 @@ def make_loop(
         recipe=recipe,
         fit=fit,
         state=state,
-        engine=Engine(
-            state.model,
-            state.optimizer,
-            clip=recipe.train.clip,
-            precision=recipe.train.precision,
-            loss_chunk_tokens=fit.loss_chunk_tokens,
-        ),
+        engine=Engine.of(state.model, state.optimizer, recipe, fit),
         dataset=dataset,
         desk=desk,
         keeper=Keeper(store, sensors, saved_step=state.step),
@@ -214,7 +208,7 @@ def make_state(recipe: Recipe, dataset: Dataset, fit: Fit, checkpoint: Checkpoin
     """The state of a checkpoint, or of a run that begins. Raises CheckpointError or DataError."""
     model = build_model(recipe.model, seed=recipe.train.seed if checkpoint is None else None)
     model.activation_checkpointing = fit.activation_checkpointing
-    cursor = make_cursor(dataset, recipe.data, context=recipe.model.context, batch=recipe.train.batch)
+    cursor = BatchCursor.of(dataset, recipe.data, context=recipe.model.context, batch=recipe.train.batch)
     if cursor.order_sha256 != recipe.data.order_sha256:
         raise DataError(f"{dataset.folder}: gives another order than the recipe recorded; update ondevice back.")
     state = TrainState(model=model, optimizer=make_optimizer(model, recipe.train), cursor=cursor)

@@ -15,7 +15,7 @@ from ondevice.errors import OndeviceError
 from ondevice.evaluate.losses import Evaluation, mixed_loss
 from ondevice.run.recipe import Fit, Recipe
 from ondevice.train.desk import Desk
-from ondevice.train.engine import Engine, NonFiniteError
+from ondevice.train.engine import Engine, NonFiniteError, micro_batches
 from ondevice.train.keeper import Keeper, Origin, Saved
 from ondevice.train.sample_request import SampleRequest
 from ondevice.train.samples import write_sample
@@ -119,9 +119,8 @@ class Loop:
         lr = learning_rate(self.recipe.train, state.step)
         self.engine.begin(batch.y_BT)
         try:
-            for first in range(0, len(batch.x_BT), self.fit.micro_batch):
-                rows = slice(first, first + self.fit.micro_batch)
-                self.engine.accumulate(batch.x_BT[rows], batch.y_BT[rows])
+            for x_BT, y_BT in micro_batches(batch, self.fit.micro_batch):
+                self.engine.accumulate(x_BT, y_BT)
                 waited += self._safe_point(piece=True)
             result = self.engine.update(lr)
         except OndeviceError as error:
@@ -151,13 +150,7 @@ class Loop:
         """Measures the validation text; gives whether it is the best so far, None when it was asked to leave."""
         state, began = self.state, time.monotonic()
         self.pulse.enter("evaluate", step=state.step, tokens=state.tokens)
-        evaluation = Evaluation(
-            state.model,
-            self.dataset,
-            max_tokens=self.recipe.eval.max_tokens,
-            batch=self.fit.micro_batch,
-            loss_chunk_tokens=self.fit.loss_chunk_tokens,
-        )
+        evaluation = Evaluation.of(state.model, self.dataset, self.recipe, self.fit)
         for _ in evaluation.batches():
             self._safe_point()
             if self.orders.stop:

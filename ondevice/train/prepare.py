@@ -28,7 +28,7 @@ from ondevice.train.saving import SavePlan, plan_saving
 from ondevice.train.sizing import Machine, choose_batch, choose_fit, choose_shape, expected_tokens, needs_rate
 from ondevice.train.wish import corpus_of, run_name
 
-__all__ = ["Prepared", "data_recipe", "make_cursor", "make_run", "prepare"]
+__all__ = ["Prepared", "data_recipe", "make_run", "prepare"]
 
 PHONE_SHARE = 0.35  # of all memory: beyond this Android may kill the app
 LAPTOP_SHARE = 0.6
@@ -149,21 +149,8 @@ def data_recipe(config: Config, dataset: Dataset, shape: ModelShape, batch: int)
         train_tokens=sum(entry.train_tokens for entry in dataset.sources),
         max_unique_tokens=config.data.max_unique_tokens,
     )
-    cursor = make_cursor(dataset, recipe, context=shape.context, batch=batch)
+    cursor = BatchCursor.of(dataset, recipe, context=shape.context, batch=batch)
     return dataclasses.replace(recipe, order_sha256=cursor.order_sha256)
-
-
-def make_cursor(dataset: Dataset, data: DataRecipe, *, context: int, batch: int) -> BatchCursor:
-    """The order of a recipe over its dataset."""
-    return BatchCursor(
-        dataset,
-        context=context,
-        batch=batch,
-        order=data.order,
-        seed=data.seed,
-        weights=data.weights,
-        max_unique_tokens=data.max_unique_tokens,
-    )
 
 
 def _prompts(dataset: Dataset) -> tuple[str, ...]:

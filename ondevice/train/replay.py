@@ -30,7 +30,7 @@ from ondevice.run.recipe import Fit, Recipe
 from ondevice.run.store import Checkpoint, Store
 from ondevice.run.telemetry import read_records
 from ondevice.train.checkpoint import exactness_facts, freeze
-from ondevice.train.engine import Engine, StepResult
+from ondevice.train.engine import Engine, StepResult, micro_batches
 from ondevice.train.launch import make_state, prepare_torch
 from ondevice.train.schedule import learning_rate
 from ondevice.train.state import TrainState
@@ -122,9 +122,8 @@ class _Pass:
         state = self.state
         batch = state.cursor.next()
         engine.begin(batch.y_BT)
-        for first in range(0, len(batch.x_BT), self.fit.micro_batch):
-            rows = slice(first, first + self.fit.micro_batch)
-            engine.accumulate(batch.x_BT[rows], batch.y_BT[rows])
+        for x_BT, y_BT in micro_batches(batch, self.fit.micro_batch):
+            engine.accumulate(x_BT, y_BT)
         result = engine.update(learning_rate(self.recipe.train, state.step))
         state.step += 1
         state.tokens += batch.x_BT.size
@@ -137,13 +136,7 @@ class _Pass:
         lost = dict(self.goal.get("losses", ())).get(state.step)
         if not planned and (lost is None or state.losses.get(state.step) == lost):
             return
-        evaluation = Evaluation(
-            state.model,
-            self.dataset,
-            max_tokens=self.recipe.eval.max_tokens,
-            batch=self.fit.micro_batch,
-            loss_chunk_tokens=self.fit.loss_chunk_tokens,
-        )
+        evaluation = Evaluation.of(state.model, self.dataset, self.recipe, self.fit)
         for _ in evaluation.batches():
             pass
         mixed = mixed_loss(evaluation.losses)
@@ -154,14 +147,8 @@ class _Pass:
 
 
 def _go(way: _Pass, run: RunDir, result: Replay, progress: Callable[[int, int], None] | None) -> None:
-    told, recipe = _told(run, result), way.recipe
-    engine = Engine(
-        way.state.model,
-        way.state.optimizer,
-        clip=recipe.train.clip,
-        precision=recipe.train.precision,
-        loss_chunk_tokens=way.fit.loss_chunk_tokens,
-    )
+    told = _told(run, result)
+    engine = Engine.of(way.state.model, way.state.optimizer, way.recipe, way.fit)
     way.measure()
     while way.state.step < result.last:
         if progress is not None:

@@ -109,15 +109,7 @@ def _order(dataset: Dataset, recipe: Recipe) -> Iterator[Finding]:
     """Whether the dataset still gives its windows in the order that the recipe recorded."""
     data = recipe.data
     try:
-        cursor = BatchCursor(
-            dataset,
-            context=recipe.model.context,
-            batch=recipe.train.batch,
-            order=data.order,
-            seed=data.seed,
-            weights=data.weights,
-            max_unique_tokens=data.max_unique_tokens,
-        )
+        cursor = BatchCursor.of(dataset, data, context=recipe.model.context, batch=recipe.train.batch)
     except OndeviceError as error:
         yield damage(str(dataset.folder), str(error).rstrip("."))
         return

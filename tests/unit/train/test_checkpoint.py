@@ -11,7 +11,7 @@ from ondevice.errors import CheckpointError
 from ondevice.run.files import read_json
 from ondevice.run.recipe import Recipe
 from ondevice.run.store import Store
-from ondevice.train.checkpoint import freeze, load_training, save, tensor_bytes, write
+from ondevice.train.checkpoint import freeze, load_training, tensor_bytes, write
 from ondevice.train.launch import make_loop
 from ondevice.train.state import MOST_LOSSES, TrainState
 
@@ -36,7 +36,7 @@ def loop(make):
 
 
 def saved(loop, store, **more):
-    return save(store, loop.state, recipe=loop.recipe, fit=loop.fit, launch=1, **more)
+    return write(store, freeze(loop.state, recipe=loop.recipe, fit=loop.fit, launch=1, **more))
 
 
 def rewritten(checkpoint, folder, change):
