@@ -1,4 +1,4 @@
-"""``ondevice data build|inspect``."""
+"""``ondevice data build|inspect|order``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ondevice.cli.build_progress import BuildProgress
 from ondevice.cli.common import add_data_flags, at_least, config_from, print_json
+from ondevice.cli.data_order import show_order
 from ondevice.cli.data_text import dataset_lines, inventory_lines
 from ondevice.errors import UsageError, nearest
 
@@ -22,11 +23,13 @@ EXAMPLES = """examples:
   ondevice data build --data ~/notes              reads the text, trains a tokenizer, writes token chunks
   ondevice data build my.toml --json
   ondevice data inspect notes-1f2e3d4c            sources, tokens, what was dropped and why
-  ondevice data inspect notes-1f2e3d4c --verify   re-reads every chunk against its hash"""
+  ondevice data inspect notes-1f2e3d4c --verify   re-reads every chunk against its hash
+  ondevice data order my.toml                     which source is read when; an order is half the lesson
+  ondevice data order my.toml --set data.order=alphabetical"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", required=True, metavar="build|inspect")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="build|inspect|order")
     build = actions.add_parser("build", help="text to token chunks")
     build.add_argument("target", nargs="?", help="a config file (.toml) or a preset")
     add_data_flags(build, example="tokenizer.vocab_size=4096")
@@ -34,12 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     inspect.add_argument("dataset", help="name or path")
     inspect.add_argument("--context", type=at_least(1), default=256, help="context for the inventory of windows (256)")
     inspect.add_argument("--verify", action="store_true", help="re-read every chunk against its hash")
-    for action in (build, inspect):
+    order = actions.add_parser("order", help="which source is read when")
+    order.add_argument("target", nargs="?", help="a run, a config file (.toml) or a preset")
+    add_data_flags(order, example="data.order=source_balanced")
+    for action in (build, inspect, order):
         action.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    return {"build": _build, "inspect": _inspect}[args.action](args)
+    return {"build": _build, "inspect": _inspect, "order": show_order}[args.action](args)
 
 
 def _build(args: argparse.Namespace) -> int:

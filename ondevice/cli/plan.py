@@ -29,7 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ondevice.data.inventory import take_inventory
-    from ondevice.train.plan import warnings_of
     from ondevice.train.prepare import prepare
     from ondevice.train.wish import make_dataset
 
@@ -40,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         progress.close()
     prepared = prepare(config, dataset, cores=cores(), android=is_android(), rate=args.rate, always_time=True)
-    warnings = warnings_of(prepared.estimate)
+    warnings = list(prepared.warnings)
     inventory = take_inventory(dataset.sources, prepared.recipe.model.context)
     if args.json:
         print_json(

@@ -99,7 +99,6 @@ def start_run(config: Config, display: QuietDisplay, *, changes: Sequence[str], 
     ``changes`` are those of ``--set``, for limits of a run that exists."""
     from ondevice.cli.data_text import dataset_lines
     from ondevice.cli.plan_text import plan_lines
-    from ondevice.train.plan import warnings_of
     from ondevice.train.wish import make_dataset, resume_or_refuse
 
     existing = resume_or_refuse(config)
@@ -118,7 +117,7 @@ def start_run(config: Config, display: QuietDisplay, *, changes: Sequence[str], 
     prepared = prepare(config, dataset, cores=cores(), android=is_android())
     for line in plan_lines(prepared):
         display.say(line)
-    for warning in warnings_of(prepared.estimate):
+    for warning in prepared.warnings:
         display.say(f"Warning: {warning}")
     return make_run(config, prepared, dataset)
 

@@ -38,7 +38,7 @@ from ondevice.data.tokenizer import Tokenizer, import_tokenizer
 from ondevice.data.tokenizer_base import content_hash
 from ondevice.errors import DataError, DeviceError, RunBusy
 from ondevice.run.files import fsync_folder, read_json, write_json
-from ondevice.run.schema import DataConfig, TokenizerConfig
+from ondevice.run.schema import DataConfig, SourceConfig, TokenizerConfig
 
 __all__ = ["Progress", "build_dataset", "train_from_sources"]
 
@@ -148,7 +148,10 @@ class _Build:
     def _inputs(self, tokenizer_sha256: str) -> str:
         """Hash of everything the manifest depends on."""
         wish = [self._data.split, self._data.chunk_tokens, self._data.deduplicate]
-        units = [[listed.content, listed.source.weight] for listed in self._lists]
+        units = [
+            [listed.content, listed.source.weight, *([listed.source.group] if listed.source.group else [])]
+            for listed in self._lists
+        ]
         return content_hash([MANIFEST_VERSION, wish, units, tokenizer_sha256])
 
     def finished(self, *, verify: bool) -> Dataset | None:
@@ -263,7 +266,7 @@ class _Build:
         for record in records:
             problems.merge(Problems.from_json(record["problems"]))
         sources = [
-            _source_entry(source, listed.source.weight, problems)
+            _source_entry(source, listed.source, problems)
             for listed, record in zip(self._lists, records, strict=True)
             for source in record["sources"]
         ]
@@ -339,12 +342,13 @@ def _remove_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _source_entry(source: dict[str, Any], weight: float, problems: Problems) -> dict[str, Any]:
+def _source_entry(source: dict[str, Any], wish: SourceConfig, problems: Problems) -> dict[str, Any]:
     """A source as the manifest has it (the fields of `SourceEntry`)."""
     return {
         "name": source["name"],
         "language": source["language"],
-        "weight": weight,
+        "weight": wish.weight,
+        "group": wish.group,
         "documents": source["documents"],
         "duplicates": source["duplicates"],
         "dropped": sum(n for name, why, n in problems if name == source["name"] and why not in _NOT_DROPPED),

@@ -103,7 +103,7 @@ def list_content(source: SourceConfig, *, base: Path, bad_utf8: str, folder: Pat
     Raises DataError when a file vanishes meanwhile.
     """
     resolved = sources.resolve(source, base=base)
-    meaning = {key: value for key, value in asdict(source).items() if key not in ("path", "weight", "name")}
+    meaning = {key: value for key, value in asdict(source).items() if key not in ("path", "weight", "name", "group")}
     meaning |= {"v": _VERSION, "name": resolved.name, "format": resolved.format, "bad_utf8": bad_utf8}
     slot = content_hash([meaning, str(resolved.path)])[:16]
     known = {

@@ -5,8 +5,8 @@ The whole state is one number, the windows served so far. Read by the loop and b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,13 @@ import numpy.typing as npt
 
 from ondevice.data.dataset import Dataset
 from ondevice.data.inventory import window_count
-from ondevice.data.order import ORDER_VERSION, Grid, Windows, make_order
+from ondevice.data.mixture import Blend, make_order
+from ondevice.data.order import ORDER_VERSION, Grid, Windows
 from ondevice.data.tokenizer_base import content_hash
 from ondevice.errors import CheckpointError, DataError, UsageError, nearest
-from ondevice.run.recipe import DataRecipe
+from ondevice.run.recipe import DataRecipe, StageRecipe
 
-__all__ = ["CURSOR_VERSION", "Batch", "BatchCursor"]
+__all__ = ["CURSOR_VERSION", "Batch", "BatchCursor", "make_grid"]
 
 CURSOR_VERSION = 1
 _AHEAD = 2048  # windows whose places are computed at once: a call of numpy costs about the same for 12 and for 200
@@ -57,18 +58,29 @@ class BatchCursor:
         seed: int,
         weights: Mapping[str, float] | None = None,
         max_unique_tokens: int | None = None,
+        temperature: float = 1.0,
+        groups: Mapping[str, str] | None = None,
+        stages: Sequence[StageRecipe] = (),
     ) -> None:
         self._names = tuple(entry.name for entry in dataset.sources)
         shares = _weights(dataset, weights or {})
+        blend = Blend(
+            names=self._names,
+            weights=tuple(shares),
+            groups=tuple((groups or {}).get(name, "") for name in self._names),
+            temperature=temperature,
+            stages=tuple(stages),
+        )
         lengths = [entry.train_tokens for entry in dataset.sources]
-        grid = _grid(lengths, context, seed, max_unique_tokens)
+        grid = make_grid(lengths, context, seed, max_unique_tokens)
         self.context = context
         self.batch = batch
         self.windows_per_epoch = grid.total
-        self._order = make_order(order, grid, shares)
+        self.windows_by_source = tuple(int(n) for n in grid.windows)
+        self._order = make_order(order, grid, blend)
         self._streams = [dataset.stream(name, "train") for name in self._names]
         identity = [ORDER_VERSION, order, seed, context, shares, lengths, max_unique_tokens, dataset.sha256]
-        self.order_sha256 = content_hash(identity)
+        self.order_sha256 = content_hash(identity + _identity(blend, order))
         self.position = 0
         self._ahead: Windows | None = None
         self._ahead_start = 0
@@ -85,6 +97,9 @@ class BatchCursor:
             seed=data.seed,
             weights=data.weights,
             max_unique_tokens=data.max_unique_tokens,
+            temperature=data.temperature,
+            groups=data.groups,
+            stages=data.stages,
         )
 
     @property
@@ -111,6 +126,27 @@ class BatchCursor:
             self._ahead = self._order.windows(np.arange(self.position, self.position + count, dtype=np.int64))
         end = begin + self.batch
         return self._ahead.sources[begin:end], self._ahead.starts[begin:end]
+
+    def exposure(self, position: int | None = None) -> dict[str, dict[str, float]]:
+        """For each source after ``position`` windows (now, if not given): ``samples`` (windows), ``tokens``, and
+        ``epochs``, which is how often its windows were read on the mean."""
+        tokens, epochs = self.tokens_by_source(position), self.epochs_by_source(position)
+        return {
+            name: {"samples": count // self.context, "tokens": count, "epochs": epochs[name]}
+            for name, count in tokens.items()
+        }
+
+    def epochs_by_source(self, position: int | None = None) -> dict[str, float]:
+        """How often the windows of each source were read on the mean, after ``position`` windows (now)."""
+        tokens = self.tokens_by_source(position)
+        return {
+            name: round(count / self.context / windows, 4) if windows else 0.0
+            for (name, count), windows in zip(tokens.items(), self.windows_by_source, strict=True)
+        }
+
+    def places(self, positions: npt.NDArray[np.int64]) -> Windows:
+        """Source, start and epoch of the windows at any positions, without reading them."""
+        return self._order.windows(positions)
 
     def tokens_by_source(self, position: int | None = None) -> dict[str, int]:
         """Tokens learned from each source after ``position`` windows (now, if not given)."""
@@ -144,6 +180,16 @@ class BatchCursor:
         self.position = position
 
 
+def _identity(blend: Blend, order: str) -> list[Any]:
+    """What else decides the order, where it does: orders of before there was more keep their hash."""
+    tempered = order in ("proportional", "source_balanced") and blend.temperature != 1.0
+    return [
+        *([["temperature", blend.temperature]] if tempered else []),
+        *([["groups", list(blend.groups)]] if order == "source_balanced" else []),
+        *([["stages", [asdict(stage) for stage in blend.stages]]] if order == "staged" else []),
+    ]
+
+
 def _weights(dataset: Dataset, given: Mapping[str, float]) -> list[float]:
     names = [entry.name for entry in dataset.sources]
     for name, weight in given.items():
@@ -154,8 +200,8 @@ def _weights(dataset: Dataset, given: Mapping[str, float]) -> list[float]:
     return [float(given.get(entry.name, entry.weight)) for entry in dataset.sources]
 
 
-def _grid(lengths: list[int], context: int, seed: int, cap: int | None) -> Grid:
-    """The windows of every source. Raises DataError when there are none."""
+def make_grid(lengths: Sequence[int], context: int, seed: int, cap: int | None) -> Grid:
+    """The windows of every source, by its training tokens. Raises DataError when there are none."""
     windows = np.array([window_count(length, context) for length in lengths], dtype=np.int64)
     if not windows.any():
         raise DataError(

@@ -63,6 +63,7 @@ class SourceEntry:
     val_tokens: int
     train_bytes: int
     val_bytes: int
+    group: str = ""
 
 
 class Dataset:

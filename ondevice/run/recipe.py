@@ -22,11 +22,12 @@ __all__ = [
     "ModelShape",
     "Recipe",
     "SampleRecipe",
+    "StageRecipe",
     "TrainRecipe",
 ]
 
-RECIPE_VERSION = 2
-_SINCE_2 = ("start_step", "start_tokens")  # keys of `TrainRecipe` that version 1 had not
+RECIPE_VERSION = 3
+_SINCE = {2: ("train", ("start_step", "start_tokens")), 3: ("data", ("temperature", "groups", "stages"))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +54,17 @@ class ModelShape:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StageRecipe:
+    """A stretch of a staged order: ``windows`` long, with a share for each source that it reads."""
+
+    name: str
+    windows: int
+    shares: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataRecipe:
-    """Which tokens, in which order."""
+    """Which tokens, in which order. ``groups`` names the group of each source that is in one."""
 
     dataset: str
     dataset_sha256: str
@@ -65,6 +75,9 @@ class DataRecipe:
     weights: dict[str, float]
     train_tokens: int
     max_unique_tokens: int | None = None
+    temperature: float = 1.0
+    groups: dict[str, str] = field(default_factory=dict)
+    stages: tuple[StageRecipe, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,8 +180,9 @@ class Recipe:
         """Hash of everything but ``why``; two runs with the same hash and fit learn the same weights."""
         body = dataclasses.asdict(self)
         del body["why"]
-        if self.v == 1:
-            body["train"] = {key: value for key, value in body["train"].items() if key not in _SINCE_2}
+        for version, (section, keys) in _SINCE.items():
+            if self.v < version:
+                body[section] = {key: value for key, value in body[section].items() if key not in keys}
         return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @classmethod
@@ -186,7 +200,7 @@ class Recipe:
             recipe = cls(
                 v=version,
                 model=ModelShape(**raw["model"]),
-                data=DataRecipe(**raw["data"]),
+                data=_data_from_json(raw["data"]),
                 train=TrainRecipe(**raw["train"]),
                 eval=EvalRecipe(**_tuples(raw["eval"])),
                 sample=SampleRecipe(**_tuples(raw["sample"])),
@@ -198,6 +212,11 @@ class Recipe:
         if raw.get("sha256") != sha256:
             raise CheckpointError(f"{where}: the recipe was changed by hand; fork the run to change its recipe.")
         return recipe
+
+
+def _data_from_json(raw: dict[str, Any]) -> DataRecipe:
+    stages = tuple(StageRecipe(**stage) for stage in raw.get("stages", ()))
+    return DataRecipe(**{**raw, "stages": stages})
 
 
 def _tuples(raw: dict[str, Any]) -> dict[str, Any]:

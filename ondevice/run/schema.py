@@ -19,6 +19,7 @@ __all__ = [
     "ModelConfig",
     "SampleConfig",
     "SourceConfig",
+    "StageConfig",
     "TokenizerConfig",
     "TrainConfig",
 ]
@@ -61,6 +62,7 @@ class SourceConfig:
     )
     language: str = _key("", "language tag such as en, it, tr; for code it is found from the file name")
     weight: float = _key(1.0, "relative share where the order policy uses weights", above=0, high=1e6)
+    group: str = _key("", "group of sources that an order treats as one, such as web or wiki; its own where empty")
     document: str = _key(
         "file",
         "what one document of a text file is: the whole file, a paragraph (blank line between), or a line",
@@ -70,6 +72,18 @@ class SourceConfig:
     title_field: str = _key("", "JSONL: a field put before the text, kept together with it")
     include: tuple[str, ...] = _key((), "folder: only file names that match one of these patterns (*.md)")
     exclude: tuple[str, ...] = _key((), "folder: no file whose relative path matches one of these patterns")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """One stage of a staged order."""
+
+    name: str = field(metadata={"doc": "name of the stage in every report", "filled": True})
+    groups: tuple[str, ...] = _key((), "groups, or sources that are in none, that this stage reads")
+    share: float | None = _key(
+        None, "share of the training; what is left goes to the other stages by their tokens", above=0, high=1.0
+    )
+    replay: float = _key(0.0, "share of this stage that reads groups of the stages before again", low=0.0, high=0.9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +97,24 @@ class DataConfig:
     )
     order: str = _key(
         "shuffled",
-        "order in which windows are learned; proportional mixes sources evenly by weight x tokens",
-        choices=("shuffled", "sequential", "proportional"),
+        "order in which windows are learned: shuffled together; sequential or alphabetical source by source; mixed "
+        "evenly by weight x tokens (proportional), by weight alone (weighted), all alike (interleaved) or groups alike "
+        "(source_balanced); staged by [[data.stages]]",
+        choices=(
+            "shuffled",
+            "sequential",
+            "alphabetical",
+            "proportional",
+            "weighted",
+            "interleaved",
+            "source_balanced",
+            "staged",
+        ),
     )
+    temperature: float = _key(
+        1.0, "proportional, source_balanced, staged: above 1 small sources count for more", low=1.0, high=100.0
+    )
+    stages: tuple[StageConfig, ...] = _key((), "stages of a staged order, first to last: [[data.stages]] tables")
     seed: int = _key(1337, "seed of the order", low=0, high=_LARGEST_SEED)
     max_unique_tokens: int | None = _key(
         None, "train on at most this many different tokens", unit="tokens", low=1, high=_MANY_TOKENS

@@ -74,6 +74,7 @@ def freeze(
         body=_body(state, recipe),
         facts={
             **_facts(recipe, fit, launch),
+            "exposure": state.cursor.exposure(),
             "previous": None if previous is None else dict(previous),
             "telemetry": None if telemetry is None else dict(telemetry),
         },

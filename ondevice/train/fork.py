@@ -22,7 +22,7 @@ from ondevice.data.dataset import Dataset
 from ondevice.data.parcel import open_dataset
 from ondevice.errors import CheckpointError, OndeviceError, ResourceError, UsageError
 from ondevice.model.build import build_model
-from ondevice.run.config import to_toml
+from ondevice.run.config import changed_keys, to_toml
 from ondevice.run.create import create_run
 from ondevice.run.directory import RunDir, home
 from ondevice.run.files import read_json
@@ -32,8 +32,8 @@ from ondevice.run.store import Checkpoint, Store
 from ondevice.train.checkpoint import exactness_facts, freeze, load_tensors, write
 from ondevice.train.fork_config import ForkWish, child_config, child_fit
 from ondevice.train.optimizer import make_optimizer
+from ondevice.train.order import data_recipe, with_order
 from ondevice.train.plan import OPTIMIZER_STATE, make_recipe
-from ondevice.train.prepare import data_recipe
 from ondevice.train.schedule import learning_rate
 from ondevice.train.state import TrainState, restore_rng
 from ondevice.train.wish import corpus_of, make_dataset
@@ -158,12 +158,13 @@ def _child_recipe(config: Config, before: Recipe, dataset: Dataset, checkpoint: 
         corpus_of(dataset),
         shape=shape,
         batch=batch,
-        data=_child_data(config, before, dataset, wish, batch),
+        data=_child_data(config, before, dataset, wish),
         precision=config.train.precision,
         tok_s=None,
         prompts=before.sample.prompts,
         why={},
     )
+    own = _ordered(own, config, before, dataset, wish)
     tokens = _tokens_seen(checkpoint)
     start = checkpoint.step
     return dataclasses.replace(
@@ -203,18 +204,22 @@ def _steps(before: Recipe, checkpoint: Checkpoint, wish: ForkWish, *, tokens_per
     return left, f"the {left:,} steps that the parent had left"
 
 
-def _child_data(config: Config, before: Recipe, dataset: Dataset, wish: ForkWish, batch: int) -> DataRecipe:
+def _ordered(own: Recipe, config: Config, before: Recipe, dataset: Dataset, wish: ForkWish) -> Recipe:
+    """With the parent's stages where it had some and nobody asked for others, else with those of the config."""
+    asked = wish.add_data or "stages" in changed_keys(wish.changes, "data")
+    if config.data.order != "staged" or not before.data.stages or asked:
+        return with_order(own, config, dataset)
+    data = dataclasses.replace(own.data, stages=before.data.stages)
+    cursor = BatchCursor.of(dataset, data, context=own.model.context, batch=own.train.batch)
+    return dataclasses.replace(own, data=dataclasses.replace(data, order_sha256=cursor.order_sha256))
+
+
+def _child_data(config: Config, before: Recipe, dataset: Dataset, wish: ForkWish) -> DataRecipe:
     """The parent's order where nothing of it changed, so that the fork reads on where the parent was."""
     if not wish.add_data:
-        kept = dataclasses.replace(
-            before.data,
-            order=config.data.order,
-            seed=config.data.seed,
-            max_unique_tokens=config.data.max_unique_tokens,
-        )
-        cursor = BatchCursor.of(dataset, kept, context=before.model.context, batch=batch)
-        return dataclasses.replace(kept, order_sha256=cursor.order_sha256)
-    found = data_recipe(config, dataset, before.model, batch)
+        order = {key: getattr(config.data, key) for key in ("order", "seed", "max_unique_tokens", "temperature")}
+        return dataclasses.replace(before.data, stages=(), **order)
+    found = data_recipe(config, dataset)
     if found.tokenizer_sha256 != before.data.tokenizer_sha256:
         raise UsageError("The new text was built with another tokenizer than the parent's; this is a bug, report it.")
     return found

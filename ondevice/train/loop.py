@@ -169,6 +169,7 @@ class Loop:
             **losses,
             best_step=state.best_step,
             trained_tokens=state.cursor.tokens_by_source(),
+            trained_epochs=state.cursor.epochs_by_source(),
             eval_s=round(time.monotonic() - began, 3),
         )
         if not sound:

@@ -6,12 +6,14 @@ Everything here happens once in a run's life; afterwards the recipe is read, nev
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
 from ondevice.data.cursor import BatchCursor
 from ondevice.data.dataset import Dataset
+from ondevice.data.picture import look, warnings_about
 from ondevice.device.memory import give_back_memory, machine_memory
 from ondevice.device.save_rate import measure_save_rate
 from ondevice.errors import ResourceError
@@ -19,16 +21,17 @@ from ondevice.model.shape import check_shape
 from ondevice.run.config import to_toml
 from ondevice.run.create import create_run
 from ondevice.run.directory import RunDir, home
-from ondevice.run.recipe import DataRecipe, Fit, ModelShape, Recipe
+from ondevice.run.recipe import Fit, ModelShape, Recipe
 from ondevice.run.schema import Config
 from ondevice.train.autotune import Choice, candidates, choose
-from ondevice.train.plan import Estimate, estimate, make_recipe
+from ondevice.train.order import data_recipe, with_order
+from ondevice.train.plan import Estimate, estimate, make_recipe, warnings_of
 from ondevice.train.probe import MatmulRates, matmul_rates
 from ondevice.train.saving import SavePlan, plan_saving
 from ondevice.train.sizing import Machine, choose_batch, choose_fit, choose_shape, expected_tokens, needs_rate
 from ondevice.train.wish import corpus_of, run_name
 
-__all__ = ["Prepared", "data_recipe", "make_run", "prepare"]
+__all__ = ["Prepared", "make_run", "prepare"]
 
 PHONE_SHARE = 0.35  # of all memory: beyond this Android may kill the app
 LAPTOP_SHARE = 0.6
@@ -37,13 +40,14 @@ LAPTOP_SHARE = 0.6
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
     """A recipe with the fit it starts with and what it is expected to take at ``tok_s`` tokens a second (None: not
-    timed); and what its checkpoints will take at the speed this disk was measured to have."""
+    timed); what its checkpoints will take at the speed this disk was measured to have; and what may disappoint."""
 
     recipe: Recipe
     fit: Fit
     estimate: Estimate
     saving: SavePlan
     tok_s: float | None
+    warnings: tuple[str, ...] = ()
 
 
 def measure_machine(config: Config, *, cores: int, android: bool, flops_s: float) -> Machine:
@@ -90,19 +94,27 @@ def prepare(
         corpus,
         shape=shape,
         batch=batch,
-        data=data_recipe(config, dataset, shape, batch),
+        data=data_recipe(config, dataset),
         precision=choice.precision,
         tok_s=tok_s,
         prompts=_prompts(dataset),
         why=why,
     )
+    recipe = with_order(recipe, config, dataset)
+    expected = estimate(recipe, fit, tok_s=tok_s)
     return Prepared(
         recipe=recipe,
         fit=fit,
-        estimate=estimate(recipe, fit, tok_s=tok_s),
+        estimate=expected,
         saving=plan_saving(recipe, config.limits, save_mb_s=measure_save_rate(home()), tok_s=tok_s),
         tok_s=tok_s,
+        warnings=(*warnings_of(expected), *_order_warnings(recipe, dataset)),
     )
+
+
+def _order_warnings(recipe: Recipe, dataset: Dataset) -> Iterator[str]:
+    cursor = BatchCursor.of(dataset, recipe.data, context=recipe.model.context, batch=recipe.train.batch)
+    yield from warnings_about(look(cursor, windows=recipe.train.planned_steps * recipe.train.batch, stretches=1))
 
 
 def _matmul_rates(config: Config) -> MatmulRates | None:
@@ -134,23 +146,6 @@ def _choose(
     rate = f"{choice.tok_s:,.0f} tokens/s, the fastest of {len(wanted)} timed" if len(wanted) > 1 else "as given"
     why["train.precision, fit.threads"] = f"{choice.precision} with {choice.threads}: {rate}"
     return choice
-
-
-def data_recipe(config: Config, dataset: Dataset, shape: ModelShape, batch: int) -> DataRecipe:
-    """Which tokens of a dataset, in which order, by the wish."""
-    recipe = DataRecipe(
-        dataset=dataset.folder.name if dataset.folder.parent == home() / "datasets" else str(dataset.folder),
-        dataset_sha256=dataset.sha256,
-        tokenizer_sha256=dataset.tokenizer().sha256,
-        order=config.data.order,
-        order_sha256="",
-        seed=config.data.seed,
-        weights={entry.name: entry.weight for entry in dataset.sources},
-        train_tokens=sum(entry.train_tokens for entry in dataset.sources),
-        max_unique_tokens=config.data.max_unique_tokens,
-    )
-    cursor = BatchCursor.of(dataset, recipe, context=shape.context, batch=batch)
-    return dataclasses.replace(recipe, order_sha256=cursor.order_sha256)
 
 
 def _prompts(dataset: Dataset) -> tuple[str, ...]:

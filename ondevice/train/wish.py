@@ -18,8 +18,15 @@ from ondevice.errors import OndeviceError, UsageError
 from ondevice.run.audit import end_of_story
 from ondevice.run.config import change_limits, changed_keys, parse_config, read_limits, write_limits
 from ondevice.run.directory import RunDir, home, list_runs, offline_lock, safe_name
-from ondevice.run.schema import Config
+from ondevice.run.schema import Config, DataConfig, SourceConfig
 from ondevice.train.sizing import Corpus
+
+_DATA_KEYS = frozenset(
+    ("sources", "split", "order", "seed", "max_unique_tokens", "deduplicate", "bad_utf8", "chunk_tokens")
+)
+_SOURCE_KEYS = frozenset(
+    ("path", "name", "format", "language", "weight", "document", "text_field", "title_field", "include", "exclude")
+)
 
 __all__ = [
     "change_run",
@@ -36,10 +43,28 @@ def dataset_folder(config: Config) -> Path:
     """Where the dataset of a config lives: named after its sources, plus a hash of what decides its tokens."""
     if not config.data.sources:
         raise UsageError("no text to learn from: name a file or folder, or add a [[data.sources]] table to the config.")
-    data = dataclasses.replace(config.data, order="shuffled", seed=0, max_unique_tokens=None)
-    wish = json.dumps([dataclasses.asdict(data), dataclasses.asdict(config.tokenizer)], sort_keys=True)
+    wish = json.dumps([_data_wish(config), dataclasses.asdict(config.tokenizer)], sort_keys=True)
     names = "-".join(safe_name(source.name or Path(source.path).stem) for source in config.data.sources[:3])
     return home() / "datasets" / f"{names[:40]}-{hashlib.sha256(wish.encode()).hexdigest()[:8]}"
+
+
+def _data_wish(config: Config) -> dict[str, object]:
+    """What decides the tokens. A key that came later counts only where it is given, so that older datasets are found
+    under their name."""
+    order = dict.fromkeys(("order", "seed", "max_unique_tokens", "temperature", "stages"))
+    plain = SourceConfig(path="")
+    wish = _given(config.data, DataConfig(), _DATA_KEYS) | {"order": "shuffled", "seed": 0, "max_unique_tokens": None}
+    wish = {key: value for key, value in wish.items() if key not in order or key in _DATA_KEYS}
+    sources = [_given(source, plain, _SOURCE_KEYS) for source in config.data.sources]
+    return wish | {"sources": [{key: value for key, value in each.items() if key != "group"} for each in sources]}
+
+
+def _given(
+    table: DataConfig | SourceConfig, plain: DataConfig | SourceConfig, first: frozenset[str]
+) -> dict[str, object]:
+    """Keys that were there from the first, and later ones that are not at their default."""
+    now, default = dataclasses.asdict(table), dataclasses.asdict(plain)
+    return {key: value for key, value in now.items() if key in first or value != default[key]}
 
 
 def run_name(config: Config) -> str:

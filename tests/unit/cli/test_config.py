@@ -18,7 +18,7 @@ def test_explain_prints_every_key_with_its_meaning(call):
     assert "data.sources[].path = required   (text)" in out
     assert "train.lr = derived   (number)" in out
     assert "limits.save_every_s = 300.0   (number s)" in out
-    assert "One of: shuffled, sequential, proportional" in " ".join(out.split())
+    assert "One of: shuffled, sequential, alphabetical, proportional" in " ".join(out.split())
     assert max(map(len, out.splitlines())) <= 80
 
 

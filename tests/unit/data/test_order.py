@@ -5,8 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ondevice.data.order import Grid, make_order, permute
+from ondevice.data import mixture
+from ondevice.data.mixture import Blend
+from ondevice.data.order import Grid
+from ondevice.data.permutation import permute
 from ondevice.errors import UsageError
+from ondevice.run.recipe import StageRecipe
 
 SIZES = st.lists(st.integers(0, 60), min_size=1, max_size=6).filter(any)
 SEEDS = st.integers(0, 2**70)
@@ -15,6 +19,15 @@ SEEDS = st.integers(0, 2**70)
 def _grid(windows, context=8, seed=1, slack=3):
     windows = np.array(windows, dtype=np.int64)
     return Grid(windows, windows * context + 1 + slack, context, seed)
+
+
+def make_order(policy, grid, weights, **more):
+    names = more.pop("names", tuple(f"s{index}" for index in range(len(grid.windows))))
+    return mixture.make_order(policy, grid, Blend(names=names, weights=tuple(weights), **more))
+
+
+def _shares(order, sources, start, length):
+    return np.bincount(order.windows(np.arange(start, start + length)).sources, minlength=sources) / length
 
 
 def _keys(count, key):
@@ -122,6 +135,83 @@ def test_a_position_is_computed_alone_and_counts_agree(policy, sizes, seed, posi
     )
     counts = np.bincount(whole.sources[:position], minlength=len(sizes))
     assert order.counts(position).tolist() == counts.tolist()
+
+
+def test_alphabetical_stands_in_line_by_name_whatever_the_config_says():
+    order = make_order("alphabetical", _grid([2, 1, 3]), [1, 1, 1], names=("perl", "Agda", "c"))
+    assert order.windows(np.arange(8)).sources.tolist() == [1, 2, 2, 2, 0, 0, 1, 2]
+    assert order.counts(7).tolist() == [2, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ("proportional", [3 * 900, 300, 300]),
+        ("weighted", [3, 1, 1]),
+        ("interleaved", [1, 1, 1]),
+        ("source_balanced", [3 * 900 / 3000, 300 / 3000, 1]),
+    ],
+)
+@settings(deadline=None, max_examples=15)
+@given(start=st.integers(0, 10**6), length=st.integers(500, 4000))
+def test_shares_are_within_binomial_tolerance_in_any_stretch(policy, expected, start, length):
+    order = make_order(policy, _grid([900, 300, 300]), [3, 1, 1], groups=("web", "web", "wiki"))
+    wanted = np.array(expected) / sum(expected)
+    found = _shares(order, 3, start, length)
+    assert (np.abs(found - wanted) <= 2 * np.sqrt(wanted * (1 - wanted) / length) + 4 / length).all()
+
+
+def test_temperature_makes_sources_more_equal():
+    plain = _shares(make_order("proportional", _grid([900, 100]), [1, 1]), 2, 0, 10_000)
+    warm = _shares(make_order("proportional", _grid([900, 100]), [1, 1], temperature=2.0), 2, 0, 10_000)
+    assert plain == pytest.approx([0.9, 0.1], abs=1e-3) and warm == pytest.approx([0.75, 0.25], abs=1e-3)
+
+
+def test_interleaved_sources_take_turns():
+    sources = make_order("interleaved", _grid([50, 9, 70]), [1, 1, 1]).windows(np.arange(30)).sources.tolist()
+    assert all(len(set(sources[at : at + 3])) == 3 for at in range(0, 30, 3))
+
+
+GOLDEN = (
+    ("shuffled", [2, 0, 0, 0, 2, 2, 0, 2], [27731, 6645, 4149, 8773, 30451, 17827, 4421, 29059]),
+    ("sequential", [0, 0, 0, 0, 0, 0, 0, 0], [2677, 2693, 2709, 2725, 2741, 2757, 2773, 2789]),
+    ("proportional", [2, 0, 2, 0, 2, 0, 0, 1], [19040, 1704, 23648, 8968, 17696, 4584, 4360, 330]),
+)
+
+STAGES = (
+    StageRecipe(name="general", windows=40, shares={"a": 2.0, "b": 1.0}),
+    StageRecipe(name="talk", windows=30, shares={"c": 0.9, "a": 0.1}),
+    StageRecipe(name="special", windows=20, shares={"d": 1.0}),
+)
+
+
+def test_stages_read_their_own_sources_and_a_source_that_comes_again_goes_on():
+    grid = _grid([20, 50, 60, 5])
+    order = make_order("staged", grid, [1] * 4, names=("a", "b", "c", "d"), stages=STAGES)
+    windows = order.windows(np.arange(120))
+    assert set(windows.sources[:40].tolist()) == {0, 1} and set(windows.sources[40:70].tolist()) == {0, 2}
+    assert set(windows.sources[70:].tolist()) == {3}  # the last stage goes on for ever
+    first = [window for window, source in zip(windows.starts[:70], windows.sources[:70], strict=True) if source == 0]
+    served = len(first)
+    assert served == 27 + 3 and len(set(first[:20])) == 20  # every window of its first epoch before any comes twice
+    assert windows.epochs[windows.sources == 0].tolist() == (np.arange(served) // 20).tolist()
+
+
+@settings(deadline=None, max_examples=40)
+@given(position=st.integers(0, 200))
+def test_a_staged_position_is_computed_alone_and_counts_agree(position):
+    order = make_order("staged", _grid([20, 50, 60, 5]), [1] * 4, names=("a", "b", "c", "d"), stages=STAGES)
+    whole, alone = order.windows(np.arange(position + 1)), order.windows(np.array([position]))
+    assert (alone.sources[0], alone.starts[0]) == (whole.sources[position], whole.starts[position])
+    assert order.counts(position).tolist() == np.bincount(whole.sources[:position], minlength=4).tolist()
+
+
+def test_the_order_of_earlier_programs_is_still_the_same():
+    """Recorded before mixtures had stages: a run that was begun then must read on where it was."""
+    grid = Grid(np.array([700, 33, 2100]), np.array([700, 33, 2100]) * 16 + 5, 16, 12345)
+    for policy, sources, starts in GOLDEN:
+        windows = make_order(policy, grid, [1.0, 4.5, 0.25]).windows(np.arange(3000, 3008))
+        assert (windows.sources.tolist(), windows.starts.tolist()) == (sources, starts), policy
 
 
 def test_seeds_give_different_orders():

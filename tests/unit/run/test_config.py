@@ -90,7 +90,8 @@ REFUSED = [
     ("[train]\nseed = -1234567\n", "my.toml:2: 'train.seed' must be at least 0, not -1234567."),
     (
         '[data]\norder = "shufled"\n',
-        "my.toml:2: 'data.order' must be one of shuffled, sequential, proportional, not 'shufled' (did you mean "
+        "my.toml:2: 'data.order' must be one of shuffled, sequential, alphabetical, proportional, weighted, "
+        "interleaved, source_balanced, staged, not 'shufled' (did you mean "
         "'shuffled'?).",
     ),
     # not TOML

@@ -34,6 +34,8 @@ def values_of(hint: Any, rules: typing.Mapping[str, Any]) -> st.SearchStrategy[A
     if dataclasses.is_dataclass(hint):
         assert isinstance(hint, type)
         return configs(hint)
+    if rules.get("filled"):
+        return WORDS.filter(str.strip)
     if hint is int:
         return st.integers(int(rules["low"]), int(rules["high"]))
     if hint is float:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ondevice.errors import CheckpointError
-from ondevice.run.recipe import Fit, Recipe
+from ondevice.run.recipe import RECIPE_VERSION, Fit, Recipe, StageRecipe
 
 SECTIONS = ("model", "data", "train", "eval", "sample")
 
@@ -35,9 +35,13 @@ VALUES[dict[str, float]] = st.dictionaries(VALUES[str], VALUES[float], max_size=
 VALUES[dict[str, str]] = st.dictionaries(VALUES[str], VALUES[str], max_size=3)
 
 
+STAGE = StageRecipe(name="first", windows=3, shares={"notes": 1.0})
+VALUES[tuple[StageRecipe, ...]] = st.lists(st.just(STAGE), max_size=2).map(tuple)
+
+
 def built(cls: type) -> st.SearchStrategy[Any]:
     hints = typing.get_type_hints(cls)
-    given_version = {"v": st.just(1)} if "v" in hints else {}
+    given_version = {"v": st.integers(1, RECIPE_VERSION)} if "v" in hints else {}
     fields = {name: VALUES[hint] if hint in VALUES else built(hint) for name, hint in hints.items()}
     return st.builds(cls, **{**fields, **given_version})
 
@@ -62,7 +66,7 @@ def changed(value: Any) -> Any:
     if isinstance(value, dict):
         return {**value, "more": 1.0}
     if isinstance(value, tuple):
-        return (*value, value[0])
+        return (*value, value[0] if value else STAGE)
     return 5
 
 
@@ -88,8 +92,8 @@ def test_a_recipe_changed_by_hand_is_refused(recipe: Recipe) -> None:
 
 
 def test_a_newer_recipe_is_refused(recipe: Recipe) -> None:
-    raw = {**through_json(recipe.to_json()), "v": 3}
-    with pytest.raises(CheckpointError, match=r"^r: recipe version 3, this program reads 2; update ondevice\.$"):
+    raw = {**through_json(recipe.to_json()), "v": RECIPE_VERSION + 1}
+    with pytest.raises(CheckpointError, match=r"^r: recipe version 4, this program reads 3; update ondevice\.$"):
         Recipe.from_json(raw, where="r")
 
 

@@ -36,7 +36,9 @@ def make_state(step: int) -> TrainState:
     return TrainState(
         model=SimpleNamespace(named_parameters=lambda: [("w", weight)]),
         optimizer=SimpleNamespace(state=state, slots=lambda _: ("m",)),
-        cursor=SimpleNamespace(state_dict=lambda: {"position": step}, tokens_by_source=lambda: {"a": step}),
+        cursor=SimpleNamespace(
+            state_dict=lambda: {"position": step}, tokens_by_source=lambda: {"a": step}, exposure=dict
+        ),
         step=step,
     )
 

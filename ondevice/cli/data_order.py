@@ -1,0 +1,106 @@
+"""``ondevice data order``: a picture of which source is read when, and what is wrong with it."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ondevice.cli.build_progress import BuildProgress
+from ondevice.cli.common import config_from, looks_like_config, print_json
+from ondevice.errors import UsageError
+
+if TYPE_CHECKING:
+    from ondevice.data.cursor import BatchCursor
+    from ondevice.data.picture import Picture
+
+__all__ = ["show_order"]
+
+_SHADES = " .:-=+*#%@"
+_LONGEST_NAME, _LEAST_STRETCHES, _MOST_STRETCHES = 14, 10, 60
+
+
+def show_order(args: argparse.Namespace) -> int:
+    """Prints the order of a run, or of a config or text as it would be."""
+    from ondevice.data.picture import look, warnings_about
+
+    cursor, windows, what = _of_run(args.target) if _is_run(args) else _of_wish(args)
+    columns = shutil.get_terminal_size((45, 24)).columns
+    room = columns - min(_LONGEST_NAME, max(map(len, cursor.tokens_by_source(0)))) - 16
+    picture = look(cursor, windows=windows, stretches=max(_LEAST_STRETCHES, min(_MOST_STRETCHES, room)))
+    warnings = list(warnings_about(picture))
+    if args.json:
+        shares = [[round(share, 4) for share in row] for row in picture.shares_PS.tolist()]
+        told = {key: getattr(picture, key) for key in ("sources", "windows", "tokens", "epochs")}
+        print_json({"order": what, "context": cursor.context, **told, "shares": shares, "warnings": warnings})
+        return 0
+    for line in [what, *_lines(picture)]:
+        print(line)
+    for warning in warnings:
+        print(f"Warning: {warning}")
+    return 0
+
+
+def _is_run(args: argparse.Namespace) -> bool:
+    if not args.target or looks_like_config(args.target):
+        return False
+    if args.data or args.set:
+        raise UsageError(f"{args.target} is a run, whose order never changes; leave --data and --set out.")
+    return True
+
+
+def _of_run(name: str) -> tuple[BatchCursor, int, str]:
+    from ondevice.data.cursor import BatchCursor
+    from ondevice.data.parcel import open_dataset
+    from ondevice.run.directory import find_run
+
+    recipe = find_run(name).read_recipe()
+    dataset = open_dataset(recipe.data)
+    cursor = BatchCursor.of(dataset, recipe.data, context=recipe.model.context, batch=recipe.train.batch)
+    return cursor, recipe.train.planned_steps * recipe.train.batch, _title(recipe.data.order, "the whole run")
+
+
+def _of_wish(args: argparse.Namespace) -> tuple[BatchCursor, int, str]:
+    """The order that a config wishes for, over its tokens or passes, else over one pass; without torch."""
+    from ondevice.data.cursor import BatchCursor
+    from ondevice.train.order import data_recipe, staged
+    from ondevice.train.wish import corpus_of, make_dataset
+
+    config = config_from(args, args.target)
+    progress = BuildProgress(quiet=args.json)
+    try:
+        dataset = make_dataset(config, progress)
+    finally:
+        progress.close()
+    context, train, tokens = config.model.context or 256, config.train, corpus_of(dataset).train_tokens
+    what = "one pass"
+    wanted = tokens * (train.epochs or 1.0)
+    if train.tokens is not None or train.epochs is not None:
+        wanted, what = train.tokens or wanted, "the whole run"
+    elif train.steps is not None and train.batch is not None:
+        wanted, what = train.steps * train.batch * context, "the whole run"
+    windows = max(1, math.ceil(wanted / context))
+    data = staged(data_recipe(config, dataset), config, dataset, context=context, windows=windows)
+    cursor = BatchCursor.of(dataset, data, context=context, batch=train.batch or 1)
+    return cursor, windows, _title(config.data.order, what)
+
+
+def _title(order: str, what: str) -> str:
+    return f"Order {order}, {what} from left to right"
+
+
+def _lines(picture: Picture) -> Iterator[str]:
+    """A row a source: darker is more. Never wider than the terminal."""
+    width = min(_LONGEST_NAME, max(map(len, picture.sources)))
+    for index, name in enumerate(picture.sources):
+        cells = "".join(_shade(share) for share in picture.shares_PS[:, index].tolist())
+        tokens = picture.tokens[index]
+        told = f"{tokens / 1e6:.1f}M" if tokens >= 1e5 else f"{tokens / 1e3:.1f}k"
+        yield f"{name[:width]:{width}} |{cells}| {told:>6} {picture.epochs[index]:.1f}x"
+    yield f"{'':{width}}  darker: a larger share; tokens; passes"
+
+
+def _shade(share: float) -> str:
+    return _SHADES[0] if share <= 0 else _SHADES[max(1, min(len(_SHADES) - 1, math.ceil(share * (len(_SHADES) - 1))))]

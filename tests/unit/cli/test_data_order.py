@@ -1,0 +1,130 @@
+"""``ondevice data order``: the picture is that of what training reads, and warns of what order does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ondevice.run.directory import RunDir
+from ondevice.run.telemetry import read_records
+
+WISH = """
+name = "{name}"
+[data]
+order = "{order}"
+split = "hash:0.1"
+[tokenizer]
+kind = "byte"
+[model]
+layers = 1
+width = 16
+heads = 2
+context = 32
+[train]
+steps = 20
+batch = 4
+lr = 1e-3
+precision = "fp32"
+[eval]
+count = 2
+max_tokens = 64
+[sample]
+count = 0
+[fit]
+micro_batch = 4
+threads = 1
+[limits]
+min_free_disk_mb = 0
+"""
+SOURCES = '[[data.sources]]\npath = "{path}"\nname = "{name}"\ngroup = "{group}"\ndocument = "line"\n'
+
+
+@pytest.fixture
+def home(place: Path) -> Path:
+    (place / "home").mkdir()
+    return place / "home"
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> dict[str, Path]:
+    found = {}
+    for name, lines in (("web", 400), ("wiki", 200), ("poems", 60)):
+        found[name] = tmp_path / f"{name}.txt"
+        text = "".join(f"{name} line {i} tells of {i * 7919 % 1000} things\n" for i in range(lines))
+        found[name].write_text(text, encoding="utf-8")
+    return found
+
+
+def config(folder: Path, texts: dict[str, Path], order: str, *, stages: str = "", name: str = "ordered") -> Path:
+    groups = {"web": "general", "wiki": "general", "poems": ""}
+    tables = "".join(SOURCES.format(path=path, name=key, group=groups[key]) for key, path in texts.items())
+    path = folder / f"{name}.toml"
+    path.write_text(WISH.format(order=order, name=name) + tables + stages)
+    return path
+
+
+STAGES = """
+[[data.stages]]
+name = "general"
+groups = ["general"]
+[[data.stages]]
+name = "poems"
+groups = ["poems"]
+share = 0.25
+replay = 0.2
+"""
+
+
+def test_the_picture_warns_of_a_bias_and_of_repeats(home: Path, texts: dict[str, Path], call: Any) -> None:
+    path = config(home, texts, "alphabetical")
+    body = call("data", "order", str(path), "--json").json
+    assert body["sources"] == ["web", "wiki", "poems"] and body["windows"] == 80
+    assert body["shares"][0] == [0.0, 0.0, 1.0] and any("first tenth" in warning for warning in body["warnings"])
+    many = call("data", "order", str(path), "--set", "data.order=source_balanced", "--set", "train.steps=400").out
+    assert "'poems' is read" in many and "first tenth" not in many
+
+
+def test_a_staged_run_reads_what_was_shown(home: Path, texts: dict[str, Path], call: Any) -> None:
+    path = config(home, texts, "staged", stages=STAGES)
+    shown = call("data", "order", str(path), "--json").json
+    assert call("train", str(path), "--quiet").code == 0
+    run = RunDir(home / "runs" / "ordered")
+    recipe = run.read_recipe()
+    assert [(stage.name, stage.windows) for stage in recipe.data.stages] == [("general", 60), ("poems", 20)]
+    assert recipe.data.groups == {"web": "general", "wiki": "general"}
+    last = [record for record in read_records(run.telemetry) if record["kind"] == "eval"][-1]
+    assert list(last["trained_tokens"].values()) == shown["tokens"]
+    assert list(last["trained_epochs"].values()) == pytest.approx(shown["epochs"], abs=1e-3)
+    manifest = json.loads(sorted(run.checkpoints.glob("step-*/manifest.json"))[-1].read_text())
+    assert manifest["facts"]["exposure"]["poems"]["tokens"] == last["trained_tokens"]["poems"] == 16 * 32
+    assert call("data", "order", "ordered", "--json").json["tokens"] == shown["tokens"]
+    assert call("verify", "ordered").code == 0
+
+
+def test_it_fits_a_phone(home: Path, texts: dict[str, Path], call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "45")
+    lines = call("data", "order", str(config(home, texts, "proportional"))).out.splitlines()
+    rows = [line for line in lines if "|" in line]
+    assert len(rows) == 3 and max(map(len, rows)) <= 45
+
+
+def test_an_order_is_part_of_the_wish_but_not_of_the_dataset(home: Path, texts: dict[str, Path], call: Any) -> None:
+    one = call("data", "build", str(config(home, texts, "proportional")), "--json").json["path"]
+    two = call("data", "build", str(config(home, texts, "staged", stages=STAGES)), "--json").json["path"]
+    assert one == two
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("data.order=source_balnced", "source_balanced"),
+        ("data.order=staged", "needs [[data.stages]]"),
+        ("data.temperature=0.5", "at least 1"),
+    ],
+)
+def test_slips(home: Path, texts: dict[str, Path], call: Any, change: str, words: str) -> None:
+    result = call("data", "order", str(config(home, texts, "proportional")), "--set", change)
+    assert result.code == 2 and words in result.err
