@@ -31,7 +31,7 @@ def rope_tables(shape: ModelShape) -> tuple[np.ndarray, np.ndarray]:
     """
     from ondevice.model.rope import rotation_tables  # imports torch
 
-    cos_P1D, sin_P1D = rotation_tables(shape.context, shape.head_dim, shape.rope_theta)
+    cos_P1D, sin_P1D = rotation_tables(shape.context, shape.head_dim, shape.rope_theta, shape.rope_scaling)
     return cos_P1D.numpy()[:, 0], sin_P1D.numpy()[:, 0]
 
 
@@ -58,7 +58,7 @@ def _block(decoder: Decoder, rope: _Rope, layer: int, x: str) -> str:
     at, width, inner = f"blocks.{layer}", shape.width, shape.heads * shape.head_dim
     heads, kv_heads = shape.heads, shape.kv_heads
     normed = _rms_norm(decoder, x, f"{at}.norm1")
-    qkv = decoder.linear(normed, f"{at}.attn.qkv", (heads + 2 * kv_heads) * shape.head_dim, width, bias=False)
+    qkv = decoder.linear(normed, f"{at}.attn.qkv", (heads + 2 * kv_heads) * shape.head_dim, width, bias=shape.qkv_bias)
     sizes = g.ints(heads + kv_heads, kv_heads)
     qk, v = g.split_node("Split", decoder.split_heads(qkv), sizes, names=("qk", "v"), axis=1)
     q, k = g.split_node("Split", rope.rotate(qk), g.ints(heads, kv_heads), names=("q", "k"), axis=1)

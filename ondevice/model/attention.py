@@ -59,13 +59,13 @@ def attend(
 class Attention(nn.Module):
     """``qkv`` rows are queries, then keys, then values; ``out`` joins the heads again."""
 
-    def __init__(self, shape: ModelShape, layer: int, *, bias: bool) -> None:
+    def __init__(self, shape: ModelShape, layer: int, *, qkv_bias: bool, out_bias: bool) -> None:
         super().__init__()
         self.layer = layer
         self.heads, self.kv_heads, self.head_dim = shape.heads, shape.kv_heads, shape.head_dim
         self.dropout = shape.dropout
-        self.qkv = Linear(shape.width, (shape.heads + 2 * shape.kv_heads) * shape.head_dim, bias=bias)
-        self.out = Linear(shape.heads * shape.head_dim, shape.width, bias=bias)
+        self.qkv = Linear(shape.width, (shape.heads + 2 * shape.kv_heads) * shape.head_dim, bias=qkv_bias)
+        self.out = Linear(shape.heads * shape.head_dim, shape.width, bias=out_bias)
 
     def forward(self, x_BTC: Tensor, place: Place) -> Tensor:
         B, T, _ = x_BTC.shape

@@ -37,7 +37,7 @@ def count_breakdown(shape: ModelShape) -> Counts:
     return Counts(
         embedding=table,
         position=shape.context * shape.width if gpt2 else 0,
-        attention=shape.layers * (_attention_weights(shape) + (_attention_biases(shape) if gpt2 else 0)),
+        attention=shape.layers * (_attention_weights(shape) + _attention_biases(shape)),
         mlp=shape.layers * (_mlp_weights(shape) + (shape.hidden + shape.width if gpt2 else 0)),
         norm=(2 * shape.layers + 1) * shape.width * (2 if gpt2 else 1),
         head=0 if shape.tied else table,
@@ -71,7 +71,9 @@ def _attention_weights(shape: ModelShape) -> int:
 
 
 def _attention_biases(shape: ModelShape) -> int:
-    return _qkv_rows(shape) + shape.width
+    if shape.arch == "gpt2":
+        return _qkv_rows(shape) + shape.width
+    return _qkv_rows(shape) if shape.qkv_bias else 0
 
 
 def _mlp_weights(shape: ModelShape) -> int:

@@ -28,7 +28,7 @@ class _Block(nn.Module):
     def __init__(self, shape: ModelShape, layer: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(shape.width, eps=shape.norm_eps)
-        self.attn = Attention(shape, layer, bias=True)
+        self.attn = Attention(shape, layer, qkv_bias=True, out_bias=True)
         self.norm2 = nn.LayerNorm(shape.width, eps=shape.norm_eps)
         self.mlp = _Mlp(shape)
         self.dropout = nn.Dropout(shape.dropout)

@@ -1,4 +1,7 @@
-"""Llama: rotary positions, RMSNorm before each half of a block, no biases, SwiGLU, grouped-query attention."""
+"""Llama and its relatives: rotary positions, RMSNorm before each half of a block, SwiGLU, grouped-query attention.
+
+No biases, but for queries, keys and values of Qwen2.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ class _Block(nn.Module):
     def __init__(self, shape: ModelShape, layer: int) -> None:
         super().__init__()
         self.norm1 = RMSNorm(shape.width, eps=shape.norm_eps)
-        self.attn = Attention(shape, layer, bias=False)
+        self.attn = Attention(shape, layer, qkv_bias=shape.qkv_bias, out_bias=False)
         self.norm2 = RMSNorm(shape.width, eps=shape.norm_eps)
         self.mlp = _Mlp(shape)
         self.dropout = nn.Dropout(shape.dropout)
@@ -46,5 +49,6 @@ class Llama(Decoder):
         super().__init__(shape, positions=False, blocks=blocks, norm=RMSNorm(shape.width, eps=shape.norm_eps))
 
     def _rotation(self, start: int, count: int) -> Rotation:
-        cos, sin = rotation_tables(self.shape.context, self.shape.head_dim, self.shape.rope_theta)
+        shape = self.shape
+        cos, sin = rotation_tables(shape.context, shape.head_dim, shape.rope_theta, shape.rope_scaling)
         return cos[start : start + count], sin[start : start + count]

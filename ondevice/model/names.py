@@ -15,7 +15,7 @@ from torch import Tensor
 from ondevice.errors import CheckpointError
 from ondevice.run.recipe import ModelShape
 
-__all__ = ["from_hugging_face", "hugging_face_config", "to_hugging_face"]
+__all__ = ["each_from_hugging_face", "from_hugging_face", "hugging_face_config", "to_hugging_face"]
 
 # Buffers that older files carry beside the weights.
 _GPT2_BUFFERS = (".attn.bias", ".attn.masked_bias")
@@ -61,13 +61,16 @@ def from_hugging_face(shape: ModelShape, tensors: Mapping[str, Tensor]) -> dict[
     beside the embedding it is tied to. Some tensors are views of those given.
     Raises CheckpointError naming a tensor missing, unknown or of another shape.
     """
+    return dict(each_from_hugging_face(shape, tensors))
+
+
+def each_from_hugging_face(shape: ModelShape, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """`from_hugging_face` tensor by tensor, so that a large model need not be in memory twice."""
     given = _with_prefix(tensors) if shape.arch == "gpt2" else dict(tensors)
-    state: dict[str, Tensor] = {}
+    _refuse_unknown(shape, given)
     for rule in _rules(shape):
         parts = [_checked(name, _take(given, name), rule.wanted(index)) for index, name in enumerate(rule.theirs)]
-        state[rule.ours] = parts[0].t() if rule.transposed else parts[0] if len(parts) == 1 else torch.cat(parts)
-    _refuse_unknown(shape, given)
-    return state
+        yield rule.ours, parts[0].t() if rule.transposed else parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def hugging_face_config(shape: ModelShape) -> dict[str, Any]:
@@ -101,9 +104,10 @@ def _gpt2_config(shape: ModelShape) -> dict[str, Any]:
 
 
 def _llama_config(shape: ModelShape) -> dict[str, Any]:
+    kind = "Qwen2" if shape.qkv_bias else "Llama"
     return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        "architectures": [f"{kind}ForCausalLM"],
+        "model_type": kind.lower(),
         "max_position_embeddings": shape.context,
         "hidden_size": shape.width,
         "intermediate_size": shape.hidden,
@@ -114,11 +118,25 @@ def _llama_config(shape: ModelShape) -> dict[str, Any]:
         "hidden_act": "silu",
         "rms_norm_eps": shape.norm_eps,
         "rope_theta": shape.rope_theta,
-        "rope_scaling": None,
-        "attention_bias": False,
-        "mlp_bias": False,
+        "rope_scaling": _rope_config(shape),
         "attention_dropout": shape.dropout,
+        **({"use_sliding_window": False} if shape.qkv_bias else {"attention_bias": False, "mlp_bias": False}),
     }
+
+
+def _rope_config(shape: ModelShape) -> dict[str, Any] | None:
+    scaling = shape.rope_scaling
+    if scaling is None:
+        return None
+    # Files of today repeat the base beside the kind; older programs look at the top level only.
+    told: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor, "rope_theta": shape.rope_theta}
+    if scaling.kind == "llama3":
+        told |= {
+            "low_freq_factor": scaling.low_frequency,
+            "high_freq_factor": scaling.high_frequency,
+            "original_max_position_embeddings": scaling.original_context,
+        }
+    return told
 
 
 def _rules(shape: ModelShape) -> Iterator[_Rule]:
@@ -162,7 +180,10 @@ def _llama_rules(shape: ModelShape) -> Iterator[_Rule]:
     for layer in range(shape.layers):
         here, there = f"blocks.{layer}", f"model.layers.{layer}"
         yield _plain(f"{here}.norm1.weight", f"{there}.input_layernorm.weight", C)
-        yield _stacked(f"{here}.attn.qkv", f"{there}.self_attn", {"q_proj": C, "k_proj": keys, "v_proj": keys}, C)
+        heads = {"q_proj": C, "k_proj": keys, "v_proj": keys}
+        yield _stacked(f"{here}.attn.qkv", f"{there}.self_attn", heads, C)
+        if shape.qkv_bias:
+            yield _stacked(f"{here}.attn.qkv", f"{there}.self_attn", heads, None)
         yield _plain(f"{here}.attn.out.weight", f"{there}.self_attn.o_proj.weight", C, C)
         yield _plain(f"{here}.norm2.weight", f"{there}.post_attention_layernorm.weight", C)
         halves = {"gate_proj": shape.hidden, "up_proj": shape.hidden}
@@ -171,10 +192,12 @@ def _llama_rules(shape: ModelShape) -> Iterator[_Rule]:
     yield _plain("norm.weight", "model.norm.weight", C)
 
 
-def _stacked(ours: str, theirs: str, parts: dict[str, int], columns: int) -> _Rule:
+def _stacked(ours: str, theirs: str, parts: dict[str, int], columns: int | None) -> _Rule:
+    """Matrices of so many columns, or the biases beside them (None)."""
+    kind = "bias" if columns is None else "weight"
     return _Rule(
-        ours=f"{ours}.weight",
-        theirs=tuple(f"{theirs}.{part}.weight" for part in parts),
+        ours=f"{ours}.{kind}",
+        theirs=tuple(f"{theirs}.{part}.{kind}" for part in parts),
         rows=tuple(parts.values()),
         columns=columns,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -9,13 +10,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ondevice.run.recipe import RopeScaling
+
 __all__ = ["Rotation", "rotate", "rotation_tables"]
 
 Rotation = tuple[Tensor, Tensor]  # cos_T1D and signed sin_T1D
 
 
 @lru_cache(maxsize=4)
-def rotation_tables(context: int, head_dim: int, theta: float) -> Rotation:
+def rotation_tables(context: int, head_dim: int, theta: float, scaling: RopeScaling | None = None) -> Rotation:
     """``cos`` and signed ``sin`` for every position, fp32 ``[context, 1, head_dim]``.
 
     The first half of ``sin`` is negated, so that turning is ``x * cos + roll(x) * sin``. Not buffers of the model:
@@ -24,9 +27,24 @@ def rotation_tables(context: int, head_dim: int, theta: float) -> Rotation:
     # A table made first while generating must still be usable in training, hence inference_mode(False).
     with torch.inference_mode(False), torch.no_grad(), torch.device("cpu"):
         exponents = torch.arange(0, head_dim, 2, dtype=torch.int64).to(torch.float32) / head_dim
-        angles = torch.outer(torch.arange(context, dtype=torch.float32), 1.0 / theta**exponents)
+        angles = torch.outer(torch.arange(context, dtype=torch.float32), _scaled(1.0 / theta**exponents, scaling))
         cos, sin = angles.cos(), angles.sin()
         return torch.cat((cos, cos), dim=-1)[:, None], torch.cat((-sin, sin), dim=-1)[:, None]
+
+
+def _scaled(frequencies: Tensor, scaling: RopeScaling | None) -> Tensor:
+    """Radians a token, as `RopeScaling` says; llama3 as in the models of that name."""
+    if scaling is None:
+        return frequencies
+    slow = frequencies / scaling.factor
+    if scaling.kind == "linear":
+        return slow
+    turns = scaling.original_context * frequencies / (2 * math.pi)  # over the context it began with
+    share = (turns - scaling.low_frequency) / (scaling.high_frequency - scaling.low_frequency)
+    ramp = (1 - share) * slow + share * frequencies
+    return torch.where(
+        turns < scaling.low_frequency, slow, torch.where(turns > scaling.high_frequency, frequencies, ramp)
+    )
 
 
 def rotate(x_BTHD: Tensor, rotation: Rotation) -> Tensor:

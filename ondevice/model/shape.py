@@ -30,6 +30,9 @@ def check_shape(shape: ModelShape) -> None:
 def _check_numbers(shape: ModelShape) -> None:
     if not 0.0 <= shape.dropout < 1.0:
         raise UsageError(f"model.dropout must be at least 0 and below 1, not {shape.dropout!r}.")
+    scaling = shape.rope_scaling
+    if scaling is not None and scaling.kind not in ("linear", "llama3"):
+        raise UsageError(f"model.rope_scaling is linear or llama3, not {scaling.kind!r}.")
     for key in ("rope_theta", "norm_eps"):
         value = getattr(shape, key)
         if not (math.isfinite(value) and value > 0.0):

@@ -21,18 +21,37 @@ __all__ = [
     "Fit",
     "ModelShape",
     "Recipe",
+    "RopeScaling",
     "SampleRecipe",
     "StageRecipe",
     "TrainRecipe",
 ]
 
 RECIPE_VERSION = 3
-_SINCE = {2: ("train", ("start_step", "start_tokens")), 3: ("data", ("temperature", "groups", "stages"))}
+_SINCE = (  # version, section and keys that earlier ones had not
+    (2, "train", ("start_step", "start_tokens")),
+    (3, "data", ("temperature", "groups", "stages")),
+    (3, "model", ("qkv_bias", "rope_scaling")),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """How a model was stretched beyond the ``original_context`` it began with: angles ``factor`` times smaller, for
+    ``llama3`` only of waves longer than ``original_context / low_frequency`` tokens, with a ramp up to
+    ``original_context / high_frequency``."""
+
+    kind: str  # "linear" or "llama3"
+    factor: float
+    low_frequency: float = 1.0
+    high_frequency: float = 4.0
+    original_context: int = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
-    """The shape of a decoder. ``hidden`` is the width inside the feed-forward layer."""
+    """The shape of a decoder. ``hidden`` is the width inside the feed-forward layer; ``qkv_bias`` and ``rope_scaling``
+    are Llama's relatives' (Qwen2, Llama 3)."""
 
     arch: str  # "gpt2" or "llama"
     vocab_size: int
@@ -46,6 +65,8 @@ class ModelShape:
     dropout: float = 0.0
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-5
+    qkv_bias: bool = False
+    rope_scaling: RopeScaling | None = None
 
     @property
     def head_dim(self) -> int:
@@ -180,7 +201,7 @@ class Recipe:
         """Hash of everything but ``why``; two runs with the same hash and fit learn the same weights."""
         body = dataclasses.asdict(self)
         del body["why"]
-        for version, (section, keys) in _SINCE.items():
+        for version, section, keys in _SINCE:
             if self.v < version:
                 body[section] = {key: value for key, value in body[section].items() if key not in keys}
         return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -199,7 +220,7 @@ class Recipe:
         try:
             recipe = cls(
                 v=version,
-                model=ModelShape(**raw["model"]),
+                model=_model_from_json(raw["model"]),
                 data=_data_from_json(raw["data"]),
                 train=TrainRecipe(**raw["train"]),
                 eval=EvalRecipe(**_tuples(raw["eval"])),
@@ -212,6 +233,11 @@ class Recipe:
         if raw.get("sha256") != sha256:
             raise CheckpointError(f"{where}: the recipe was changed by hand; fork the run to change its recipe.")
         return recipe
+
+
+def _model_from_json(raw: dict[str, Any]) -> ModelShape:
+    scaling = raw.get("rope_scaling")
+    return ModelShape(**{**raw, "rope_scaling": None if scaling is None else RopeScaling(**scaling)})
 
 
 def _data_from_json(raw: dict[str, Any]) -> DataRecipe:

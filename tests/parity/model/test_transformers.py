@@ -10,7 +10,7 @@ from ondevice.model.build import build_model
 from ondevice.model.cache import KVCache
 from ondevice.model.loss import linear_cross_entropy
 from ondevice.model.names import from_hugging_face, hugging_face_config, to_hugging_face
-from ondevice.run.recipe import ModelShape
+from ondevice.run.recipe import ModelShape, RopeScaling
 
 _SMALL = {"vocab_size": 211, "context": 40, "layers": 3, "width": 48, "norm_eps": 1e-5}
 SHAPES = {
@@ -18,6 +18,20 @@ SHAPES = {
     "gpt2-untied": ModelShape(arch="gpt2", heads=3, kv_heads=3, hidden=100, tied=False, **_SMALL),
     "llama": ModelShape(arch="llama", heads=4, kv_heads=4, hidden=80, **_SMALL),
     "llama-grouped": ModelShape(arch="llama", heads=6, kv_heads=2, hidden=80, rope_theta=500_000.0, **_SMALL),
+    "llama-stretched": ModelShape(
+        arch="llama", heads=4, kv_heads=2, hidden=80, rope_scaling=RopeScaling(kind="linear", factor=4.0), **_SMALL
+    ),
+    "llama3": ModelShape(
+        arch="llama",
+        heads=4,
+        kv_heads=2,
+        hidden=80,
+        rope_theta=500.0,
+        rope_scaling=RopeScaling(kind="llama3", factor=8.0, low_frequency=1.0, high_frequency=4.0, original_context=16),
+        **_SMALL,
+    ),
+    "qwen2": ModelShape(arch="llama", heads=6, kv_heads=2, hidden=80, qkv_bias=True, rope_theta=1e6, **_SMALL),
+    "qwen2-untied": ModelShape(arch="llama", heads=4, kv_heads=4, hidden=80, qkv_bias=True, tied=False, **_SMALL),
     "llama-one-key-untied": ModelShape(arch="llama", heads=4, kv_heads=1, hidden=80, tied=False, **_SMALL),
 }
 
@@ -116,4 +130,4 @@ def test_the_config_says_what_the_shape_says(shape):
     assert config.tie_word_embeddings is shape.tied
     if shape.arch == "llama":
         assert config.rope_parameters["rope_theta"] == shape.rope_theta
-        assert config.rope_parameters["rope_type"] == "default"
+        assert config.rope_parameters["rope_type"] == (shape.rope_scaling.kind if shape.rope_scaling else "default")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ondevice.errors import CheckpointError
-from ondevice.run.recipe import RECIPE_VERSION, Fit, Recipe, StageRecipe
+from ondevice.run.recipe import RECIPE_VERSION, Fit, Recipe, RopeScaling, StageRecipe
 
 SECTIONS = ("model", "data", "train", "eval", "sample")
 
@@ -35,6 +35,7 @@ VALUES[dict[str, float]] = st.dictionaries(VALUES[str], VALUES[float], max_size=
 VALUES[dict[str, str]] = st.dictionaries(VALUES[str], VALUES[str], max_size=3)
 
 
+VALUES[RopeScaling | None] = st.none() | st.just(RopeScaling(kind="linear", factor=2.0))
 STAGE = StageRecipe(name="first", windows=3, shares={"notes": 1.0})
 VALUES[tuple[StageRecipe, ...]] = st.lists(st.just(STAGE), max_size=2).map(tuple)
 
