@@ -51,7 +51,7 @@ class ExportFolder:
         try:
             export = cls(
                 folder=folder,
-                shape=ModelShape(**raw["shape"]),
+                shape=ModelShape.from_json(raw["shape"]),
                 opset=int(raw["opset"]),
                 onnxruntime=str(raw["onnxruntime"]),
                 lineage=dict(raw["lineage"]),

@@ -140,6 +140,7 @@ def _absolute_paths(config: Config, base: Path, origin: Origin) -> Config:
         config,
         data=dataclasses.replace(config.data, sources=sources),
         tokenizer=dataclasses.replace(config.tokenizer, path=tokenizer_path),
+        model=dataclasses.replace(config.model, base=absolute(config.model.base, ("model", "base"))),
     )
 
 

@@ -16,6 +16,7 @@ from ondevice.errors import CheckpointError
 
 __all__ = [
     "RECIPE_VERSION",
+    "BaseRecipe",
     "DataRecipe",
     "EvalRecipe",
     "Fit",
@@ -72,6 +73,21 @@ class ModelShape:
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.width // self.heads
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> ModelShape:
+        """Reads the dictionary of `dataclasses.asdict`. Raises TypeError, ValueError or AttributeError for others."""
+        scaling = raw.get("rope_scaling")
+        return cls(**{**raw, "rope_scaling": None if scaling is None else RopeScaling(**scaling)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseRecipe:
+    """The model that a run begins with: a folder of Hugging Face, and the hash of its weights as we read them."""
+
+    path: str
+    family: str
+    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +206,7 @@ class Recipe:
     train: TrainRecipe
     eval: EvalRecipe
     sample: SampleRecipe
+    base: BaseRecipe | None = None
     v: int = RECIPE_VERSION
     why: dict[str, str] = field(default_factory=dict)
 
@@ -201,6 +218,8 @@ class Recipe:
         """Hash of everything but ``why``; two runs with the same hash and fit learn the same weights."""
         body = dataclasses.asdict(self)
         del body["why"]
+        if self.v < 3:
+            del body["base"]
         for version, section, keys in _SINCE:
             if self.v < version:
                 body[section] = {key: value for key, value in body[section].items() if key not in keys}
@@ -220,11 +239,12 @@ class Recipe:
         try:
             recipe = cls(
                 v=version,
-                model=_model_from_json(raw["model"]),
+                model=ModelShape.from_json(raw["model"]),
                 data=_data_from_json(raw["data"]),
                 train=TrainRecipe(**raw["train"]),
                 eval=EvalRecipe(**_tuples(raw["eval"])),
                 sample=SampleRecipe(**_tuples(raw["sample"])),
+                base=None if raw.get("base") is None else BaseRecipe(**raw["base"]),
                 why=raw.get("why", {}),
             )
             sha256 = recipe.sha256
@@ -233,11 +253,6 @@ class Recipe:
         if raw.get("sha256") != sha256:
             raise CheckpointError(f"{where}: the recipe was changed by hand; fork the run to change its recipe.")
         return recipe
-
-
-def _model_from_json(raw: dict[str, Any]) -> ModelShape:
-    scaling = raw.get("rope_scaling")
-    return ModelShape(**{**raw, "rope_scaling": None if scaling is None else RopeScaling(**scaling)})
 
 
 def _data_from_json(raw: dict[str, Any]) -> DataRecipe:

@@ -154,6 +154,7 @@ class TokenizerConfig:
 class ModelConfig:
     """The shape of the network."""
 
+    base: str = _key("", "begin with the weights, shape and tokenizer of this model: a Hugging Face folder")
     arch: str = _key("llama", "decoder family", choices=("llama", "gpt2"))
     layers: int | None = _key(None, "number of blocks", low=1, high=1_000)
     width: int | None = _key(None, "width of the residual stream", low=8, high=65_536)

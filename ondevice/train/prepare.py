@@ -24,6 +24,7 @@ from ondevice.run.directory import RunDir, home
 from ondevice.run.recipe import Fit, ModelShape, Recipe
 from ondevice.run.schema import Config
 from ondevice.train.autotune import Choice, candidates, choose
+from ondevice.train.base import base_recipe, read_base
 from ondevice.train.order import data_recipe, with_order
 from ondevice.train.plan import Estimate, estimate, make_recipe, warnings_of
 from ondevice.train.probe import MatmulRates, matmul_rates
@@ -80,7 +81,8 @@ def prepare(
     if config.data.max_unique_tokens is not None:
         unique = min(corpus.train_tokens, config.data.max_unique_tokens)
         corpus = dataclasses.replace(corpus, train_tokens=unique)
-    shape = choose_shape(config, corpus, machine, why)
+    base = read_base(config)
+    shape = choose_shape(config, corpus, machine, why, base=base.shape if base is not None else None)
     check_shape(shape)
     batch = choose_batch(config, shape, expected_tokens(config, corpus, shape, machine), why)
     fit = choose_fit(config, shape, machine, batch=batch, why=why)
@@ -100,7 +102,7 @@ def prepare(
         prompts=_prompts(dataset),
         why=why,
     )
-    recipe = with_order(recipe, config, dataset)
+    recipe = dataclasses.replace(with_order(recipe, config, dataset), base=base_recipe(base))
     expected = estimate(recipe, fit, tok_s=tok_s)
     return Prepared(
         recipe=recipe,

@@ -5,6 +5,7 @@ Pure arithmetic over values; every derived number comes with a sentence that say
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -58,10 +59,17 @@ class Machine:
     cores: int
 
 
-def choose_shape(config: Config, corpus: Corpus, machine: Machine, why: dict[str, str]) -> ModelShape:
-    """The shape of the config with open keys derived; reasons go to ``why``. Raises ResourceError if nothing fits."""
+def choose_shape(
+    config: Config, corpus: Corpus, machine: Machine, why: dict[str, str], *, base: ModelShape | None = None
+) -> ModelShape:
+    """The shape of the config with open keys derived; reasons go to ``why``. ``base`` is that of the model to begin
+    with, at its longest context. Raises ResourceError if nothing fits, UsageError for a shape the base has not."""
     context = config.model.context or _choose_context(corpus, why)
+    if base is not None and config.model.context is None:
+        context = min(context, base.context)
     _check_context(corpus, context)
+    if base is not None:
+        return _of_base(config, corpus, base, context)
     ladder: tuple[tuple[int, int], ...] = LADDER
     if config.model.width is not None or config.model.layers is not None:
         ladder = (_given_size(config),)
@@ -81,6 +89,21 @@ def choose_shape(config: Config, corpus: Corpus, machine: Machine, why: dict[str
     if len(ladder) == 1:
         return fitting[0]
     return _largest_worth_training(config, corpus, fitting, machine, why)
+
+
+def _of_base(config: Config, corpus: Corpus, base: ModelShape, context: int) -> ModelShape:
+    """A model that begins with others' weights has their shape."""
+    for key in ("layers", "width", "heads", "kv_heads", "hidden"):
+        if (given := getattr(config.model, key)) not in (None, getattr(base, key)):
+            raise UsageError(f"'model.{key}' is {given}, but model.base has {getattr(base, key)}; leave it out.")
+    if context > base.context:
+        raise UsageError(f"'model.context' {context:,} is more than the {base.context:,} tokens of model.base.")
+    if corpus.vocab_size > base.vocab_size:
+        raise UsageError(
+            f"The tokenizer has {corpus.vocab_size:,} tokens and model.base only {base.vocab_size:,}: they do not "
+            "belong together; leave tokenizer.path out to take the one of the base."
+        )
+    return dataclasses.replace(base, context=context, dropout=config.model.dropout)
 
 
 def _largest_worth_training(
@@ -241,6 +264,9 @@ def choose_lr(config: Config, shape: ModelShape, why: dict[str, str]) -> float:
     updates are scaled by width already: 1e-2, falling as its square root for the embedding's sake."""
     if config.train.lr is not None:
         return config.train.lr
+    if config.model.base:
+        why["train.lr"] = "gentle, for weights that have learned much already"
+        return 5e-4 if config.train.optimizer == "muon" else 5e-5
     narrow = min(1.0, 128 / shape.width)
     if config.train.optimizer == "muon":
         why["train.lr"] = f"muon: 1e-2 x sqrt(min(1, 128 / width {shape.width}))"

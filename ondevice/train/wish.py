@@ -14,11 +14,11 @@ from pathlib import Path
 
 from ondevice.data.build import build_dataset
 from ondevice.data.dataset import Dataset
-from ondevice.errors import OndeviceError, UsageError
+from ondevice.errors import DataError, OndeviceError, UsageError
 from ondevice.run.audit import end_of_story
 from ondevice.run.config import change_limits, changed_keys, parse_config, read_limits, write_limits
 from ondevice.run.directory import RunDir, home, list_runs, offline_lock, safe_name
-from ondevice.run.schema import Config, DataConfig, SourceConfig
+from ondevice.run.schema import Config, DataConfig, SourceConfig, TokenizerConfig
 from ondevice.train.sizing import Corpus
 
 _DATA_KEYS = frozenset(
@@ -29,6 +29,7 @@ _SOURCE_KEYS = frozenset(
 )
 
 __all__ = [
+    "base_folder",
     "change_run",
     "corpus_of",
     "dataset_folder",
@@ -43,7 +44,7 @@ def dataset_folder(config: Config) -> Path:
     """Where the dataset of a config lives: named after its sources, plus a hash of what decides its tokens."""
     if not config.data.sources:
         raise UsageError("no text to learn from: name a file or folder, or add a [[data.sources]] table to the config.")
-    wish = json.dumps([_data_wish(config), dataclasses.asdict(config.tokenizer)], sort_keys=True)
+    wish = json.dumps([_data_wish(config), dataclasses.asdict(_tokenizer(config))], sort_keys=True)
     names = "-".join(safe_name(source.name or Path(source.path).stem) for source in config.data.sources[:3])
     return home() / "datasets" / f"{names[:40]}-{hashlib.sha256(wish.encode()).hexdigest()[:8]}"
 
@@ -57,6 +58,23 @@ def _data_wish(config: Config) -> dict[str, object]:
     wish = {key: value for key, value in wish.items() if key not in order or key in _DATA_KEYS}
     sources = [_given(source, plain, _SOURCE_KEYS) for source in config.data.sources]
     return wish | {"sources": [{key: value for key, value in each.items() if key != "group"} for each in sources]}
+
+
+def base_folder(config: Config) -> Path | None:
+    """The folder of the model to begin with; None where none is wished for. Raises DataError where it is not there."""
+    if not config.model.base:
+        return None
+    folder = Path(config.model.base)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; model.base names one with config.json and weights.")
+    return folder
+
+
+def _tokenizer(config: Config) -> TokenizerConfig:
+    """A model that begins with others' weights speaks in their tokens."""
+    if config.model.base and not config.tokenizer.path:
+        return TokenizerConfig(path=config.model.base)
+    return config.tokenizer
 
 
 def _given(
@@ -78,9 +96,10 @@ def run_name(config: Config) -> str:
 
 def make_dataset(config: Config, progress: Callable[[int, int, str], None] | None = None) -> Dataset:
     """Builds the dataset, or opens it where nothing changed. Raises DataError or ResourceError."""
+    base_folder(config)
     return build_dataset(
         config.data,
-        config.tokenizer,
+        _tokenizer(config),
         base=Path.cwd(),
         folder=dataset_folder(config),
         progress=progress,

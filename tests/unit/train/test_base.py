@@ -1,0 +1,120 @@
+"""Runs that begin with the weights of another model."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+from ondevice.data.tokenizer_byte import ByteTokenizer
+from ondevice.data.tokenizer_files import save_tokenizer
+from ondevice.errors import CheckpointError, DataError, UsageError
+from ondevice.model.build import build_model
+from ondevice.model.names import hugging_face_config, to_hugging_face
+from ondevice.model.safetensors import open_file, write
+from ondevice.run.files import write_json
+from ondevice.run.recipe import ModelShape
+from ondevice.run.store import Store
+from ondevice.run.telemetry import read_records
+from ondevice.train.launch import launch, make_loop
+
+SHAPE = ModelShape(
+    arch="llama",
+    vocab_size=300,
+    context=64,
+    layers=2,
+    width=32,
+    heads=4,
+    kv_heads=2,
+    hidden=48,
+    rope_theta=500.0,
+    qkv_bias=True,
+)
+
+
+class Silent:
+    def status(self, status):
+        pass
+
+    def say(self, text):
+        pass
+
+
+@pytest.fixture
+def base(tmp_path):
+    """A folder of Hugging Face with a Qwen2 of random weights that are no initialisation of ours."""
+    folder = tmp_path / "base"
+    save_tokenizer(ByteTokenizer(), folder)
+    model = build_model(SHAPE, seed=77)
+    write(folder / "model.safetensors", to_hugging_face(SHAPE, model.state_dict()), {"format": "pt"})
+    write_json(folder / "config.json", hugging_face_config(SHAPE))
+    return folder
+
+
+@pytest.fixture
+def tuned(make, base):
+    """``tuned("train.steps=6", name="x")`` -> a run that begins with the base."""
+
+    def build(*changes, name="tuned"):
+        sizes = [f"model.base={base}", "model.layers=2", "model.width=32", "model.heads=4", "train.optimizer=adamw"]
+        return make(*sizes, *changes, name=name)
+
+    return build
+
+
+def weights(run):
+    checkpoint, _ = Store(run.checkpoints).latest()
+    with open_file(checkpoint.path / "model.safetensors") as file:
+        return {name: file.tensor(name).clone() for name in file.names}
+
+
+def test_a_run_begins_with_the_weights_of_its_base(tuned, base):
+    run = tuned("train.steps=3", "train.lr=1e-5")
+    recipe = run.read_recipe()
+    assert (recipe.base.family, recipe.base.path) == ("qwen2", str(base))
+    assert recipe.model.qkv_bias and recipe.model.rope_theta == 500.0 and recipe.model.context == 32
+    loop = make_loop(run, display=Silent())
+    for name, tensor in build_model(SHAPE, seed=77).state_dict().items():
+        assert torch.equal(loop.state.model.state_dict()[name], tensor), name
+    loop.telemetry.close()
+
+
+def test_from_the_first_checkpoint_on_the_base_is_not_needed(tuned, base):
+    whole, cut = tuned("train.steps=8"), tuned("train.steps=8", name="cut")
+    assert launch(whole, display=Silent()).outcome == "finished"
+    loop = make_loop(cut, display=Silent())
+    for _ in range(4):
+        loop._step()
+    loop._save()
+    loop.telemetry.close()
+    shutil.rmtree(base)
+    assert launch(cut, display=Silent()).outcome == "finished"
+    resumed = [record for record in read_records(cut.telemetry) if record["kind"] == "launch"][-1]["resumed_step"]
+    assert resumed == 4
+    one, two = weights(whole), weights(cut)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_base_that_changed_or_is_gone_is_said(tuned, base):
+    run = tuned("train.steps=3")
+    state = build_model(SHAPE, seed=78).state_dict()
+    write(base / "model.safetensors", to_hugging_face(SHAPE, state), {"format": "pt"})
+    with pytest.raises(CheckpointError, match="not those that this run was planned with"):
+        launch(run, display=Silent())
+    shutil.rmtree(base)
+    with pytest.raises(CheckpointError, match="is gone; put it back"):
+        launch(run, display=Silent())
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "words"),
+    [
+        ("model.width=64", UsageError, r"'model\.width' is 64, but model\.base has 32"),
+        ("model.context=128", UsageError, r"more than the 64 tokens of model\.base"),
+        ("model.base=/nowhere/at/all", DataError, "no such folder"),
+    ],
+)
+def test_what_the_base_has_not_is_refused(tuned, change, kind, words):
+    with pytest.raises(kind, match=words):
+        tuned(change)
