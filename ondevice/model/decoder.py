@@ -26,11 +26,17 @@ class Decoder(nn.Module):
         super().__init__()
         self.shape = shape
         self.activation_checkpointing = False
+        self.adapter_dropout = 0.0
         self.embed = Embedding(shape.vocab_size, shape.width)
         self.position = Embedding(shape.context, shape.width) if positions else None
         self.blocks = nn.ModuleList(blocks)
         self.norm = norm
         self.head = None if shape.tied else Linear(shape.width, shape.vocab_size, bias=False)
+
+    @property
+    def draws(self) -> bool:
+        """Whether training draws random numbers."""
+        return self.shape.dropout > 0.0 or self.adapter_dropout > 0.0
 
     @property
     def head_weight(self) -> Tensor:
@@ -81,5 +87,5 @@ class Decoder(nn.Module):
             y_BTC: Tensor = block(x_BTC, place)
             return y_BTC
         # Restoring the random state costs time, and only dropout draws from it.
-        drops = self.training and self.shape.dropout > 0.0
+        drops = self.training and self.draws
         return checkpoint(block, x_BTC, place, use_reentrant=False, preserve_rng_state=drops)

@@ -16,6 +16,7 @@ from ondevice.errors import CheckpointError
 
 __all__ = [
     "RECIPE_VERSION",
+    "AdapterRecipe",
     "BaseRecipe",
     "DataRecipe",
     "EvalRecipe",
@@ -97,6 +98,18 @@ class StageRecipe:
     name: str
     windows: int
     shares: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterRecipe:
+    """Low-rank updates beside frozen matrices, which are kept as ``base_format``; `ondevice.model.lora` says how."""
+
+    rank: int
+    alpha: float
+    dropout: float
+    targets: tuple[str, ...]
+    rank_stabilized: bool = False
+    base_format: str = "fp32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +220,7 @@ class Recipe:
     eval: EvalRecipe
     sample: SampleRecipe
     base: BaseRecipe | None = None
+    adapter: AdapterRecipe | None = None
     v: int = RECIPE_VERSION
     why: dict[str, str] = field(default_factory=dict)
 
@@ -219,7 +233,7 @@ class Recipe:
         body = dataclasses.asdict(self)
         del body["why"]
         if self.v < 3:
-            del body["base"]
+            del body["base"], body["adapter"]
         for version, section, keys in _SINCE:
             if self.v < version:
                 body[section] = {key: value for key, value in body[section].items() if key not in keys}
@@ -244,6 +258,7 @@ class Recipe:
                 train=TrainRecipe(**raw["train"]),
                 eval=EvalRecipe(**_tuples(raw["eval"])),
                 sample=SampleRecipe(**_tuples(raw["sample"])),
+                adapter=None if raw.get("adapter") is None else AdapterRecipe(**_tuples(raw["adapter"])),
                 base=None if raw.get("base") is None else BaseRecipe(**raw["base"]),
                 why=raw.get("why", {}),
             )

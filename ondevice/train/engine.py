@@ -78,7 +78,7 @@ class Engine:
         """Starts a step whose whole effective batch has labels ``y_BT`` (`IGNORE` where masked)."""
         self._tokens = int(np.count_nonzero(y_BT != IGNORE))
         self._loss_sum = 0.0
-        self._random = torch.get_rng_state() if self.model.shape.dropout else None
+        self._random = torch.get_rng_state() if self.model.draws else None
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
 

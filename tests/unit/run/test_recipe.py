@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ondevice.errors import CheckpointError
-from ondevice.run.recipe import RECIPE_VERSION, BaseRecipe, Fit, Recipe, RopeScaling, StageRecipe
+from ondevice.run.recipe import RECIPE_VERSION, AdapterRecipe, BaseRecipe, Fit, Recipe, RopeScaling, StageRecipe
 
 SECTIONS = ("model", "data", "train", "eval", "sample")
 
@@ -38,6 +38,8 @@ VALUES[dict[str, str]] = st.dictionaries(VALUES[str], VALUES[str], max_size=3)
 VALUES[RopeScaling | None] = st.none() | st.just(RopeScaling(kind="linear", factor=2.0))
 BASE = BaseRecipe(path="/models/small", family="gpt2", sha256="00")
 VALUES[BaseRecipe | None] = st.none() | st.just(BASE)
+ADAPTER = AdapterRecipe(rank=8, alpha=16.0, dropout=0.05, targets=("q_proj", "v_proj"))
+VALUES[AdapterRecipe | None] = st.none() | st.just(ADAPTER)
 STAGE = StageRecipe(name="first", windows=3, shares={"notes": 1.0})
 VALUES[tuple[StageRecipe, ...]] = st.lists(st.just(STAGE), max_size=2).map(tuple)
 
@@ -83,6 +85,7 @@ def test_the_hash_covers_every_field_but_why(recipe: Recipe) -> None:
     seen.add(dataclasses.replace(recipe, v=1).sha256)
     assert len(seen) == 2 + sum(len(dataclasses.fields(getattr(recipe, section))) for section in SECTIONS)
     assert dataclasses.replace(recipe, base=BASE).sha256 not in seen
+    assert dataclasses.replace(recipe, adapter=ADAPTER).sha256 not in seen
     assert dataclasses.replace(recipe, why={"x": "another reason"}).sha256 == recipe.sha256
 
 

@@ -1,0 +1,220 @@
+"""LoRA (Hu et al., arXiv 2106.09685): low-rank updates beside frozen matrices, for our decoders' fused layers.
+
+Targets have the names that PEFT knows, so that an adapter means the same there: ``q_proj`` is the query rows of our
+joint matrix. Freezing turns every weight into a plain buffer; what is left as parameters is what learns, so optimizer,
+checkpoints and exact resume need to know nothing of adapters. B begins at zero: at first the model is its base.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from ondevice.errors import UsageError, nearest
+from ondevice.model.decoder import Decoder
+from ondevice.run.recipe import AdapterRecipe, ModelShape
+
+__all__ = [
+    "LoraLinear",
+    "Target",
+    "adapter_parameters",
+    "add_lora",
+    "chosen_targets",
+    "freeze",
+    "lora_layers",
+    "merge",
+    "scaling_of",
+    "targets_of",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A matrix that an adapter may be put beside: ``rows`` rows from ``first`` on of the layer at ``path``."""
+
+    name: str
+    path: str  # inside a block
+    first: int
+    rows: int
+    columns: int
+
+
+def targets_of(shape: ModelShape) -> tuple[Target, ...]:
+    """Every matrix of a block that may be adapted, under PEFT's names."""
+    width, hidden, queries = shape.width, shape.hidden, shape.heads * shape.head_dim
+    keys = shape.kv_heads * shape.head_dim
+    if shape.arch == "gpt2":
+        found = [("c_attn", "attn.qkv", 0, 3 * width, width), ("attn.c_proj", "attn.out", 0, width, width)]
+        found += [("c_fc", "mlp.up", 0, hidden, width), ("mlp.c_proj", "mlp.down", 0, width, hidden)]
+    else:
+        found = [("q_proj", "attn.qkv", 0, queries, width), ("k_proj", "attn.qkv", queries, keys, width)]
+        found += [("v_proj", "attn.qkv", queries + keys, keys, width), ("o_proj", "attn.out", 0, width, queries)]
+        found += [("gate_proj", "mlp.gate_up", 0, hidden, width), ("up_proj", "mlp.gate_up", hidden, hidden, width)]
+        found += [("down_proj", "mlp.down", 0, width, hidden)]
+    return tuple(Target(name=n, path=p, first=first, rows=rows, columns=c) for n, p, first, rows, c in found)
+
+
+def chosen_targets(shape: ModelShape, names: tuple[str, ...]) -> tuple[Target, ...]:
+    """The targets of those names; ``c_proj`` means both of GPT-2. Raises UsageError for a name that matches none."""
+    known = targets_of(shape)
+    chosen = []
+    for name in names:
+        found = [target for target in known if target.name == name or target.name.endswith(f".{name}")]
+        if not found:
+            words = [target.name for target in known]
+            raise UsageError(
+                f"adapter.targets: '{name}' matches no matrix of this {shape.arch} model{nearest(name, words)}; there "
+                f"are {', '.join(words)}."
+            )
+        chosen += [target for target in found if target not in chosen]
+    if not chosen:
+        raise UsageError("adapter.targets is empty: name at least one matrix, or leave it out.")
+    return tuple(target for target in known if target in chosen)
+
+
+def scaling_of(adapter: AdapterRecipe) -> float:
+    """What the product of B and A is multiplied with: alpha / rank, or alpha / sqrt(rank) for rank-stabilized LoRA."""
+    return adapter.alpha / (math.sqrt(adapter.rank) if adapter.rank_stabilized else adapter.rank)
+
+
+def adapter_parameters(shape: ModelShape, adapter: AdapterRecipe) -> int:
+    """Numbers that an adapter learns."""
+    targets = chosen_targets(shape, adapter.targets)
+    return shape.layers * adapter.rank * sum(target.rows + target.columns for target in targets)
+
+
+def freeze(model: nn.Module) -> None:
+    """Turns every parameter into a buffer that is neither trained nor saved."""
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            delattr(module, name)
+            module.register_buffer(name, parameter.detach(), persistent=False)
+
+
+def add_lora(model: Decoder, adapter: AdapterRecipe, *, seed: int | None) -> None:
+    """Freezes a model and puts adapters beside the chosen matrices; ``seed=None`` leaves them uninitialised.
+
+    The same seed gives the same adapter whatever the global random state. Raises UsageError for unknown targets.
+    """
+    targets = chosen_targets(model.shape, adapter.targets)
+    freeze(model)
+    model.adapter_dropout = adapter.dropout
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    for block in model.blocks:
+        for path in dict.fromkeys(target.path for target in targets):
+            parent_name, _, name = path.partition(".")
+            parent = getattr(block, parent_name)
+            mine = tuple(target for target in targets if target.path == path)
+            layer = LoraLinear(getattr(parent, name), mine, adapter)
+            if generator is not None:
+                layer.initialise(generator)
+            setattr(parent, name, layer)
+
+
+class LoraLinear(nn.Module):
+    """A frozen layer with low-rank updates: ``y[rows] += scaling * B A x`` for each target.
+
+    ``lora_A[name]`` is ``[rank, in]``, ``lora_B[name]`` ``[rows, rank]``. Dropout is on the input of the update only.
+    """
+
+    def __init__(self, base: nn.Module, targets: tuple[Target, ...], adapter: AdapterRecipe) -> None:
+        super().__init__()
+        self.base, self.targets = base, targets
+        self.scaling, self.dropout = scaling_of(adapter), adapter.dropout
+        # Names of parameters may hold no dots.
+        self.lora_A = nn.ParameterDict({_key(t): nn.Parameter(torch.empty(adapter.rank, t.columns)) for t in targets})
+        self.lora_B = nn.ParameterDict({_key(t): nn.Parameter(torch.zeros(t.rows, adapter.rank)) for t in targets})
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """A uniform in +-1 / sqrt(in), B zero."""
+        for target in self.targets:
+            bound = 1 / math.sqrt(target.columns)
+            self.lora_A[_key(target)].uniform_(-bound, bound, generator=generator)
+            self.lora_B[_key(target)].zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.base(x)
+        keep = None
+        if self.training and self.dropout:
+            keep = torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - self.dropout)
+        matrices = [matrix for target in self.targets for matrix in self.pair(target)]
+        out: Tensor = _AddLowRank.apply(y, x, keep, self, *matrices)
+        return out
+
+    def pair(self, target: Target) -> tuple[Tensor, Tensor]:
+        """A and B of a target."""
+        return self.lora_A[_key(target)], self.lora_B[_key(target)]
+
+
+def _key(target: Target) -> str:
+    return target.name.replace(".", "_")
+
+
+class _AddLowRank(torch.autograd.Function):
+    """Adds into ``y``, in place; the small products are computed again in backward, only the input is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, x: Tensor, keep: Tensor | None, layer: LoraLinear, *matrices: Tensor) -> Tensor:
+        ctx.layer = layer
+        ctx.save_for_backward(x, keep, *matrices)
+        x_NI, y_NO = _dropped(x, keep, layer.dropout).flatten(0, -2), y.flatten(0, -2)
+        for number, target in enumerate(layer.targets):
+            a, b = (matrix.to(x_NI.dtype) for matrix in matrices[2 * number : 2 * number + 2])
+            rows_Nr = y_NO.narrow(1, target.first, target.rows)
+            rows_Nr.addmm_(torch.mm(x_NI, a.t()), b.t(), alpha=layer.scaling)
+        ctx.mark_dirty(y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        layer = ctx.layer
+        x, keep, *matrices = ctx.saved_tensors
+        x_NI, grad_NO = _dropped(x, keep, layer.dropout).flatten(0, -2), grad.flatten(0, -2)
+        into_x = torch.zeros_like(x_NI) if ctx.needs_input_grad[1] else None
+        gradients: list[Tensor] = []
+        for number, target in enumerate(layer.targets):
+            a, b = (matrix.to(x_NI.dtype) for matrix in matrices[2 * number : 2 * number + 2])
+            scaled_Nr = torch.mm(grad_NO.narrow(1, target.first, target.rows), b).mul_(layer.scaling)
+            low_Nr = torch.mm(x_NI, a.t())
+            into_b = torch.mm(grad_NO.narrow(1, target.first, target.rows).t(), low_Nr).mul_(layer.scaling)
+            gradients += [torch.mm(scaled_Nr.t(), x_NI).to(matrices[0].dtype), into_b.to(matrices[0].dtype)]
+            if into_x is not None:
+                into_x.addmm_(scaled_Nr, a)
+        given = None if into_x is None else _dropped(into_x.view_as(x), keep, layer.dropout)
+        return grad, given, None, None, *gradients
+
+
+def _dropped(x: Tensor, keep: Tensor | None, rate: float) -> Tensor:
+    return x if keep is None else x * keep / (1 - rate)
+
+
+def lora_layers(model: Decoder) -> Iterator[tuple[int, LoraLinear]]:
+    """Every adapted layer with the number of its block."""
+    for number, block in enumerate(model.blocks):
+        for module in block.modules():
+            if isinstance(module, LoraLinear):
+                yield number, module
+
+
+@torch.no_grad()
+def merge(model: Decoder) -> None:
+    """Adds every update into its frozen matrix, and puts the plain layers back: the same model without adapters."""
+    for _, layer in lora_layers(model):
+        weight = layer.base.get_buffer("weight")
+        for target in layer.targets:
+            a, b = layer.pair(target)
+            weight.narrow(0, target.first, target.rows).addmm_(b, a, alpha=layer.scaling)
+    for block in model.blocks:
+        for parent in block.children():
+            for name, child in list(parent.named_children()):
+                if isinstance(child, LoraLinear):
+                    setattr(parent, name, child.base)
+    model.adapter_dropout = 0.0
