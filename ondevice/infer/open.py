@@ -94,12 +94,14 @@ def _by_validation_loss(run: RunDir, kept: list[int]) -> list[tuple[int, str]]:
 
 
 def load_decoder(run: RunDir, checkpoint: Checkpoint) -> Decoder:
-    """The model of a checkpoint, in evaluation mode."""
-    from ondevice.model.build import build_model
+    """The model of a checkpoint, an adapter merged in, in evaluation mode."""
+    from ondevice.model.base import build_for
+    from ondevice.model.lora import merge
     from ondevice.model.weights import load_weights
 
-    model = build_model(run.read_recipe().model, seed=None)
+    model = build_for(run.read_recipe(), fresh=False)
     load_weights(checkpoint.path / "model.safetensors", model)
+    merge(model)
     return model.eval()
 
 

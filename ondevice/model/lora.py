@@ -90,11 +90,11 @@ def adapter_parameters(shape: ModelShape, adapter: AdapterRecipe) -> int:
 
 
 def freeze(model: nn.Module) -> None:
-    """Turns every parameter into a buffer that is neither trained nor saved."""
+    """Turns every parameter into a buffer, which no optimizer sees and no checkpoint holds."""
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             delattr(module, name)
-            module.register_buffer(name, parameter.detach(), persistent=False)
+            module.register_buffer(name, parameter.detach())
 
 
 def add_lora(model: Decoder, adapter: AdapterRecipe, *, seed: int | None) -> None:

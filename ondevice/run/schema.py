@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = [
+    "AdapterConfig",
     "BudgetConfig",
     "Config",
     "DataConfig",
@@ -166,6 +167,22 @@ class ModelConfig:
     dropout: float = _key(0.0, "dropout rate", low=0.0, high=0.99)
     rope_theta: float = _key(10_000.0, "base of the rotary embedding (llama)", above=0, high=1e12)
     norm_eps: float = _key(1e-5, "epsilon of the normalization layers", above=0, high=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterConfig:
+    """What of a base model learns: everything, or low-rank updates beside frozen matrices."""
+
+    method: str = _key(
+        "none", "none trains every weight of model.base; lora trains an adapter and needs it", choices=("none", "lora")
+    )
+    rank: int = _key(8, "rank of the updates", low=1, high=4_096)
+    alpha: float = _key(16.0, "strength of the updates, which are multiplied with alpha / rank", above=0, high=1e6)
+    dropout: float = _key(0.0, "dropout on the way into the updates", low=0.0, high=0.99)
+    targets: tuple[str, ...] = _key(
+        (), "matrices, as PEFT names them (q_proj, v_proj ...; c_attn ...); queries and values where empty"
+    )
+    rank_stabilized: bool = _key(False, "multiply with alpha / sqrt(rank), which suits large ranks")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,6 +348,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)

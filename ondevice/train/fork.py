@@ -21,7 +21,7 @@ from ondevice.data.cursor import BatchCursor
 from ondevice.data.dataset import Dataset
 from ondevice.data.parcel import open_dataset
 from ondevice.errors import CheckpointError, OndeviceError, ResourceError, UsageError
-from ondevice.model.build import build_model
+from ondevice.model.base import build_for
 from ondevice.run.config import changed_keys, to_toml
 from ondevice.run.create import create_run
 from ondevice.run.directory import RunDir, home
@@ -266,7 +266,7 @@ def _first_checkpoint(fork: Fork, store: Store) -> None:
     """The parent's weights, optimizer, counters and random state as the first checkpoint of the child."""
     recipe, checkpoint = fork.recipe, fork.checkpoint
     raw = read_json(checkpoint.path / "state.json")
-    model = build_model(recipe.model, seed=None)
+    model = build_for(recipe, fresh=False)
     optimizer = make_optimizer(model, recipe.train)
     load_tensors(checkpoint, model, optimizer if fork.keeps_optimizer else None)
     state = TrainState(

@@ -24,7 +24,7 @@ from ondevice.device.readings import Sensors
 from ondevice.device.vitals import read_scene
 from ondevice.errors import CheckpointError, DataError, OndeviceError
 from ondevice.governor.presets import check
-from ondevice.model.build import build_model
+from ondevice.model.base import build_for
 from ondevice.run import control
 from ondevice.run.audit import story_end
 from ondevice.run.config import parse_config, read_limits
@@ -37,7 +37,6 @@ from ondevice.run.recipe import Fit, Recipe
 from ondevice.run.schema import Limits
 from ondevice.run.store import Checkpoint, Store
 from ondevice.run.telemetry import TelemetryWriter, launch_files
-from ondevice.train.base import load_base
 from ondevice.train.checkpoint import exactness_facts, load_training
 from ondevice.train.desk import Desk, Display
 from ondevice.train.ending import tell_end
@@ -207,10 +206,7 @@ def prepare_torch(fit: Fit, recipe: Recipe) -> None:
 
 def make_state(recipe: Recipe, dataset: Dataset, fit: Fit, checkpoint: Checkpoint | None) -> TrainState:
     """The state of a checkpoint, or of a run that begins. Raises CheckpointError or DataError."""
-    begins = checkpoint is None and recipe.base is None
-    model = build_model(recipe.model, seed=recipe.train.seed if begins else None)
-    if checkpoint is None and recipe.base is not None:
-        load_base(model, recipe.base)
+    model = build_for(recipe, fresh=checkpoint is None)
     model.activation_checkpointing = fit.activation_checkpointing
     cursor = BatchCursor.of(dataset, recipe.data, context=recipe.model.context, batch=recipe.train.batch)
     if cursor.order_sha256 != recipe.data.order_sha256:

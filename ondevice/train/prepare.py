@@ -17,20 +17,22 @@ from ondevice.data.picture import look, warnings_about
 from ondevice.device.memory import give_back_memory, machine_memory
 from ondevice.device.save_rate import measure_save_rate
 from ondevice.errors import ResourceError
+from ondevice.model.base import base_recipe
+from ondevice.model.hugging_face import open_hugging_face
 from ondevice.model.shape import check_shape
 from ondevice.run.config import to_toml
 from ondevice.run.create import create_run
 from ondevice.run.directory import RunDir, home
 from ondevice.run.recipe import Fit, ModelShape, Recipe
 from ondevice.run.schema import Config
+from ondevice.train.adapter import with_adapter
 from ondevice.train.autotune import Choice, candidates, choose
-from ondevice.train.base import base_recipe, read_base
 from ondevice.train.order import data_recipe, with_order
 from ondevice.train.plan import Estimate, estimate, make_recipe, warnings_of
 from ondevice.train.probe import MatmulRates, matmul_rates
 from ondevice.train.saving import SavePlan, plan_saving
 from ondevice.train.sizing import Machine, choose_batch, choose_fit, choose_shape, expected_tokens, needs_rate
-from ondevice.train.wish import corpus_of, run_name
+from ondevice.train.wish import base_folder, corpus_of, run_name
 
 __all__ = ["Prepared", "make_run", "prepare"]
 
@@ -81,7 +83,8 @@ def prepare(
     if config.data.max_unique_tokens is not None:
         unique = min(corpus.train_tokens, config.data.max_unique_tokens)
         corpus = dataclasses.replace(corpus, train_tokens=unique)
-    base = read_base(config)
+    folder = base_folder(config)
+    base = None if folder is None else open_hugging_face(folder)
     shape = choose_shape(config, corpus, machine, why, base=base.shape if base is not None else None)
     check_shape(shape)
     batch = choose_batch(config, shape, expected_tokens(config, corpus, shape, machine), why)
@@ -102,7 +105,9 @@ def prepare(
         prompts=_prompts(dataset),
         why=why,
     )
-    recipe = dataclasses.replace(with_order(recipe, config, dataset), base=base_recipe(base))
+    recipe = with_adapter(with_order(recipe, config, dataset), config)
+    if base is not None:
+        recipe = dataclasses.replace(recipe, base=base_recipe(base))
     expected = estimate(recipe, fit, tok_s=tok_s)
     return Prepared(
         recipe=recipe,

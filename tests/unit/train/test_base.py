@@ -10,6 +10,7 @@ import torch
 from ondevice.data.tokenizer_byte import ByteTokenizer
 from ondevice.data.tokenizer_files import save_tokenizer
 from ondevice.errors import CheckpointError, DataError, UsageError
+from ondevice.infer.open import load_decoder
 from ondevice.model.build import build_model
 from ondevice.model.names import hugging_face_config, to_hugging_face
 from ondevice.model.safetensors import open_file, write
@@ -118,3 +119,54 @@ def test_a_base_that_changed_or_is_gone_is_said(tuned, base):
 def test_what_the_base_has_not_is_refused(tuned, change, kind, words):
     with pytest.raises(kind, match=words):
         tuned(change)
+
+
+def learned(run):
+    checkpoint, _ = Store(run.checkpoints).latest()
+    with open_file(checkpoint.path / "model.safetensors") as file:
+        return set(file.names)
+
+
+def test_an_adapter_learns_while_its_base_stays(tuned, base):
+    run = tuned("adapter.method=lora", "adapter.dropout=0.2", "train.optimizer=muon", "train.steps=6", "train.lr=0.01")
+    recipe = run.read_recipe()
+    assert recipe.adapter.targets == ("q_proj", "v_proj") and recipe.train.optimizer == "adamw"
+    assert launch(run, display=Silent()).outcome == "finished"
+    assert learned(run) == {
+        f"blocks.{block}.attn.qkv.lora_{letter}.{name}"
+        for block in (0, 1)
+        for letter in "AB"
+        for name in ("q_proj", "v_proj")
+    }
+    losses = [record["val_loss_mixed"] for record in read_records(run.telemetry) if record["kind"] == "eval"]
+    assert losses[-1] < losses[0]
+    plain = build_model(SHAPE, seed=77).state_dict()
+    merged = load_decoder(run, Store(run.checkpoints).latest()[0])
+    changed = {name for name, tensor in merged.state_dict().items() if not torch.equal(tensor, plain[name])}
+    assert changed == {"blocks.0.attn.qkv.weight", "blocks.1.attn.qkv.weight"}
+
+
+def test_an_adapter_resumes_to_the_bit(tuned):
+    wishes = ("adapter.method=lora", "adapter.dropout=0.1", "adapter.targets=['o_proj','up_proj']", "train.steps=8")
+    whole, cut = tuned(*wishes), tuned(*wishes, name="cut")
+    assert launch(whole, display=Silent()).outcome == "finished"
+    loop = make_loop(cut, display=Silent())
+    for _ in range(3):
+        loop._step()
+    loop._save()
+    loop.telemetry.close()
+    assert launch(cut, display=Silent()).outcome == "finished"
+    one, two = weights(whole), weights(cut)
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_an_adapter_needs_its_base_and_targets(tuned, make, base):
+    with pytest.raises(UsageError, match="name it with model"):
+        make("adapter.method=lora")
+    with pytest.raises(UsageError, match=r"'c_attn' matches no matrix"):
+        tuned("adapter.method=lora", "adapter.targets=['c_attn']")
+    run = tuned("adapter.method=lora", "train.steps=2")
+    assert launch(run, display=Silent()).outcome == "finished"
+    shutil.rmtree(base)
+    with pytest.raises(CheckpointError, match="means nothing without it"):
+        load_decoder(run, Store(run.checkpoints).latest()[0])

@@ -1,0 +1,68 @@
+"""The model that a run begins with, and the whole model of a run: its base, its adapter, its own weights.
+
+A recipe names the base's folder and the hash of its weights. A run that trains every weight needs the folder until its
+first checkpoint; one that trains an adapter needs it always.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+
+from ondevice.errors import CheckpointError
+from ondevice.model.build import build_model
+from ondevice.model.decoder import Decoder
+from ondevice.model.hugging_face import HuggingFaceModel, open_hugging_face
+from ondevice.model.lora import add_lora
+from ondevice.run.recipe import BaseRecipe, Recipe
+
+__all__ = ["base_recipe", "build_for"]
+
+_BLOCK = 1 << 22  # bytes
+
+
+def base_recipe(base: HuggingFaceModel) -> BaseRecipe:
+    """What a recipe remembers of the model that a run begins with."""
+    return BaseRecipe(path=str(base.folder), family=base.family, sha256=_hash_of(base))
+
+
+def build_for(recipe: Recipe, *, fresh: bool) -> Decoder:
+    """The model of a recipe; ``fresh`` has the weights that a run begins with, else those that learn are to be loaded.
+
+    Raises CheckpointError where the base is needed and is gone, or is another one than the recipe's.
+    """
+    whole = recipe.adapter is None
+    begins = fresh and recipe.base is None
+    model = build_model(recipe.model, seed=recipe.train.seed if begins else None)
+    if recipe.base is not None and (fresh or not whole):
+        _load(model, recipe.base, for_ever=not whole)
+    if recipe.adapter is not None:
+        add_lora(model, recipe.adapter, seed=recipe.train.seed if fresh else None)
+    return model
+
+
+@torch.no_grad()
+def _load(model: Decoder, recipe: BaseRecipe, *, for_ever: bool) -> None:
+    """Copies the base's weights into a model of its shape, tensor by tensor."""
+    folder = Path(recipe.path)
+    if not folder.is_dir():
+        until = "its adapter means nothing without it" if for_ever else "until the first checkpoint is written"
+        raise CheckpointError(f"{folder}: the model that this run begins with is gone; put it back there, {until}.")
+    base = open_hugging_face(folder, context=model.shape.context)
+    if _hash_of(base) != recipe.sha256:
+        raise CheckpointError(f"{folder}: its weights are not those that this run was planned with; put them back.")
+    own = dict(model.named_parameters())
+    for name, tensor in base.tensors():
+        own[name].copy_(tensor)
+
+
+def _hash_of(base: HuggingFaceModel) -> str:
+    """SHA-256 over the files of the weights, in order of their names."""
+    whole = hashlib.sha256()
+    for path in sorted(base.weights.files):
+        with open(path, "rb") as file:
+            while block := file.read(_BLOCK):
+                whole.update(block)
+    return whole.hexdigest()
