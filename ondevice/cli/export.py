@@ -18,12 +18,14 @@ __all__ = ["EXAMPLES", "add_arguments", "export_run", "run"]
 
 EXAMPLES = """examples:
   ondevice export notes                      the best checkpoint, to runs/notes/exports/onnx-<step>
-  ondevice export notes --step 1200 --out ~/storage/shared/notes-onnx"""
+  ondevice export notes --step 1200 --out ~/storage/shared/notes-onnx
+  ondevice export tuned --format peft        the adapter alone, as the PEFT library loads it"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="name or path of the run")
     parser.add_argument("--step", type=int, help="this checkpoint instead of the best by validation loss")
+    parser.add_argument("--format", choices=("onnx", "peft"), default="onnx", help="what to write (onnx)")
     parser.add_argument("--out", metavar="FOLDER", help="where to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export in that place")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -34,7 +36,11 @@ def run(args: argparse.Namespace) -> int:
 
     run_dir = find_run(args.run)
     checkpoint, why = choose_checkpoint(run_dir, args.step)
-    folder = Path(os.path.expanduser(args.out)).absolute() if args.out else default_folder(run_dir, checkpoint)
+    folder = default_folder(run_dir, checkpoint, args.format)
+    if args.out:
+        folder = Path(os.path.expanduser(args.out)).absolute()
+    if args.format == "peft":
+        return _export_adapter(args, run_dir, checkpoint, folder)
     info = export_run(run_dir, checkpoint, folder, overwrite=args.overwrite)
     if args.json:
         print_json({"path": str(folder), "step": checkpoint.step, "why": why, **export_facts(info)})
@@ -45,8 +51,20 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def default_folder(run_dir: RunDir, checkpoint: Checkpoint) -> Path:
-    return run_dir.exports / f"onnx-{checkpoint.step:08d}"
+def default_folder(run_dir: RunDir, checkpoint: Checkpoint, kind: str = "onnx") -> Path:
+    return run_dir.exports / f"{kind}-{checkpoint.step:08d}"
+
+
+def _export_adapter(args: argparse.Namespace, run_dir: RunDir, checkpoint: Checkpoint, folder: Path) -> int:
+    from ondevice.export.adapter import export_adapter
+
+    with Store(run_dir.checkpoints).lease(checkpoint.step) as leased:
+        files = export_adapter(run_dir.read_recipe(), leased, folder, overwrite=args.overwrite)
+    if args.json:
+        print_json({"path": str(folder), "step": checkpoint.step, "files": files})
+    else:
+        print(f"{folder}: the adapter of step {checkpoint.step}, {sum(files.values()) / 2**20:,.1f} MB.")
+    return 0
 
 
 def export_facts(info: ExportInfo) -> dict[str, object]:

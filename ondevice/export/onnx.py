@@ -7,32 +7,28 @@ size and SHA-256 and carries the lineage its caller gives; ``ondevice.infer.onnx
 from __future__ import annotations
 
 import dataclasses
-import errno
 import os
-import re
-import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ondevice.errors import DeviceError, ResourceError, UsageError
+from ondevice.errors import DeviceError, UsageError
 from ondevice.export.graph import Graph, WrittenFile
 from ondevice.export.graph_gpt2 import build_gpt2
 from ondevice.export.graph_llama import build_llama
 from ondevice.export.onnx_format import IR_VERSION, OPSET
+from ondevice.export.place import check_place, folder_in_place
 from ondevice.export.verify import LogitsFn, Parity, verify_onnx
 from ondevice.infer.export_folder import EXPORT_FILE, EXPORT_VERSION, PARITY_FILE
 from ondevice.infer.onnx_session import OLDEST_ONNXRUNTIME
-from ondevice.run.files import fsync_folder, sha256_of, write_json
+from ondevice.run.files import sha256_of, write_json
 from ondevice.run.recipe import ModelShape
 
 __all__ = ["ExportInfo", "build_graph", "export_onnx"]
 
 _EXTERNAL_ABOVE = 64 << 20  # bytes: mapped weights need no copy in memory; protobuf itself ends at 2 GiB
-_SPARE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +82,10 @@ def export_onnx(
     >>> export_onnx(decoder.shape, decoder.state_dict(), Path("exports/first"), metadata={"run": "notes", "step": 800},
     ...             tokenizer=tokenizer.save, reference=TorchBackend(decoder).logits)
     """
-    _check_place(folder, overwrite=overwrite)
+    check_place(folder, marker=EXPORT_FILE, overwrite=overwrite)
     graph = build_graph(shape, state)
     outside = graph.data_bytes > _EXTERNAL_ABOVE if external is None else external
-    with _folder_in_place(folder, need_bytes=graph.data_bytes) as temporary:
+    with folder_in_place(folder, need_bytes=graph.data_bytes) as temporary:
         files = graph.save(temporary, external=outside, metadata={"arch": shape.arch})
         files += _save_tokenizer(tokenizer, temporary)
         parity, unchecked = _check(temporary, reference, shape)
@@ -105,80 +101,6 @@ def export_onnx(
         )
         write_json(temporary / EXPORT_FILE, _export_json(shape, info, metadata))
     return info
-
-
-def _check_place(folder: Path, *, overwrite: bool) -> None:
-    if not folder.exists():
-        return
-    if not overwrite:
-        raise UsageError(f"{folder}: exists already; choose another folder or add --overwrite.")
-    if not (folder / EXPORT_FILE).is_file():
-        raise UsageError(
-            f"{folder}: not an export (no {EXPORT_FILE}), so it is not overwritten; choose another folder."
-        )
-
-
-@contextmanager
-def _folder_in_place(folder: Path, *, need_bytes: int) -> Iterator[Path]:
-    """A fresh folder beside ``folder`` that takes its place at the end; removed if anything fails before."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(folder)
-    free = shutil.disk_usage(folder.parent).free
-    if free < need_bytes + _SPARE_BYTES:
-        raise ResourceError(
-            f"{folder.parent}: the export needs {need_bytes / 1e6:.0f} MB, the disk has {free / 1e6:.0f} MB free; "
-            "free some space and repeat the command."
-        )
-    temporary = folder.with_name(f".tmp-{folder.name}-{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        temporary.mkdir()
-        yield temporary
-        fsync_folder(temporary)
-        _replace(temporary, folder)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError(
-                f"{folder.parent}: the disk is full; free some space and repeat the command."
-            ) from error
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _replace(temporary: Path, folder: Path) -> None:
-    """Renames into place. An earlier export steps aside first: a folder cannot be renamed onto a full one."""
-    if not folder.exists():
-        temporary.rename(folder)
-    else:
-        aside = temporary.with_name(f"{temporary.name}-old")
-        folder.rename(aside)
-        try:
-            temporary.rename(folder)
-        except OSError:
-            aside.rename(folder)
-            raise
-        shutil.rmtree(aside, ignore_errors=True)
-    fsync_folder(folder.parent)
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Deletes what an export killed half-way left beside the folder: Android kills often, and these are large."""
-    ours = re.compile(re.escape(f".tmp-{folder.name}-") + r"(\d+)-[0-9a-f]{8}(-old)?")
-    for path in list(folder.parent.iterdir()):
-        match = ours.fullmatch(path.name)
-        # An "-old" one is the only copy of the earlier export as long as the folder is not there.
-        if match and not _alive(int(match[1])) and (folder.exists() or not match[2]):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _save_tokenizer(tokenizer: Callable[[Path], object] | Path | None, folder: Path) -> list[WrittenFile]:

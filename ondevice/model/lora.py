@@ -206,7 +206,12 @@ def lora_layers(model: Decoder) -> Iterator[tuple[int, LoraLinear]]:
 
 @torch.no_grad()
 def merge(model: Decoder) -> None:
-    """Adds every update into its frozen matrix, and puts the plain layers back: the same model without adapters."""
+    """Adds every update into its frozen matrix and puts the plain layers back: the same model without adapters.
+
+    Leaves a model without any as it is.
+    """
+    if not list(lora_layers(model)):
+        return
     for _, layer in lora_layers(model):
         weight = layer.base.get_buffer("weight")
         for target in layer.targets:
@@ -218,3 +223,12 @@ def merge(model: Decoder) -> None:
                 if isinstance(child, LoraLinear):
                     setattr(parent, name, child.base)
     model.adapter_dropout = 0.0
+    _thaw(model)
+
+
+def _thaw(model: nn.Module) -> None:
+    """Buffers that `freeze` made are parameters again, for what saves or exports a model; none wants a gradient."""
+    for module in model.modules():
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            delattr(module, name)
+            module.register_parameter(name, nn.Parameter(buffer, requires_grad=False))

@@ -143,7 +143,8 @@ def test_merging_changes_nothing_but_the_cost(case):
     before = model.logits(model(ids))
     merge(model)
     torch.testing.assert_close(model.logits(model(ids)), before, rtol=0, atol=1e-4)
-    assert not list(model.parameters()) and not any("lora" in name for name, _ in model.named_buffers())
+    assert dict(model.named_parameters()).keys() == build_model(shape, seed=9).state_dict().keys()
+    assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
 @torch.no_grad()

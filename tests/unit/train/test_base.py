@@ -10,9 +10,11 @@ import torch
 from ondevice.data.tokenizer_byte import ByteTokenizer
 from ondevice.data.tokenizer_files import save_tokenizer
 from ondevice.errors import CheckpointError, DataError, UsageError
+from ondevice.export.adapter import export_adapter
 from ondevice.infer.open import load_decoder
 from ondevice.model.build import build_model
 from ondevice.model.names import hugging_face_config, to_hugging_face
+from ondevice.model.peft import open_peft
 from ondevice.model.safetensors import open_file, write
 from ondevice.run.files import write_json
 from ondevice.run.recipe import ModelShape
@@ -170,3 +172,19 @@ def test_an_adapter_needs_its_base_and_targets(tuned, make, base):
     shutil.rmtree(base)
     with pytest.raises(CheckpointError, match="means nothing without it"):
         load_decoder(run, Store(run.checkpoints).latest()[0])
+
+
+def test_its_adapter_is_exported_for_peft(tuned, make, base, tmp_path):
+    run = tuned("adapter.method=lora", "train.steps=4", "train.lr=0.01")
+    assert launch(run, display=Silent()).outcome == "finished"
+    recipe, checkpoint = run.read_recipe(), Store(run.checkpoints).latest()[0]
+    files = export_adapter(recipe, checkpoint, tmp_path / "adapter")
+    assert set(files) == {"adapter_config.json", "adapter_model.safetensors"}
+    opened, saved = open_peft(tmp_path / "adapter", recipe.model), weights(run)
+    assert opened.tensors.keys() == saved.keys()
+    assert all(torch.equal(opened.tensors[name], saved[name]) for name in saved)
+    with pytest.raises(UsageError, match="exists already"):
+        export_adapter(recipe, checkpoint, tmp_path / "adapter")
+    plain = make("train.steps=1", name="plain")
+    with pytest.raises(UsageError, match="has no adapter"):
+        export_adapter(plain.read_recipe(), checkpoint, tmp_path / "other")
