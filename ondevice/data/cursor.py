@@ -15,10 +15,11 @@ import numpy.typing as npt
 from ondevice.data.dataset import Dataset
 from ondevice.data.inventory import window_count
 from ondevice.data.mixture import Blend, make_order
-from ondevice.data.order import ORDER_VERSION, Grid, Windows
+from ondevice.data.order import ORDER_VERSION, Grid, Order, Windows
+from ondevice.data.parts import PartsOrder
 from ondevice.data.tokenizer_base import content_hash
 from ondevice.errors import CheckpointError, DataError, UsageError, nearest
-from ondevice.run.recipe import DataRecipe, StageRecipe
+from ondevice.run.recipe import DataRecipe, PartRecipe, StageRecipe
 
 __all__ = ["CURSOR_VERSION", "Batch", "BatchCursor", "make_grid"]
 
@@ -61,6 +62,7 @@ class BatchCursor:
         temperature: float = 1.0,
         groups: Mapping[str, str] | None = None,
         stages: Sequence[StageRecipe] = (),
+        parts: Sequence[PartRecipe] = (),
     ) -> None:
         self._names = tuple(entry.name for entry in dataset.sources)
         shares = _weights(dataset, weights or {})
@@ -77,10 +79,12 @@ class BatchCursor:
         self.batch = batch
         self.windows_per_epoch = grid.total
         self.windows_by_source = tuple(int(n) for n in grid.windows)
-        self._order = make_order(order, grid, blend)
+        self._parts = PartsOrder(grid, self._names, parts) if parts else None
+        self._order: Order = self._parts or make_order(order, grid, blend)
         self._streams = [dataset.stream(name, "train") for name in self._names]
         identity = [ORDER_VERSION, order, seed, context, shares, lengths, max_unique_tokens, dataset.sha256]
-        self.order_sha256 = content_hash(identity + _identity(blend, order))
+        self._identity = identity + _identity(blend, order)
+        self.order_sha256 = content_hash([*self._identity, *([_plain(parts)] if parts else [])])
         self.position = 0
         self._ahead: Windows | None = None
         self._ahead_start = 0
@@ -100,6 +104,7 @@ class BatchCursor:
             temperature=data.temperature,
             groups=data.groups,
             stages=data.stages,
+            parts=data.parts,
         )
 
     @property
@@ -161,7 +166,7 @@ class BatchCursor:
         return {name: int(n) * self.context for name, n in zip(self._names, counts, strict=True)}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"v": CURSOR_VERSION, "position": self.position, "order_sha256": self.order_sha256}
+        return {"v": CURSOR_VERSION, "position": self.position, "order_sha256": self._order_until(self.position)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes to a saved position. Raises CheckpointError for another order or a newer version."""
@@ -170,14 +175,20 @@ class BatchCursor:
             raise CheckpointError(
                 f"The data cursor has version {version}, this program reads {CURSOR_VERSION}; update ondevice."
             )
-        if state.get("order_sha256") != self.order_sha256:
+        if not isinstance(position, int) or position < 0:
+            raise CheckpointError(f"The data cursor has no valid position ({position!r}); take an earlier checkpoint.")
+        if state.get("order_sha256") != self._order_until(position):
             raise CheckpointError(
                 "The checkpoint was made with other data or another order; restore the dataset and its order, "
                 "or fork the run."
             )
-        if not isinstance(position, int) or position < 0:
-            raise CheckpointError(f"The data cursor has no valid position ({position!r}); take an earlier checkpoint.")
         self.position = position
+
+    def _order_until(self, position: int) -> str:
+        """Hash of the order as far as it was read: parts of a chain that were not begun yet may change."""
+        if self._parts is None:
+            return self.order_sha256
+        return content_hash([*self._identity, _plain(self._parts.begun(position))])
 
 
 def _identity(blend: Blend, order: str) -> list[Any]:
@@ -188,6 +199,10 @@ def _identity(blend: Blend, order: str) -> list[Any]:
         *([["groups", list(blend.groups)]] if order == "source_balanced" else []),
         *([["stages", [asdict(stage) for stage in blend.stages]]] if order == "staged" else []),
     ]
+
+
+def _plain(parts: Sequence[PartRecipe]) -> list[Any]:
+    return [asdict(part) for part in parts]
 
 
 def _weights(dataset: Dataset, given: Mapping[str, float]) -> list[float]:

@@ -127,14 +127,14 @@ def _by_index(named: Mapping[str, float], names: Sequence[str], stage: str) -> t
 class Mixture:
     """Every source gets its share of any stretch of windows of a stage; each runs through its own epochs.
 
-    A period of 65,536 places is dealt out once for each stage: the k-th of a source's c places wants to be at
-    (k + phase) / c, and places are given in that order. In any prefix a source is off its share by about as many
-    windows as there are sources. The last stage goes on for ever.
+    A period of 65,536 places (or fewer, for short stretches) is dealt out once for each stage: the k-th of a source's c
+    places wants to be at (k + phase) / c, and places are given in that order. In any prefix a source is off its share
+    by about as many windows as there are sources. The last stage goes on for ever.
     """
 
-    def __init__(self, grid: Grid, stages: Sequence[Stage]) -> None:
+    def __init__(self, grid: Grid, stages: Sequence[Stage], *, period: int = _PERIOD) -> None:
         self._grid = grid
-        self._deals = [_Deal(np.array(stage.shares) * (grid.windows > 0), grid.seed) for stage in stages]
+        self._deals = [_Deal(np.array(stage.shares) * (grid.windows > 0), grid.seed, period) for stage in stages]
         lengths = [0 if stage.windows is None else stage.windows for stage in stages[:-1]]
         self._begins = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         self._before = [np.zeros(len(grid.windows), dtype=np.int64)]  # windows of each source before each stage
@@ -162,20 +162,20 @@ class Mixture:
 class _Deal:
     """The sources of the places of one stage. Its table of a megabyte is made when it is asked for."""
 
-    def __init__(self, wanted: Shares, seed: int) -> None:
-        self._quota = _quotas(wanted, _PERIOD)
-        self._seed = seed
+    def __init__(self, wanted: Shares, seed: int, period: int) -> None:
+        self._quota = _quotas(wanted, period)
+        self._seed, self._period = seed, period
 
     def places(self, places: Ints) -> tuple[Ints, Ints]:
         """Source at each place, and how many places of that source come before it."""
         table, ranks = _deal(tuple(self._quota.tolist()), self._seed)
-        periods, within = np.divmod(places, _PERIOD)
+        periods, within = np.divmod(places, self._period)
         sources = table[within]
         return sources, periods * self._quota[sources] + ranks[within]
 
     def counts(self, place: int) -> Ints:
         """Places of each source before one."""
-        periods, rest = divmod(place, _PERIOD)
+        periods, rest = divmod(place, self._period)
         table, _ = _deal(tuple(self._quota.tolist()), self._seed)
         counts: Ints = periods * self._quota + np.bincount(table[:rest], minlength=len(self._quota))
         return counts

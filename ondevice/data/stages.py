@@ -16,7 +16,7 @@ from ondevice.errors import DataError, UsageError, nearest
 from ondevice.run.recipe import StageRecipe
 from ondevice.run.schema import StageConfig
 
-__all__ = ["plan_stages"]
+__all__ = ["plan_stages", "stage_members"]
 
 
 def plan_stages(wished: Sequence[StageConfig], blend: Blend, windows: Ints, total: int) -> tuple[StageRecipe, ...]:
@@ -27,7 +27,7 @@ def plan_stages(wished: Sequence[StageConfig], blend: Blend, windows: Ints, tota
     """
     if not wished:
         raise UsageError("data.order = 'staged' needs [[data.stages]] tables, each with a name and groups.")
-    members = _members(wished, blend)
+    members = stage_members(wished, blend)
     lengths = _lengths(wished, [int(windows[own].sum()) for own in members], total)
     planned = []
     for number, stage in enumerate(wished):
@@ -42,8 +42,8 @@ def plan_stages(wished: Sequence[StageConfig], blend: Blend, windows: Ints, tota
     return tuple(planned)
 
 
-def _members(wished: Sequence[StageConfig], blend: Blend) -> list[list[int]]:
-    """Sources of each stage, by index."""
+def stage_members(wished: Sequence[StageConfig], blend: Blend) -> list[list[int]]:
+    """Sources of each stage, by index. Raises UsageError for stages that overlap or name nothing."""
     groups, seen, found = blend.members, dict[str, str](), []
     names = [stage.name for stage in wished]
     if twice := next((name for name in names if names.count(name) > 1), None):

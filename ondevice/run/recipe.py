@@ -22,6 +22,8 @@ __all__ = [
     "EvalRecipe",
     "Fit",
     "ModelShape",
+    "PartRecipe",
+    "PartSource",
     "Recipe",
     "RopeScaling",
     "SampleRecipe",
@@ -32,7 +34,7 @@ __all__ = [
 RECIPE_VERSION = 3
 _SINCE = (  # version, section and keys that earlier ones had not
     (2, "train", ("start_step", "start_tokens")),
-    (3, "data", ("temperature", "groups", "stages")),
+    (3, "data", ("temperature", "groups", "stages", "parts")),
     (3, "model", ("qkv_bias", "rope_scaling")),
 )
 
@@ -101,6 +103,26 @@ class StageRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PartSource:
+    """What a part of a chain reads of one source: ``windows`` windows from number ``first`` on, with a share."""
+
+    name: str
+    first: int
+    windows: int
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartRecipe:
+    """One part of a chain: ``windows`` long, which are whole steps; more than its sources hold are read again."""
+
+    name: str
+    stage: str
+    windows: int
+    sources: tuple[PartSource, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class AdapterRecipe:
     """Low-rank updates beside frozen matrices, which are kept as ``base_format``; `ondevice.model.lora` says how."""
 
@@ -128,6 +150,7 @@ class DataRecipe:
     temperature: float = 1.0
     groups: dict[str, str] = field(default_factory=dict)
     stages: tuple[StageRecipe, ...] = ()
+    parts: tuple[PartRecipe, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +235,10 @@ class Fit:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The whole decision. ``why`` explains each derived value in a sentence and is not part of the hash."""
+    """The whole decision. ``why`` explains each derived value in a sentence and is not part of the hash.
+
+    ``revises`` has the hashes of earlier revisions of a chain, of which parts not begun yet were changed.
+    """
 
     model: ModelShape
     data: DataRecipe
@@ -221,6 +247,7 @@ class Recipe:
     sample: SampleRecipe
     base: BaseRecipe | None = None
     adapter: AdapterRecipe | None = None
+    revises: tuple[str, ...] = ()
     v: int = RECIPE_VERSION
     why: dict[str, str] = field(default_factory=dict)
 
@@ -233,7 +260,7 @@ class Recipe:
         body = dataclasses.asdict(self)
         del body["why"]
         if self.v < 3:
-            del body["base"], body["adapter"]
+            del body["base"], body["adapter"], body["revises"]
         for version, section, keys in _SINCE:
             if self.v < version:
                 body[section] = {key: value for key, value in body[section].items() if key not in keys}
@@ -260,6 +287,7 @@ class Recipe:
                 sample=SampleRecipe(**_tuples(raw["sample"])),
                 adapter=None if raw.get("adapter") is None else AdapterRecipe(**_tuples(raw["adapter"])),
                 base=None if raw.get("base") is None else BaseRecipe(**raw["base"]),
+                revises=tuple(raw.get("revises", ())),
                 why=raw.get("why", {}),
             )
             sha256 = recipe.sha256
@@ -272,7 +300,11 @@ class Recipe:
 
 def _data_from_json(raw: dict[str, Any]) -> DataRecipe:
     stages = tuple(StageRecipe(**stage) for stage in raw.get("stages", ()))
-    return DataRecipe(**{**raw, "stages": stages})
+    parts = tuple(
+        PartRecipe(**{**part, "sources": tuple(PartSource(**each) for each in part["sources"])})
+        for part in raw.get("parts", ())
+    )
+    return DataRecipe(**{**raw, "stages": stages, "parts": parts})
 
 
 def _tuples(raw: dict[str, Any]) -> dict[str, Any]:

@@ -90,9 +90,11 @@ def decide(
     *,
     policy: Policy,
     pins: Collection[int] = (),
+    promoted: Collection[int] = (),
     scores: Scores = Scores(),
 ) -> Decision:
-    """What to do with the checkpoints there are. ``complete`` are those known to be whole and not light.
+    """What to do with the checkpoints there are. ``complete`` are those known to be whole and not light; ``promoted``
+    are the ends of a chain's parts, which stay, in time without their optimizer state.
 
     Nothing goes that is not older than two complete ones, so a damaged newer one is never taken for a successor;
     the newest ``keep_last`` complete ones, the pinned, and everything newer than two complete ones keep their
@@ -105,6 +107,7 @@ def decide(
     wanted = (
         resumable
         | (set(pins) & set(steps))
+        | (set(promoted) & set(steps))
         | first_of_every(steps, policy.keep_every_steps)
         | best_steps(steps, scores.losses, policy.keep_best)
         | best_steps(steps, scores.quality, policy.keep_best_quality, highest=True)

@@ -12,6 +12,7 @@ from typing import Any
 __all__ = [
     "AdapterConfig",
     "BudgetConfig",
+    "ChainConfig",
     "Config",
     "DataConfig",
     "EvalConfig",
@@ -84,7 +85,26 @@ class StageConfig:
     share: float | None = _key(
         None, "share of the training; what is left goes to the other stages by their tokens", above=0, high=1.0
     )
+    parts: int | None = _key(None, "chain: parts of this stage; by its text where not given", low=1, high=100_000)
+    until: str = _key(
+        "end",
+        "chain: plateau leaves the rest of the stage out when its validation loss stops improving",
+        choices=("end", "plateau"),
+    )
     replay: float = _key(0.0, "share of this stage that reads groups of the stages before again", low=0.0, high=0.9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainConfig:
+    """Training in parts, each of which is evaluated, verified and kept; parts not begun yet may still change."""
+
+    parts: int = _key(0, "parts to cut the text into, all stages together; 0 trains it in one go", low=0, high=100_000)
+    safety: float = _key(
+        1.0, "planned steps of a part are this times its tokens / (context x batch)", low=1.0, high=10.0
+    )
+    retries: int = _key(3, "tries of a part that fails or kills the trainer without progress", low=1, high=100)
+    on_failure: str = _key("stop", "then stop the chain, or skip what is left of the part", choices=("stop", "skip"))
+    patience: int = _key(2, "plateau: parts without improvement before a stage ends", low=1, high=1_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -347,6 +367,7 @@ class Config:
     name: str = _key("", "name of the run; derived from the data where empty")
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    chain: ChainConfig = field(default_factory=ChainConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

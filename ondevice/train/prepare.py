@@ -27,6 +27,7 @@ from ondevice.run.recipe import Fit, ModelShape, Recipe
 from ondevice.run.schema import Config
 from ondevice.train.adapter import with_adapter
 from ondevice.train.autotune import Choice, candidates, choose
+from ondevice.train.chain_plan import chained, cut, with_parts
 from ondevice.train.order import data_recipe, with_order
 from ondevice.train.plan import Estimate, estimate, make_recipe, warnings_of
 from ondevice.train.probe import MatmulRates, matmul_rates
@@ -77,6 +78,7 @@ def prepare(
     ``rate`` in tokens a second takes the place of timed steps."""
     torch.set_flush_denormal(True)  # before the first parallel operation, or it covers one thread only
     why: dict[str, str] = {}
+    config = chained(config)
     rates = _matmul_rates(config)
     machine = measure_machine(config, cores=cores, android=android, flops_s=rates.fp32_flops_s if rates else 0.0)
     corpus = corpus_of(dataset)
@@ -105,7 +107,9 @@ def prepare(
         prompts=_prompts(dataset),
         why=why,
     )
-    recipe = with_adapter(with_order(recipe, config, dataset), config)
+    parts = cut(config, dataset, context=shape.context, batch=batch)
+    recipe = with_parts(recipe, dataset, parts) if parts else with_order(recipe, config, dataset)
+    recipe = with_adapter(recipe, config)
     if base is not None:
         recipe = dataclasses.replace(recipe, base=base_recipe(base))
     expected = estimate(recipe, fit, tok_s=tok_s)

@@ -5,7 +5,7 @@ Used by the keeper alone, by one thread at a time. Decides nothing itself (`onde
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,8 +30,8 @@ class Pruned:
 class Pruner:
     """The retention of one launch. ``sound`` are steps whose bytes were read back and found right by this process."""
 
-    def __init__(self, store: Store, evals: Path, *, sound: set[int]) -> None:
-        self._store, self._evals, self.sound = store, evals, sound
+    def __init__(self, store: Store, evals: Path, *, sound: set[int], promoted: Collection[int] = ()) -> None:
+        self._store, self._evals, self.sound, self._promoted = store, evals, sound, promoted
 
     def prune(self, *, step: int, losses: Mapping[int, float], limits: Limits) -> Pruned:
         """Takes away what the policy does not keep. ``step`` is the newest checkpoint of this life of the run.
@@ -73,7 +73,7 @@ class Pruner:
         scores = Scores(losses=losses, quality=read_quality(self._evals))
         pins = self._store.pins()
         while True:
-            decision = decide(steps, complete, policy=policy, pins=pins, scores=scores)
+            decision = decide(steps, complete, policy=policy, pins=pins, promoted=self._promoted, scores=scores)
             doubtful = [saved for saved in complete[-FEWEST:] if saved not in self.sound]
             if not doubtful or not (decision.remove or decision.lighten):
                 return decision

@@ -175,7 +175,7 @@ def change_run(run: RunDir, changes: Sequence[str]) -> list[str]:
 def _wish(config: Config) -> dict[str, object]:
     """The part of a config that decides what is learned."""
     flat: dict[str, object] = {}
-    for section in ("data", "tokenizer", "model", "adapter", "train", "budget", "eval", "sample"):
+    for section in ("data", "chain", "tokenizer", "model", "adapter", "train", "budget", "eval", "sample"):
         for key, value in dataclasses.asdict(getattr(config, section)).items():
             flat[f"{section}.{key}"] = value
     return flat

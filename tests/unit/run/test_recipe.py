@@ -13,7 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ondevice.errors import CheckpointError
-from ondevice.run.recipe import RECIPE_VERSION, AdapterRecipe, BaseRecipe, Fit, Recipe, RopeScaling, StageRecipe
+from ondevice.run.recipe import (
+    RECIPE_VERSION,
+    AdapterRecipe,
+    BaseRecipe,
+    Fit,
+    PartRecipe,
+    PartSource,
+    Recipe,
+    RopeScaling,
+    StageRecipe,
+)
 
 SECTIONS = ("model", "data", "train", "eval", "sample")
 
@@ -41,6 +51,10 @@ VALUES[BaseRecipe | None] = st.none() | st.just(BASE)
 ADAPTER = AdapterRecipe(rank=8, alpha=16.0, dropout=0.05, targets=("q_proj", "v_proj"))
 VALUES[AdapterRecipe | None] = st.none() | st.just(ADAPTER)
 STAGE = StageRecipe(name="first", windows=3, shares={"notes": 1.0})
+PART = PartRecipe(
+    name="1", stage="first", windows=6, sources=(PartSource(name="notes", first=0, windows=5, share=1.0),)
+)
+VALUES[tuple[PartRecipe, ...]] = st.lists(st.just(PART), max_size=2).map(tuple)
 VALUES[tuple[StageRecipe, ...]] = st.lists(st.just(STAGE), max_size=2).map(tuple)
 
 

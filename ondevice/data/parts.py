@@ -1,0 +1,163 @@
+"""Parts of a chain: cutting text into parts (`plan_parts`), and the order of windows part by part (`PartsOrder`).
+
+A part reads a slice of each of its sources, mixed evenly and in a seeded order; a part that is longer than its slices
+reads them again. Every window of the text is in exactly one part. Plain values; training part by part is the business
+of ``ondevice.train``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from ondevice.data.mixture import Mixture, Stage
+from ondevice.data.order import Grid, Windows
+from ondevice.data.permutation import Ints, mix, word, words
+from ondevice.errors import DataError, UsageError, nearest
+from ondevice.run.recipe import PartRecipe, PartSource
+
+__all__ = ["PartsOrder", "StageText", "plan_parts"]
+
+_SHORTEST_PERIOD, _LONGEST_PERIOD = 256, 1 << 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageText:
+    """A stage of a chain: its sources by name with their windows, and in how many parts (None: by its length)."""
+
+    name: str
+    windows: dict[str, int]
+    parts: int | None = None
+    replay: float = 0.0
+
+
+def plan_parts(stages: Sequence[StageText], *, parts: int, batch: int, safety: float) -> tuple[PartRecipe, ...]:
+    """The parts of all stages in order. Each is ceil(safety x windows / batch) steps long, the planned steps of
+    the formula of that name (version 1). Raises UsageError for fewer parts than stages, DataError for too little text.
+    """
+    planned: list[PartRecipe] = []
+    counts = _counts(stages, parts)
+    for number, (stage, count) in enumerate(zip(stages, counts, strict=True)):
+        earlier = {name: windows for before in stages[:number] for name, windows in before.windows.items()}
+        for index in range(count):
+            sources = _slices(stage, index, count)
+            windows = sum(source.windows for source in sources)
+            if not windows:
+                raise DataError(
+                    f"Stage '{stage.name}' has {sum(stage.windows.values())} windows, too few for {count} parts; "
+                    "take fewer parts or add text."
+                )
+            steps = math.ceil(safety * windows / batch)
+            again = _again(earlier, stage.replay, windows) if stage.replay else ()
+            name = f"{len(planned) + 1:03d}"
+            planned.append(PartRecipe(name=name, stage=stage.name, windows=steps * batch, sources=(*sources, *again)))
+    return tuple(planned)
+
+
+def _counts(stages: Sequence[StageText], parts: int) -> list[int]:
+    """Parts of each stage: as given, the rest in the proportion of their text, at least one each."""
+    fixed = sum(stage.parts or 0 for stage in stages)
+    free = [stage for stage in stages if stage.parts is None]
+    left = parts - fixed
+    if left < len(free):
+        raise UsageError(f"chain.parts = {parts} is too few for {len(stages)} stages; each has at least one part.")
+    if not free and left:
+        raise UsageError(f"chain.parts = {parts}, but the parts of the stages sum to {fixed}; make them agree.")
+    sizes = np.array([sum(stage.windows.values()) for stage in free], dtype=np.float64)
+    exact = sizes / max(1.0, sizes.sum()) * left
+    given = np.maximum(1, np.floor(exact)).astype(np.int64)
+    while given.sum() > left:
+        given[np.argmax(given)] -= 1
+    for index in np.argsort(given - exact, kind="stable")[: left - int(given.sum())]:
+        given[index] += 1
+    of_free = iter(given.tolist())
+    return [stage.parts if stage.parts is not None else next(of_free) for stage in stages]
+
+
+def _slices(stage: StageText, index: int, count: int) -> tuple[PartSource, ...]:
+    """The part's share of each source, cut so that all parts together have every window once."""
+    found = []
+    for name, windows in stage.windows.items():
+        first, end = windows * index // count, windows * (index + 1) // count
+        if end > first:
+            found.append(PartSource(name=name, first=first, windows=end - first, share=float(end - first)))
+    return tuple(found)
+
+
+def _again(earlier: dict[str, int], replay: float, windows: int) -> tuple[PartSource, ...]:
+    """All that earlier stages read, so weighted that it makes up the rate ``replay`` of the part."""
+    total = sum(earlier.values())
+    weight = replay / (1 - replay) * windows / max(1, total)
+    return tuple(
+        PartSource(name=name, first=0, windows=count, share=weight * count) for name, count in earlier.items() if count
+    )
+
+
+class PartsOrder:
+    """An order part by part; the last part goes on for ever. ``names`` are the sources by index."""
+
+    def __init__(self, grid: Grid, names: Sequence[str], parts: Sequence[PartRecipe]) -> None:
+        self._grid, self._parts = grid, tuple(parts)
+        self._index = {name: index for index, name in enumerate(names)}
+        self._check()
+        lengths = np.array([part.windows for part in parts], dtype=np.int64)
+        self.begins = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
+        self._order = lru_cache(maxsize=8)(self._order_of)
+        self._before: list[Ints] = [np.zeros(len(grid.windows), dtype=np.int64)]
+
+    def begun(self, position: int) -> tuple[PartRecipe, ...]:
+        """The parts of which something was read after ``position`` windows."""
+        return self._parts[: int(np.searchsorted(self.begins, position, side="left"))]
+
+    def windows(self, positions: Ints) -> Windows:
+        numbers = np.searchsorted(self.begins, positions, side="right") - 1
+        sources, starts, epochs = np.empty_like(positions), np.empty_like(positions), np.empty_like(positions)
+        for number in np.unique(numbers).tolist():
+            mine = numbers == number
+            order, first = self._order(number)
+            found = order.windows(positions[mine] - self.begins[number])
+            sources[mine], epochs[mine] = found.sources, found.epochs
+            starts[mine] = found.starts + first[found.sources] * self._grid.context
+        return Windows(sources, starts, epochs)
+
+    def counts(self, position: int) -> Ints:
+        number = int(np.searchsorted(self.begins, position, side="right")) - 1
+        while len(self._before) <= number:
+            done = len(self._before) - 1
+            self._before.append(self._before[done] + self._order(done)[0].counts(self._parts[done].windows))
+        counts: Ints = self._before[number] + self._order(number)[0].counts(position - int(self.begins[number]))
+        return counts
+
+    def _order_of(self, number: int) -> tuple[Mixture, Ints]:
+        """The mixture inside a part, and the first window of each source's slice."""
+        part, grid = self._parts[number], self._grid
+        windows, first = np.zeros_like(grid.windows), np.zeros_like(grid.windows)
+        shares = np.zeros(len(windows))
+        for source in part.sources:
+            index = self._index[source.name]
+            windows[index], first[index], shares[index] = source.windows, source.first, source.share
+        seed = int(mix(words(np.array([number])), word(grid.seed))[0])
+        inside = Grid(windows, windows * grid.context + 1, grid.context, seed)
+        period = 1 << (part.windows - 1).bit_length() if part.windows > 1 else 1
+        stage = Stage(windows=None, shares=tuple(shares.tolist()))
+        return Mixture(inside, [stage], period=min(_LONGEST_PERIOD, max(_SHORTEST_PERIOD, period))), first
+
+    def _check(self) -> None:
+        """Raises UsageError for a part that names no source of the dataset, or more of it than there is."""
+        if not self._parts:
+            raise UsageError("a chain needs at least one part.")
+        for part in self._parts:
+            for source in part.sources:
+                if source.name not in self._index:
+                    near = nearest(source.name, self._index)
+                    raise UsageError(f"part {part.name}: no source '{source.name}' in the dataset{near}.")
+                there = int(self._grid.windows[self._index[source.name]])
+                if source.first < 0 or source.windows < 1 or source.first + source.windows > there:
+                    raise UsageError(
+                        f"part {part.name}: reads windows {source.first} to {source.first + source.windows} of "
+                        f"'{source.name}', which has {there}."
+                    )
