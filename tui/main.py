@@ -6,7 +6,7 @@ import argparse
 import importlib.util
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   ondevice-tui                 every run on this machine
   ondevice-tui notes           one run, by name or path
   ondevice-tui ~/backup/runs   the runs of a folder
+  ondevice-tui --demo          a recorded hot night with kills, in fast time
   ondevice-tui --ascii         for terminals without Unicode"""
 
 
@@ -52,6 +53,7 @@ def _parser() -> _Parser:
         allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="*", metavar="RUN", help="a run's name or path, or a folder of runs; all if none")
+    parser.add_argument("--demo", action="store_true", help="show a recorded night instead, in fast time")
     parser.add_argument("--ascii", action="store_true", help="draw with ASCII characters only")
     parser.add_argument("--version", action="version", version=f"ondevice {ondevice.__version__}")
     return parser
@@ -61,17 +63,29 @@ def _run(args: argparse.Namespace) -> int:
     if importlib.util.find_spec("textual") is None:
         command = f"{sys.executable or 'python3'} -m pip install textual"
         raise DeviceError(f"The terminal UI needs the Textual package; install it with `{command}`.")
+    if args.demo and args.runs:
+        raise UsageError("--demo shows its own run: leave out the names of others.")
     from ondevice.run.directory import home
 
     folders = [_folder(name) for name in args.runs] or [home() / "runs"]
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):  # Textual paints on the last
         raise DeviceError("The terminal UI needs a terminal; `ondevice status` tells the same in a pipe.")
+    if not args.demo:
+        return _show(folders, ascii_only=args.ascii)
+    from tui.demo import demo_runs
+
+    with demo_runs() as folder:
+        return _show(sorted(folder.iterdir()) or [folder], ascii_only=args.ascii)
+
+
+def _show(folders: list[Path], *, ascii_only: bool) -> int:
+    """The app over these folders, until it is left."""
     from tui.app import OndeviceTui
-    from tui.draw import ASCII, UNICODE
     from tui.feed import Feed
+    from tui.look import ASCII, UNICODE, speaks_unicode
 
     opened = folders[0] if len(folders) == 1 and (folders[0] / "run.json").is_file() else None
-    glyphs = ASCII if args.ascii or not _speaks_unicode(os.environ) else UNICODE
+    glyphs = ASCII if ascii_only or not speaks_unicode(os.environ) else UNICODE
     app = OndeviceTui(Feed(folders), opened=opened, glyphs=glyphs)
     app.run()
     return app.return_code or 0
@@ -88,11 +102,3 @@ def _folder(name: str) -> Path:
         if list_runs(folder):
             return folder
         raise
-
-
-def _speaks_unicode(environ: Mapping[str, str]) -> bool:
-    """Whether the locale and the terminal can show braille; silence means yes."""
-    if environ.get("TERM") in ("linux", "dumb", "vt100", "vt220"):
-        return False
-    locale = environ.get("LC_ALL") or environ.get("LC_CTYPE") or environ.get("LANG") or "UTF-8"
-    return "utf" in locale.lower()

@@ -1,27 +1,30 @@
-"""The feed of one run: telemetry, status, lock and letters become a `RunSnapshot`. Never raises."""
+"""The feed of one run: telemetry, status, lock, letters and small papers become a `RunSnapshot`. Never raises."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from ondevice.errors import DataError, OndeviceError
+from ondevice.errors import CheckpointError, OndeviceError
 from ondevice.run import control
-from ondevice.run.digest import Digest, Series
-from ondevice.run.directory import RunDir, lock_holder
-from ondevice.run.liveness import read_liveness, read_status
-from ondevice.run.telemetry import parse_line
-from tui.events import asks, events
-from tui.snapshot import Points, RunSnapshot, Sample, SourceLoss
-from tui.tail import Line, Tail
-from tui.values import flag, number, text
-from tui.words import printable
+from ondevice.run.directory import RunDir
+from ondevice.run.liveness import read_status
+from tui.fold import GARBAGE, Fold
+from tui.life import Life, Told
+from tui.manners import DEFAULTS, Manners
+from tui.present import present
+from tui.saved import Marks, shelved
+from tui.schedule import read_schedule
+from tui.snapshot import ALIVE, Part, RunSnapshot, Saved
+from tui.story import story
+from tui.tail import Tail
+from tui.values import number, text, whole
+from tui.words import count, printable
 
 __all__ = ["RunFeed"]
-
-_GARBAGE = (ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError, RecursionError)
-_STATES = frozenset({"new", "running", "resting", "waiting", "asleep", "finished", "stopped", "failed", "killed"})
 
 
 class RunFeed:
@@ -37,13 +40,17 @@ class RunFeed:
         try:
             now = self._poll(until)
         except FileNotFoundError:
-            now = self._gone() if not self._run.identity.exists() else self._unreadable("a file of it is missing")
+            now = (
+                self._gone() if not os.path.lexists(self._run.identity) else self._unreadable("a file of it is missing")
+            )
         except OSError as error:
             now = self._unreadable(f"it cannot be read ({error.strerror})")
+        except CheckpointError as error:
+            now = self._unreadable(str(error), state="newer")
         except OndeviceError as error:
-            now = self._unreadable(str(error))
-        except _GARBAGE as error:
-            now = self._unreadable(f"its files are damaged ({type(error).__name__}: {error})")
+            now = self._unreadable(str(error), state="damaged")
+        except GARBAGE as error:
+            now = self._unreadable(f"its files are damaged ({type(error).__name__}: {error})", state="damaged")
         if now != self._last:
             self._last = now
         assert self._last is not None
@@ -52,11 +59,15 @@ class RunFeed:
     def _forget(self) -> None:
         """Begins again, as with a run never seen."""
         self._identity: Any = None
-        self._tail = Tail(self._run.telemetry)
-        self._fold = _Fold()
+        self._parent = ""
+        self._tail, self._fold = Tail(self._run.telemetry), Fold()
+        self._life = Life(self._run, clock=self._clock)
         self._status: dict[str, Any] = {}
-        self._state_sign: Any = None
-        self._state_told = ("unknown", "")
+        self._manners, self._marks = Manners(), Marks()
+        self._schedule: tuple[Part, ...] = ()
+        self._signs: dict[str, Any] = {}
+        self._story: tuple[Any, dict[str, Any]] = (None, {})
+        self._shelved: tuple[Any, tuple[Saved, ...]] = (None, ())
         self._seen: Any = None
 
     def _poll(self, until: float) -> RunSnapshot:
@@ -64,68 +75,106 @@ class RunFeed:
         # Letters before telemetry: a letter that is gone by then was answered in a record that is read after it.
         letters = control.pending(self._run)
         if self._tail.look():
-            self._fold = _Fold()
-        for line in self._tail.lines():
-            self._fold.take(line)
+            self._fold, self._story, self._shelved = Fold(), (None, {}), (None, ())
+        for block in self._tail.blocks():
+            self._fold.take(block)
             if time.monotonic() > until:
                 break
-        state = self._state()
-        seen = (self._tail.files, self._tail.share_read, letters, state, self._status)
+        self._read_papers()
+        told = self._life.tell(self._tail, self._status)
+        seen = (self._tail.files, self._tail.share_read, letters, told, self._status, dict(self._signs))
         if seen == self._seen and self._last is not None:
             return self._last
         self._seen = seen
-        return self._snapshot(state, letters)
+        return self._snapshot(told, letters)
 
     def _check_identity(self) -> None:
         """Raises what `RunDir.read_identity` does. A run made anew under the same name is another run."""
-        stat = self._run.identity.stat()
-        identity = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        identity = _sign(self._run.identity.stat())
         if identity != self._identity:
             self._forget()
-            self._run.read_identity()
+            parent = self._run.read_identity().get("parent")
+            if isinstance(parent, dict):
+                self._parent = printable(f"{text(parent, 'run')} at step {count(whole(parent, 'step'))}")
             self._identity = identity
 
-    def _state(self) -> tuple[str, str]:
-        """State and a sentence where it cannot be told. Sets `_status` on the way.
+    def _read_papers(self) -> None:
+        """Small files, each read again only when it changed."""
+        if self._changed(self._run.status):
+            self._status = read_status(self._run)
+        if self._changed(*Manners.files(self._run)):
+            self._manners = Manners.read(self._run)
+        if self._changed(*Marks.files(self._run)):
+            self._marks = Marks.read(self._run)
+        if self._changed(schedule := self._run.path / "schedule.json"):
+            self._schedule = read_schedule(schedule)
 
-        A dead run's liveness means reading telemetry again, so it is asked only when something changed.
-        """
-        self._status = read_status(self._run)
-        holder = lock_holder(self._run)
-        sign = (holder, self._tail.files, self._status)
-        if holder is None and sign == self._state_sign:
-            return self._state_told
-        try:
-            state = read_liveness(self._run, now=self._clock()).state
-            self._state_told = (state, "") if state in _STATES else ("unknown", f"Its state is '{printable(state)}'.")
-        except (OndeviceError, *_GARBAGE) as error:
-            self._state_told = ("unknown", f"Its state cannot be told: {printable(str(error))}")
-        self._state_sign = sign
-        return self._state_told
+    def _changed(self, *paths: Path) -> bool:
+        """Whether any of some files is another than at the last call."""
+        signs = tuple(_sign_of(path) for path in paths)
+        key = paths[0].name
+        if key in self._signs and self._signs[key] == signs:
+            return False
+        self._signs[key] = signs
+        return True
 
-    def _snapshot(self, state: tuple[str, str], letters: list[control.Letter]) -> RunSnapshot:
+    def _snapshot(self, told: Told, letters: list[control.Letter]) -> RunSnapshot:
+        fold, status = self._fold, self._status
+        share_read = self._tail.share_read if not fold.refusal else 1.0
+        state = "newer" if fold.refusal and told.state not in ALIVE else told.state
+        limits = self._limits()
+        fields = {**self._told_story(), **present(status, fold.reading, limits, state=state)}
+        if share_read < 1:
+            fields |= _of_now(status)
+        if told.left:
+            fields["why"] = told.left
         return RunSnapshot(
             name=printable(self._run.name),
             path=self._run.path,
-            state=state[0],
-            silent_since_t=number(self._status, "heartbeat_t") if state[0] == "asleep" else None,
-            asks=asks(letters, list(self._fold.digest.events)),
-            share_read=self._tail.share_read if not self._fold.refusal else 1.0,
-            trouble=self._trouble(state[1]),
-            **_story(self._fold.digest),
-            **_present(self._status, self._fold.reading),
+            state=state,
+            silent_since_t=number(status, "heartbeat_t") if state == "asleep" else None,
+            death=told.death,
+            parent=self._parent,
+            written=self._manners.written,
+            limits=limits,
+            saved=self._saved(),
+            asks=fold.asked.asks(letters, alive=state in ALIVE),
+            schedule=self._schedule,
+            share_read=share_read,
+            trouble=self._trouble(told.trouble),
+            **fields,
         )
 
-    def _trouble(self, of_state: str) -> tuple[str, ...]:
-        sentences = [self._fold.refusal or of_state, self._fold.damage]
-        if not self._status and self._run.status.exists():
-            sentences.append("status.json cannot be read.")
-        return tuple(sentence for sentence in sentences if sentence)
+    def _told_story(self) -> dict[str, Any]:
+        """Made anew only where there are new records."""
+        sign = (self._tail.files, self._tail.share_read)
+        if sign != self._story[0]:
+            self._story = (sign, story(self._fold))
+        return self._story[1]
 
-    def _unreadable(self, why: str) -> RunSnapshot:
+    def _saved(self) -> tuple[Saved, ...]:
+        """Made anew only where a checkpoint or a mark is new: there may be a thousand."""
+        steps = tuple(self._fold.digest.checkpoints)
+        sign = (steps, self._fold.shelf.changes, self._marks)
+        if sign != self._shelved[0]:
+            self._shelved = (sign, shelved(steps, self._fold.shelf, self._marks))
+        return self._shelved[1]
+
+    def _limits(self) -> dict[str, Any]:
+        """Those that hold: what somebody wrote, over what the trainer told of its preset, over the usual."""
+        policy = self._status.get("policy")
+        return {**DEFAULTS, **(policy if isinstance(policy, dict) else {}), **self._manners.written}
+
+    def _trouble(self, of_state: str) -> tuple[str, ...]:
+        sentences = [self._fold.refusal or of_state, self._fold.damage, self._manners.trouble, *self._marks.trouble]
+        if not self._status and os.path.exists(self._run.status):
+            sentences.append("status.json cannot be read.")
+        return tuple(printable(sentence) for sentence in sentences if sentence)
+
+    def _unreadable(self, why: str, *, state: str = "unknown") -> RunSnapshot:
         sentence = printable(why if why.endswith(".") else f"{self._run.name}: {why}.")
         self._seen = None
-        return RunSnapshot(name=printable(self._run.name), path=self._run.path, state="unknown", trouble=(sentence,))
+        return RunSnapshot(name=printable(self._run.name), path=self._run.path, state=state, trouble=(sentence,))
 
     def _gone(self) -> RunSnapshot:
         self._forget()
@@ -134,95 +183,21 @@ class RunFeed:
         return RunSnapshot(name=name, path=self._run.path, state="gone", trouble=(sentence,))
 
 
-class _Fold:
-    """Records folded so far, and what was wrong with the others."""
-
-    def __init__(self) -> None:
-        self.digest = Digest()
-        self.reading: dict[str, Any] = {}
-        self.refusal = ""
-        self._bad, self._first_bad = 0, ""
-
-    @property
-    def damage(self) -> str:
-        if not self._bad:
-            return ""
-        lines = "1 damaged line" if self._bad == 1 else f"{self._bad:,} damaged lines"
-        return f"{lines} skipped, the first at {self._first_bad}."
-
-    def take(self, line: Line) -> None:
-        """Folds one line. After a record of a newer version nothing more is understood."""
-        if self.refusal or (line.data is not None and not line.data.strip()):
-            return
-        try:
-            record = None if line.data is None else parse_line(line.data, where=f"{line.file}:{line.number}")
-        except DataError as error:
-            self.refusal = str(error)
-            return
-        if record is None:
-            self._note(line)
-        else:
-            self._take_whole(line, record)
-
-    def _take_whole(self, line: Line, record: dict[str, Any]) -> None:
-        if record["kind"] == "reading":
-            self.reading = record
-        try:
-            self.digest.fold(record)
-        except _GARBAGE as error:
-            self._note(line, type(error).__name__)
-
-    def _note(self, line: Line, why: str = "") -> None:
-        self._bad += 1
-        self._first_bad = self._first_bad or f"{line.file}:{line.number}" + (f" ({why})" if why else "")
-
-
-def _story(digest: Digest) -> dict[str, Any]:
-    """What telemetry tells."""
-    return {
-        "launches": digest.launches,
-        "kills": digest.kills,
-        "step": digest.step,
-        "steps": digest.steps,
-        "tokens": digest.tokens,
-        "loss": digest.loss.last,
-        "loss_curve": _points(digest.loss),
-        "val": tuple(
-            SourceLoss(name=printable(name), last=series.last, curve=_points(series))
-            for name, series in digest.val_loss.items()
-            if series.last is not None
-        ),
-        "best_step": digest.best_step,
-        "best_loss": digest.best_loss,
-        "lr": digest.lr.last,
-        "grad_norm": digest.grad_norm.last,
-        "checkpoints": tuple(digest.checkpoints),
-        "samples": tuple(
-            Sample(step=s.get("step", 0), prompt=printable(text(s, "prompt")), text=printable(text(s, "text")))
-            for s in digest.samples
-        ),
-        "events": events(digest.events),
-        "outcome": printable(text(digest.ended or {}, "why")),
-        "last_t": digest.last_t,
+def _of_now(status: dict[str, Any]) -> dict[str, Any]:
+    """What a status knows better than a story that is only half read."""
+    found = {
+        **{key: whole(status, key) for key in ("step", "steps", "tokens", "best_step")},
+        **{key: number(status, key) for key in ("loss", "lr", "best_loss")},
     }
+    return {key: value for key, value in found.items() if value is not None}
 
 
-def _points(series: Series) -> Points:
-    """Points that can be drawn: nobody's loss is a trillion, and beyond that differences overflow."""
-    return tuple(point for point in series.points if abs(point[1]) < 1e12 and point[0] < 1e15)
+def _sign_of(path: Path) -> tuple[int, int, int] | None:
+    try:
+        return _sign(path.stat())
+    except OSError:
+        return None
 
 
-def _present(status: dict[str, Any], reading: dict[str, Any]) -> dict[str, Any]:
-    """What the status tells; sensors from the last reading where the status has none."""
-    rates = {key: number(status, key) for key in ("step_s", "tok_s", "tok_s_sustained", "eta_s")}
-    sensors = {
-        key: number(status if key in status else reading, key)
-        for key in ("rss_mb", "available_mb", "disk_free_mb", "cpu_c", "battery_percent")
-    }
-    return {
-        **rates,
-        **sensors,
-        "plugged": flag(status if "plugged" in status else reading, "plugged"),
-        "hold": printable(text(status, "hold")),
-        "last_error": printable(text(status, "last_error")),
-    }
+def _sign(stat: os.stat_result) -> tuple[int, int, int]:
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size

@@ -13,15 +13,16 @@ from pathlib import Path
 
 from ondevice.run.telemetry import launch_files
 
-__all__ = ["Line", "Tail"]
+__all__ = ["Block", "Tail"]
 
-_BLOCK = 256 * 1024
+_BLOCK = 64 * 1024  # a millisecond or so of work, so that whoever reads can stop in time
+_LARGE = 1024 * 1024
 _LONGEST = 8 * 1024 * 1024  # a line beyond this is damage: no record comes near
 
 
 @dataclass(frozen=True)
-class Line:
-    """One whole line and where it stands; ``data`` is None for one that was too long to be read."""
+class Block:
+    """Whole lines, the first of them number ``number`` of its file; ``data`` is None for a line too long to be read."""
 
     file: str
     number: int
@@ -79,11 +80,11 @@ class Tail:
         done = sum(place.offset for place in self._places.values())
         return min(0.999, done / total) if total else 1.0
 
-    def lines(self) -> Iterator[Line]:
-        """Whole lines not given yet. Stop early at will: the next call goes on after the last one given."""
+    def blocks(self) -> Iterator[Block]:
+        """Whole lines not given yet. Stop early at will: the next call goes on after the last block given."""
         for seen in self._files:
             if not self._is_settled(seen):
-                yield from self._lines_of(seen, self._places.setdefault(seen.path, _Place(seen.inode)))
+                yield from self._blocks_of(seen, self._places.setdefault(seen.path, _Place(seen.inode)))
 
     def _continues(self) -> bool:
         """Read files are the first of those seen; only the last one read may have grown."""
@@ -102,7 +103,7 @@ class Tail:
         place = self._places.get(seen.path)
         return place is not None and place.settled == seen.size
 
-    def _lines_of(self, seen: _Seen, place: _Place) -> Iterator[Line]:
+    def _blocks_of(self, seen: _Seen, place: _Place) -> Iterator[Block]:
         try:
             with open(seen.path, "rb", buffering=0) as file:
                 while block := _read(file.fileno(), place.offset, seen.size):
@@ -119,22 +120,27 @@ class Tail:
 
 def _read(fd: int, offset: int, end: int) -> bytes:
     """At least one whole line from ``offset``, if there is one within reason; never beyond what was seen."""
-    data = b""
-    while (left := min(_BLOCK, end - offset - len(data), _LONGEST - len(data))) > 0:
-        more = os.pread(fd, left, offset + len(data))
-        data += more
+    parts, length = [], 0
+    while (left := min(_BLOCK if length < _BLOCK else _LARGE, end - offset - length, _LONGEST - length)) > 0:
+        more = os.pread(fd, left, offset + length)
+        parts.append(more)
+        length += len(more)
         if not more or b"\n" in more:
             break
-    return data
+    return b"".join(parts)
 
 
-def _cut(name: str, place: _Place, block: bytes) -> Iterator[Line]:
-    """The lines of a block that ends with a line's end."""
-    for data in block[:-1].split(b"\n"):
-        place.offset += len(data) + 1
-        place.lines += 1
-        is_whole, place.skipping = not place.skipping, False
-        yield Line(name, place.lines, data if is_whole else None)
+def _cut(name: str, place: _Place, block: bytes) -> Iterator[Block]:
+    """A block that ends with a line's end, without the rest of a line that is skipped."""
+    if place.skipping:
+        length, place.skipping = block.index(b"\n") + 1, False
+        place.offset, place.lines = place.offset + length, place.lines + 1
+        yield Block(name, place.lines, None)
+        block = block[length:]
+    if block:
+        number = place.lines + 1
+        place.offset, place.lines = place.offset + len(block), place.lines + block.count(b"\n")
+        yield Block(name, number, block)
 
 
 def _telemetry_files(folder: Path) -> list[_Seen]:

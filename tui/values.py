@@ -6,7 +6,7 @@ from typing import Any
 
 from ondevice.run.telemetry import as_number
 
-__all__ = ["flag", "number", "text", "whole"]
+__all__ = ["flag", "number", "text", "when", "whole"]
 
 
 def number(raw: dict[str, Any], key: str) -> float | None:
@@ -30,3 +30,9 @@ def flag(raw: dict[str, Any], key: str) -> bool | None:
     """True or false of that key, else None."""
     value = raw.get(key)
     return value if isinstance(value, bool) else None
+
+
+def when(record: dict[str, Any]) -> float | None:
+    """The time of a record; on a simulated device its own time, in which it warms and rests."""
+    told = number(record, "sim_t")
+    return number(record, "t") if told is None else told

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import time
 
-__all__ = ["clock", "count", "decimal", "duration", "fit", "megabytes", "percent", "printable"]
+__all__ = [
+    "clock",
+    "clock_short",
+    "count",
+    "decimal",
+    "degrees",
+    "duration",
+    "fit",
+    "megabytes",
+    "percent",
+    "printable",
+    "short",
+]
 
 
 def count(value: float | None) -> str:
@@ -70,3 +82,24 @@ def fit(text: str, width: int, ellipsis: str = "…") -> str:
     """The text on one line of at most ``width`` characters."""
     line = " ".join(text.split())
     return line if len(line) <= width else line[: max(0, width - len(ellipsis))] + ellipsis[: max(0, width)]
+
+
+def short(value: float | None) -> str:
+    """``12345 -> '12.3k'``: at most five characters up to a thousand billions."""
+    if value is None:
+        return "-"
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size * 0.9995 and abs(value) < 1e15:
+            scaled = value / size
+            return f"{scaled:.0f}{unit}" if abs(scaled) >= 99.95 or scaled == round(scaled) else f"{scaled:.1f}{unit}"
+    return f"{value:.0f}" if abs(value) < 1e15 else f"{value:.0e}"
+
+
+def clock_short(t: float | None) -> str:
+    """``22:41``, local time."""
+    return clock(t)[:5]
+
+
+def degrees(value: float | None, unit: str) -> str:
+    """``41.5°C``."""
+    return "-" if value is None else f"{value:.1f}{unit}"

@@ -28,7 +28,6 @@ __all__ = [
     "duration",
     "for_terminal",
     "given_sampling",
-    "is_android",
     "looks_like_config",
     "mute",
     "print_json",
@@ -182,10 +181,6 @@ def mute(stream: IO[str]) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)
-
-
-def is_android() -> bool:
-    return sys.platform == "android" or "com.termux" in os.environ.get("PREFIX", "")
 
 
 def cores() -> int:

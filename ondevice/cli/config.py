@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import textwrap
+import shutil
+from collections.abc import Iterator
 from typing import Any
 
 from ondevice.cli.common import print_json
+from ondevice.cli.explain_text import by_preset, key_lines, table_line
 from ondevice.errors import UsageError, nearest
 from ondevice.run.config import explain, load_config, preset_folder, preset_names, to_toml
 
@@ -15,6 +17,7 @@ __all__ = ["EXAMPLES", "add_arguments", "run"]
 EXAMPLES = """examples:
   ondevice config explain             every key, its default, unit and meaning
   ondevice config explain train       only the keys of [train]
+  ondevice config explain max_skin_c  one key, closely; its table may be left out
   ondevice config presets
   ondevice config check my.toml       prints the config as it is understood"""
 
@@ -37,27 +40,35 @@ def run(args: argparse.Namespace) -> int:
 def _explain(args: argparse.Namespace) -> int:
     rows = list(explain())
     if args.key:
-        wanted = [
-            row for row in rows if row["key"] == args.key or row["key"].startswith((args.key + ".", args.key + "["))
-        ]
-        if not wanted:
-            tables = {row["key"].split(".")[0].rstrip("[]") for row in rows}
-            same = [row["key"] for row in rows if row["key"].rpartition(".")[2] == args.key]
-            hint = f" (did you mean {', '.join(same)}?)" if same else nearest(args.key, [*_keys(rows), *tables])
-            raise UsageError(f"'{args.key}': no such key{hint}; `ondevice config explain` lists all.")
-        rows = wanted
+        rows = _asked_for(args.key.strip("[]") if "." not in args.key else args.key, rows)
     if args.json:
-        print_json({"keys": rows})
+        print_json({"keys": [row | {"presets": by_preset(row["key"])} for row in rows]})
         return 0
-    for row in rows:
-        default = "required" if row["required"] else "derived" if row["default"] is None else repr(row["default"])
-        unit = f" {row['unit']}" if row["unit"] else ""
-        print(f"{row['key']} = {default}   ({row['type']}{unit})")
-        allowed = f" One of: {', '.join(row['choices'])}." if row["choices"] else ""
-        if row["bounds"]:
-            allowed = f" {row['bounds'].capitalize()}."
-        print(textwrap.fill(row["doc"] + "." + allowed, 76, initial_indent="    ", subsequent_indent="    "))
+    print("\n".join(_explained(rows, shutil.get_terminal_size().columns)))
     return 0
+
+
+def _explained(rows: list[dict[str, Any]], width: int) -> Iterator[str]:
+    """Key by key, under the tables they are written in; a single one closely."""
+    closely, table = len(rows) == 1, ""
+    for number, row in enumerate(rows):
+        if not closely and (now := table_line(row["key"])) != table:
+            yield from ([""] if number else [])
+            yield now
+            table = now
+        yield from key_lines(row, width, closely=closely)
+
+
+def _asked_for(key: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a key or of a table. Raises UsageError with the nearest."""
+    if wanted := [row for row in rows if row["key"] == key or row["key"].startswith((key + ".", key + "["))]:
+        return wanted
+    tables = {row["key"].split(".")[0].rstrip("[]") for row in rows}
+    same = [row["key"] for row in rows if row["key"].rpartition(".")[2] == key]
+    if len(same) == 1:
+        return [row for row in rows if row["key"] == same[0]]
+    hint = f" (did you mean {', '.join(same)}?)" if same else nearest(key, [*_keys(rows), *tables])
+    raise UsageError(f"'{key}': no such key{hint}; `ondevice config explain` lists all.")
 
 
 def _keys(rows: list[dict[str, Any]]) -> list[str]:

@@ -5,23 +5,27 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ondevice.cli.build_progress import BuildProgress
 from ondevice.cli.common import add_data_flags, at_least, config_from, print_json
 from ondevice.cli.data_order import show_order
+from ondevice.cli.data_parts import USUAL_CONTEXT, part_rows, planned_parts
 from ondevice.cli.data_text import dataset_lines, inventory_lines
 from ondevice.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from ondevice.data.dataset import Dataset
+    from ondevice.run.recipe import PartRecipe
 
 __all__ = ["EXAMPLES", "add_arguments", "run"]
 
 EXAMPLES = """examples:
   ondevice data build --data ~/notes              reads the text, trains a tokenizer, writes token chunks
   ondevice data build my.toml --json
+  ondevice data build my.toml --parts 120         ... and shows the parts that a chain would have
   ondevice data inspect notes-1f2e3d4c            sources, tokens, what was dropped and why
   ondevice data inspect notes-1f2e3d4c --verify   re-reads every chunk against its hash
   ondevice data order my.toml                     which source is read when; an order is half the lesson
@@ -33,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build = actions.add_parser("build", help="text to token chunks")
     build.add_argument("target", nargs="?", help="a config file (.toml) or a preset")
     add_data_flags(build, example="tokenizer.vocab_size=4096")
+    build.add_argument("--parts", type=at_least(1), metavar="N", help="show the parts of a chain of N (chain.parts)")
     inspect = actions.add_parser("inspect", help="what a dataset holds")
     inspect.add_argument("dataset", help="name or path")
     inspect.add_argument("--context", type=at_least(1), default=256, help="context for the inventory of windows (256)")
@@ -51,12 +56,14 @@ def run(args: argparse.Namespace) -> int:
 def _build(args: argparse.Namespace) -> int:
     from ondevice.train.wish import make_dataset
 
-    progress = BuildProgress(quiet=args.json)
+    if args.parts is not None:
+        args.set = [*args.set, f"chain.parts={args.parts}"]
+    config, progress = config_from(args, args.target), BuildProgress(quiet=args.json)
     try:
-        dataset = make_dataset(config_from(args, args.target), progress)
+        dataset = make_dataset(config, progress)
     finally:
         progress.close()
-    _show(dataset, args, context=256)
+    _show(dataset, args, context=config.model.context or USUAL_CONTEXT, parts=planned_parts(config, dataset))
     return 0
 
 
@@ -81,13 +88,15 @@ def _find(name: str) -> Path:
     raise UsageError(f"{name}: no such dataset{nearest(name, known)}; there are: {', '.join(known) or 'none yet'}.")
 
 
-def _show(dataset: Dataset, args: argparse.Namespace, *, context: int) -> None:
+def _show(dataset: Dataset, args: argparse.Namespace, *, context: int, parts: Sequence[PartRecipe] = ()) -> None:
     from ondevice.data.inventory import take_inventory
 
     inventory = take_inventory(dataset.sources, context)
     if args.json:
-        print_json({"path": str(dataset.folder), **dataset.manifest, "inventory": dataclasses.asdict(inventory)})
+        told: dict[str, Any] = {"inventory": dataclasses.asdict(inventory)}
+        told |= {"parts": [dataclasses.asdict(part) for part in parts]} if parts else {}
+        print_json({"path": str(dataset.folder), **dataset.manifest, **told})
         return
     print(dataset.folder)
-    for line in [*dataset_lines(dataset), *inventory_lines(inventory)]:
+    for line in [*dataset_lines(dataset), *inventory_lines(inventory), *part_rows(parts, context=context)]:
         print(line)

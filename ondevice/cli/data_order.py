@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import shutil
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ondevice.cli.build_progress import BuildProgress
 from ondevice.cli.common import config_from, looks_like_config, print_json
+from ondevice.cli.data_parts import planned_parts
 from ondevice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -59,7 +61,11 @@ def _of_run(name: str) -> tuple[BatchCursor, int, str]:
     recipe = find_run(name).read_recipe()
     dataset = open_dataset(recipe.data)
     cursor = BatchCursor.of(dataset, recipe.data, context=recipe.model.context, batch=recipe.train.batch)
-    return cursor, recipe.train.planned_steps * recipe.train.batch, _title(recipe.data.order, "the whole run")
+    return (
+        cursor,
+        recipe.train.planned_steps * recipe.train.batch,
+        _title(recipe.data.order, f"{len(recipe.data.parts)} parts" if recipe.data.parts else "the whole run"),
+    )
 
 
 def _of_wish(args: argparse.Namespace) -> tuple[BatchCursor, int, str]:
@@ -82,6 +88,10 @@ def _of_wish(args: argparse.Namespace) -> tuple[BatchCursor, int, str]:
     elif train.steps is not None and train.batch is not None:
         wanted, what = train.steps * train.batch * context, "the whole run"
     windows = max(1, math.ceil(wanted / context))
+    if parts := planned_parts(config, dataset):
+        data = dataclasses.replace(data_recipe(config, dataset), parts=parts)
+        cursor = BatchCursor.of(dataset, data, context=context, batch=train.batch or 1)
+        return cursor, sum(part.windows for part in parts), _title(config.data.order, f"{len(parts)} parts")
     data = staged(data_recipe(config, dataset), config, dataset, context=context, windows=windows)
     cursor = BatchCursor.of(dataset, data, context=context, batch=train.batch or 1)
     return cursor, windows, _title(config.data.order, what)

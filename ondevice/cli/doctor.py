@@ -9,17 +9,20 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ondevice.cli.doctor_rules import Finding, judge
+from ondevice.cli.doctor_finding import Finding
+from ondevice.cli.doctor_rules import judge
 from ondevice.device.facts import DeviceFacts, read_facts
 from ondevice.device.packages import TRIALS, Trial, try_statement
 from ondevice.device.readings import Reading, settled_reading
 from ondevice.device.storage import StorageFacts, probe_storage
+from ondevice.device.upkeep import Upkeep, read_upkeep
 from ondevice.errors import DeviceError, UsageError
 
 __all__ = ["EXAMPLES", "HELP", "NAME", "add_arguments", "run"]
@@ -58,10 +61,11 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--dry-run needs the name of a run: `ondevice doctor RUN --dry-run`.")
     home = _home()
     facts, storage, reading = read_facts(home), probe_storage(home), settled_reading(home)
-    findings = judge(facts, storage, reading, {} if args.quick else _try_imports(facts))
+    upkeep = read_upkeep(os.environ)
+    findings = judge(facts, storage, reading, {} if args.quick else _try_imports(facts), upkeep=upkeep)
     possible = not any(finding.level == "problem" for finding in findings)
     if args.json:
-        print(json.dumps(_as_json(possible, facts, storage, reading, findings), indent=1, ensure_ascii=False))
+        print(json.dumps(_as_json(possible, facts, storage, reading, upkeep, findings), indent=1, ensure_ascii=False))
     else:
         width = min(max(shutil.get_terminal_size((76, 24)).columns, 40), 100)
         print("\n".join(_report(findings, width=width)))
@@ -80,7 +84,12 @@ def _try_imports(facts: DeviceFacts) -> dict[str, Trial]:
 
 
 def _as_json(
-    possible: bool, facts: DeviceFacts, storage: StorageFacts, reading: Reading, findings: Sequence[Finding]
+    possible: bool,
+    facts: DeviceFacts,
+    storage: StorageFacts,
+    reading: Reading,
+    upkeep: Upkeep | None,
+    findings: Sequence[Finding],
 ) -> dict[str, Any]:
     return {
         "v": 1,
@@ -88,6 +97,7 @@ def _as_json(
         "facts": facts.to_json(),
         "storage": storage.to_json(),
         "reading": reading.to_json() | reading.details(),
+        "upkeep": upkeep and upkeep.to_json(),
         "findings": [dataclasses.asdict(finding) for finding in findings],
     }
 

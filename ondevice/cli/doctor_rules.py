@@ -6,16 +6,18 @@ Pure judgement, tested as tables. A *problem* means that training cannot work he
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
+from ondevice.cli.doctor_finding import Finding
+from ondevice.cli.doctor_phone import upkeep_findings
 from ondevice.cli.doctor_remedies import install_command, needs_old_wheel
-from ondevice.cli.doctor_sensors import gaps, readable
+from ondevice.cli.doctor_sensors import gaps, readable, without_temperature
 from ondevice.device.facts import DeviceFacts
 from ondevice.device.packages import OPTIONAL, REQUIRED, Trial, major_minor
 from ondevice.device.readings import Reading
 from ondevice.device.storage import StorageFacts
+from ondevice.device.upkeep import Upkeep
 
-__all__ = ["Finding", "judge"]
+__all__ = ["judge"]
 
 _MIN_DISK_MB, _LOW_DISK_MB = 100, 1024
 _MIN_RAM_MB, _LOW_RAM_MB = 700, 500  # torch alone rests at about 260 MiB
@@ -26,6 +28,17 @@ _USES = {
     "textual": "the terminal UI",
     "matplotlib": "plots in reports",
 }
+_FACTS = {
+    "clusters": "core groups",
+    "cpu_model": "processor",
+    "cpu_features": "instructions",
+    "boot_id": "number of this boot",
+    "ram_total_mb": "memory",
+    "ram_available_mb": "memory",
+    "swap_total_mb": "memory",
+    "swap_free_mb": "memory",
+    "disk_free_mb": "free disk",
+}
 _ABILITIES = {
     "writable": "writing",
     "flock": "file locks",
@@ -35,21 +48,18 @@ _ABILITIES = {
 }
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report. ``level`` is ok, note or problem; ``remedy`` is a sentence, ``command`` one to paste."""
-
-    level: str
-    topic: str
-    text: str
-    remedy: str | None = None
-    command: str | None = None
-
-
 def judge(
-    facts: DeviceFacts, storage: StorageFacts, reading: Reading, trials: Mapping[str, Trial]
+    facts: DeviceFacts,
+    storage: StorageFacts,
+    reading: Reading,
+    trials: Mapping[str, Trial],
+    *,
+    upkeep: Upkeep | None = None,
 ) -> tuple[Finding, ...]:
-    """Everything worth a line, in the order of reading. Training is possible when no finding is a problem."""
+    """Everything worth a line, in the order of reading. Training is possible when no finding is a problem.
+
+    ``upkeep`` is None where this is no phone.
+    """
     if facts.platform == "windows":
         return (_windows(),)
     return (
@@ -57,6 +67,7 @@ def judge(
         *_memory(facts),
         *_storage(storage),
         *_sensors(facts, reading),
+        *(upkeep_findings(facts, upkeep) if upkeep else ()),
         *_torch(facts, trials),
         *_packages(facts, trials),
     )
@@ -81,7 +92,8 @@ def _device(facts: DeviceFacts) -> Iterator[Finding]:
         yield Finding("ok", "device", f"Instructions: {' '.join(present) or 'basic ones only'}")
     yield from _termux(facts)
     if facts.unknown:
-        yield Finding("note", "device", f"Not readable here: {', '.join(sorted(facts.unknown))} (why: --json)")
+        names = sorted({_FACTS.get(name, name) for name in facts.unknown})
+        yield Finding("note", "device", f"Not readable here: {', '.join(names)} (why: `ondevice doctor --json`)")
 
 
 def _processor(facts: DeviceFacts) -> str:
@@ -145,6 +157,8 @@ def _free_disk(storage: StorageFacts) -> Finding:
 def _sensors(facts: DeviceFacts, reading: Reading) -> Iterator[Finding]:
     for text in readable(reading):
         yield Finding("ok", "sensors", text)
+    if consequence := without_temperature(facts, reading):
+        yield Finding("note", "sensors", consequence)
     for gap in gaps(facts, reading):
         yield Finding("note", "sensors", gap.text, gap.remedy, gap.command)
 

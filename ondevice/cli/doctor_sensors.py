@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ondevice.device.battery import NO_BATTERY
 from ondevice.device.facts import DeviceFacts
 from ondevice.device.readings import Reading
+from ondevice.governor.heat import UNKNOWN_DUTY, is_known
 
-__all__ = ["Gap", "gaps", "readable"]
+__all__ = ["Gap", "gaps", "readable", "without_temperature"]
 
 _INSTALL_API = "pkg upgrade && pkg install termux-api"
 _SAME_SOURCE = "from where Termux itself came from (F-Droid or GitHub: the two do not work together)"
@@ -46,6 +48,8 @@ def readable(reading: Reading) -> Iterator[str]:
         yield f"Processor {reading.cpu_c:.0f} C{_origin(reading, 'cpu_c')}"
     if reading.battery_percent is not None:
         yield f"{', '.join(_battery(reading))}{_origin(reading, *_BATTERY)}"
+    elif reading.unknown.get("battery_percent") == NO_BATTERY:
+        yield "No battery: this machine lives on the mains"
     elif reading.battery_c is not None:
         yield f"Battery {reading.battery_c:.1f} C{_origin(reading, 'battery_c')}"
     if reading.skin_c is not None:
@@ -58,6 +62,18 @@ def readable(reading: Reading) -> Iterator[str]:
         yield f"Fastest cores at {100 * reading.freq_share:.0f} % of their top speed{_origin(reading, 'freq_share')}"
     if reading.screen_on is not None:
         yield f"Screen {'on' if reading.screen_on else 'off'}{_origin(reading, 'screen_on')}"
+
+
+def without_temperature(facts: DeviceFacts, reading: Reading) -> str:
+    """What it means for the pace that no heat can be read; empty where it can, or on a machine without a battery."""
+    handheld = facts.platform == "android" or facts.termux is not None
+    if is_known(reading) or (not handheld and reading.unknown.get("battery_percent") == NO_BATTERY):
+        return ""
+    when = "" if handheld else " while on battery"
+    return (
+        f"No heat can be read, so{when} a run works at most {100 * UNKNOWN_DUTY:.0f} % of the time, and less while "
+        "its steps become slower."
+    )
 
 
 def _battery(reading: Reading) -> Iterator[str]:
@@ -89,7 +105,8 @@ def gaps(facts: DeviceFacts, reading: Reading) -> Iterator[Gap]:
         yield _no_processor(reading)
     if reading.battery_percent is None:
         told |= set(_BATTERY) if reading.unknown.get("battery_percent") else {"battery_percent"}
-        yield _no_battery(facts, reading.unknown.get("battery_percent"))
+        if reading.unknown.get("battery_percent") != NO_BATTERY:
+            yield _no_battery(facts, reading.unknown.get("battery_percent"))
     if facts.platform == "android" or facts.termux:
         told |= {"thermal_status", "headroom"} if "thermal_status" in reading.unknown else set()
         yield from _no_status(facts, reading.unknown)

@@ -16,7 +16,7 @@ from ondevice.run.config import change_limits, changed_keys, read_limits, write_
 from ondevice.run.directory import RunDir, find_run, lock_holder, offline_lock
 from ondevice.run.schema import Limits
 
-__all__ = ["EXAMPLES", "add_arguments", "run"]
+__all__ = ["EXAMPLES", "add_arguments", "limits_of", "run"]
 
 EXAMPLES = """examples:
   ondevice limit notes                              what holds now, and why
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.changes:
         return _show(run_dir, as_json=args.json)
     changes = _parsed(args.changes)
-    before = _limits(run_dir)
+    before = limits_of(run_dir)
     after = _checked(change_limits(before, changes, where="limit"))
     done = _change(run_dir, changes, after, wait_s=args.wait)
     if args.json:
@@ -69,7 +69,8 @@ def _checked(limits: Limits) -> Limits:
     return limits
 
 
-def _limits(run_dir: RunDir) -> Limits:
+def limits_of(run_dir: RunDir) -> Limits:
+    """What holds for a run now. Raises DataError where its limits are damaged."""
     if run_dir.limits.exists():
         return read_limits(run_dir.limits)
     from ondevice.train.wish import wish_of
@@ -87,7 +88,7 @@ def _change(run_dir: RunDir, changes: dict[str, Any], after: Limits, *, wait_s: 
 
 
 def _show(run_dir: RunDir, *, as_json: bool) -> int:
-    limits = _limits(run_dir)
+    limits = limits_of(run_dir)
     if as_json:
         print_json({"run": run_dir.name, "limits": dataclasses.asdict(limits), "why": _reasons(limits)})
         return 0
@@ -105,8 +106,7 @@ def _lines(limits: Limits) -> Iterator[str]:
 
 
 def _reasons(limits: Limits) -> dict[str, str]:
-    from ondevice.device.host import find_termux, platform_name
+    from ondevice.device.host import on_android
     from ondevice.governor.presets import reasons
 
-    handheld = platform_name() == "android" or find_termux(os.environ) is not None
-    return reasons(limits, handheld=handheld)
+    return reasons(limits, handheld=on_android(os.environ))

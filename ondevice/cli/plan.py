@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
+from typing import TYPE_CHECKING
 
 from ondevice.cli.build_progress import BuildProgress
-from ondevice.cli.common import add_config_flags, at_least, config_from, cores, is_android, print_json
+from ondevice.cli.common import add_config_flags, at_least, config_from, cores, print_json
 from ondevice.cli.data_text import dataset_lines, inventory_lines
+from ondevice.cli.foresight import Foresight, experience, foresee, has_battery
 from ondevice.cli.plan_text import plan_lines
+from ondevice.device.host import on_android
+from ondevice.run.directory import home
+
+if TYPE_CHECKING:
+    from ondevice.run.schema import Config
+    from ondevice.train.prepare import Prepared
 
 __all__ = ["EXAMPLES", "add_arguments", "run"]
 
 EXAMPLES = """examples:
   ondevice plan --data ~/notes --minutes 30
   ondevice plan my.toml --memory 800 --json
-  ondevice plan my.toml --rate 900      use this many tokens/s instead of a timed probe"""
+  ondevice plan my.toml --rate 900      use this many tokens/s instead of a timed probe
+  ondevice plan my.toml --price 0.30    ... and what it will cost at that price of a kWh"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_flags(parser)
     parser.add_argument(
         "--rate", type=at_least(1, float), metavar="TOK_S", help="tokens a second, instead of timing a few steps"
+    )
+    parser.add_argument(
+        "--price", type=at_least(0, float), metavar="MONEY", help="of a kWh; else what limits.price_per_kwh says"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -38,9 +51,10 @@ def run(args: argparse.Namespace) -> int:
         dataset = make_dataset(config, progress)
     finally:
         progress.close()
-    prepared = prepare(config, dataset, cores=cores(), android=is_android(), rate=args.rate, always_time=True)
+    prepared = prepare(config, dataset, cores=cores(), android=on_android(os.environ), rate=args.rate, always_time=True)
     warnings = list(prepared.warnings)
     inventory = take_inventory(dataset.sources, prepared.recipe.model.context)
+    expected = _foresight(config, prepared, price=args.price)
     if args.json:
         print_json(
             {
@@ -53,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
                         "total_mb": prepared.estimate.memory.total_mb,
                     },
                 },
+                "expected": dataclasses.asdict(expected) if expected else None,
                 "saving": dataclasses.asdict(prepared.saving),
                 "tok_s": prepared.tok_s,
                 "inventory": dataclasses.asdict(inventory),
@@ -60,7 +75,22 @@ def run(args: argparse.Namespace) -> int:
             }
         )
         return 0
-    print("\n".join([*dataset_lines(dataset), *plan_lines(prepared), *inventory_lines(inventory)]))
+    print("\n".join([*dataset_lines(dataset), *plan_lines(prepared, expected), *inventory_lines(inventory)]))
     for text in warnings:
         print(f"Warning: {text}")
     return 0
+
+
+def _foresight(config: Config, prepared: Prepared, *, price: float | None) -> Foresight | None:
+    """None where the rate is not known."""
+    if prepared.tok_s is None:
+        return None
+    return foresee(
+        config.limits,
+        experience(),
+        tokens=prepared.estimate.tokens,
+        tok_s=prepared.tok_s,
+        handheld=on_android(os.environ),
+        battery=has_battery(home()),
+        price=price,
+    )

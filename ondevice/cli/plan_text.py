@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ondevice.cli.common import duration
+from ondevice.cli.status_text import moment
 
 if TYPE_CHECKING:
+    from ondevice.cli.foresight import Foresight
     from ondevice.train.prepare import Prepared
     from ondevice.train.saving import SavePlan
 
 __all__ = ["plan_lines"]
 
 
-def plan_lines(prepared: Prepared) -> Iterator[str]:
+def plan_lines(prepared: Prepared, foreseen: Foresight | None = None) -> Iterator[str]:
     """What will be trained and what it takes, with the reasons of what was derived."""
     recipe, fit, expected = prepared.recipe, prepared.fit, prepared.estimate
     model, train = recipe.model, recipe.train
@@ -25,9 +27,27 @@ def plan_lines(prepared: Prepared) -> Iterator[str]:
     yield f"Memory   about {expected.memory.total_mb:,.0f} MB, micro-batch {fit.micro_batch}, {fit.threads} threads"
     if prepared.tok_s is not None:
         yield f"Time     about {duration(expected.train_s)} at {prepared.tok_s:,.0f} tokens/s"
+    if foreseen is not None:
+        yield from _expected_lines(foreseen)
     yield from _saving_lines(prepared.saving)
     for key, reason in recipe.why.items():
         yield f"  {key}: {reason}"
+
+
+def _expected_lines(foreseen: Foresight) -> Iterator[str]:
+    """Time with rests and hours, energy and money."""
+    about = "about" if foreseen.known else "at least"
+    yield f"         {about} {duration(foreseen.open_s)} with all pauses ({foreseen.duty:.0%} work):"
+    yield f"         {foreseen.why}"
+    if foreseen.done_t is None:
+        yield f"         it would never end within its hours, {foreseen.hours}"
+    else:
+        hours = f", hours {foreseen.hours}" if foreseen.hours else ""
+        earliest = "" if foreseen.known else " at the earliest"
+        yield f"Done     {moment(foreseen.done_t)}{earliest}, if it began now{hours}"
+    if foreseen.energy.wh_left is not None:
+        money = f", {foreseen.energy.price_left:,.2g}" if foreseen.energy.price_left is not None else ""
+        yield f"Energy   about {foreseen.energy.wh_left:,.3g} Wh{money}"
 
 
 def _saving_lines(saving: SavePlan) -> Iterator[str]:

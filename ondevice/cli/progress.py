@@ -6,6 +6,7 @@ Displays are told things by the loop; they decide nothing and know nothing but h
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -17,14 +18,17 @@ from ondevice.cli.common import duration, for_terminal, mute
 __all__ = ["JsonDisplay", "LiveDisplay", "PlainDisplay", "QuietDisplay", "make_display", "status_line"]
 
 PLAIN_EVERY_S = 10.0
+_RESTED = 0.95  # of the burst rate: above this there is nothing to tell of rests
 
 
 def status_line(status: dict[str, Any], width: int = 80) -> str:
-    """Loss, tokens a second, time left and memory, the most useful first, cut to the width of the screen."""
+    """Loss, tokens a second, time left, heat and memory, the most useful first, cut to the width of the screen."""
     step, steps = status.get("step", 0), status.get("steps") or 1
     parts = [f"{100 * step / steps:3.0f}%", f"step {step}/{steps}"]
     if status.get("hold"):
         parts.append(str(status["hold"]))
+    if status.get("simulated"):
+        parts.append(f"sim x{status['simulated']['speed']:g}")
     for key, text in (
         ("loss", "loss {:.3f}"),
         ("best_loss", "best val {:.3f}"),
@@ -32,8 +36,14 @@ def status_line(status: dict[str, Any], width: int = 80) -> str:
     ):
         if status.get(key) is not None:
             parts.append(text.format(status[key]))
+    if (status.get("tok_s_sustained") or math.inf) < _RESTED * (status.get("tok_s") or 0.0):
+        parts[-1] += f" ({status['tok_s_sustained']:,.0f} sustained)"
     if status.get("eta_s") is not None and step < steps:
         parts.append(f"left {duration(status['eta_s'])}")
+    if status.get("battery_c") is not None:
+        parts.append(f"battery {status['battery_c']:.0f} C")
+    if (status.get("duty") or 1.0) < 1.0:
+        parts.append(f"duty {100 * status['duty']:.0f} %")
     if status.get("rss_mb") is not None:
         parts.append(f"{status['rss_mb']:,.0f} MB")
     line = parts[0]

@@ -1,7 +1,8 @@
 """Brings a killed run back: judges from its papers whether its trainer should be started again, and starts it.
 
 Never two trainers: the run's own lock decides. Never two who restart: ``watch.lock``, held through flock. What a person
-paused, stopped or gave up stays as it is. The trainer gets a session of its own and outlives whoever started it.
+paused, stopped or gave up stays as it is; what left because it had to wait for long goes on when the governor lets it.
+The trainer gets a session of its own and outlives whoever started it.
 """
 
 from __future__ import annotations
@@ -11,10 +12,16 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from ondevice.device.vitals import on_android, read_scene
+from ondevice.cli.limit import limits_of
+from ondevice.device.battery import NO_BATTERY
+from ondevice.device.host import RELAUNCHED, on_android
+from ondevice.device.readings import settled_reading
+from ondevice.device.vitals import read_scene
 from ondevice.errors import OndeviceError, RunBusy
+from ondevice.governor.order import Order
 from ondevice.run.directory import RunDir, list_runs, lock_holder
 from ondevice.run.files import make_folder, write_error
 from ondevice.run.liveness import read_liveness, read_status
@@ -25,6 +32,7 @@ __all__ = ["MOST_DEATHS", "Reviver", "Verdict", "WatchLock", "judge", "wait_befo
 FIRST_WAIT_S, LONGEST_WAIT_S = 10.0, 600.0
 MOST_DEATHS = 8  # enough for a fit to shrink to its floor
 STARTING_S = 60.0  # importing torch takes a cheap phone half of this
+LOOK_EVERY_S = 60.0  # whether a run that left may go on: asking the sensors takes a phone seconds
 _TAIL = 4096
 
 
@@ -58,8 +66,8 @@ class WatchLock:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What to do with a run, and why: ``start`` it, ``wait`` for ``wait_s``, ``leave`` it as it was not killed or as it
-    is ``held`` by a person, or ``give up``."""
+    """What to do with a run, and why: ``start`` it, ``wait`` for ``wait_s``, ``leave`` it as it neither was killed nor
+    left for a while, or as it is ``held`` by a person, or ``give up``."""
 
     do: str
     why: str
@@ -77,10 +85,13 @@ def judge(run: RunDir, *, more_deaths: int = 0) -> Verdict:
     Raises DataError when its story cannot be read.
     """
     alive = read_liveness(run)
-    if alive.state != "killed":
+    if alive.state != "killed" and alive.left is None:
         return Verdict(do="leave", why=alive.state)
     if hold := read_status(run).get("hold"):
-        return Verdict(do="held", why=f"killed while it was {hold}; `ondevice train {run.name}` lets it go on")
+        gone = "killed" if alive.left is None else "left"
+        return Verdict(do="held", why=f"{gone} while it was {hold}; `ondevice train {run.name}` lets it go on")
+    if alive.left is not None:
+        return _after_leaving(run, alive.left)
     deaths = fruitless_deaths(run) + more_deaths
     if deaths >= MOST_DEATHS:
         return Verdict(
@@ -88,8 +99,8 @@ def judge(run: RunDir, *, more_deaths: int = 0) -> Verdict:
             why=f"{deaths} launches in a row were killed before they saved anything; free memory, or save more often "
             f"with `ondevice train {run.name} --set limits.save_every_s=60`",
         )
-    if on_android() and (other := _trainer_elsewhere(run)):
-        return Verdict(do="wait", why=f"{other} is training, and a phone has room for one")
+    if no_room := _no_room(run):
+        return no_room
     death = examine(run, read_scene())
     age_s = time.time() - death.t if death is not None and death.t is not None else -1.0
     if 0.0 <= age_s < wait_before(deaths):  # else the clock was set back, and nobody knows
@@ -97,8 +108,34 @@ def judge(run: RunDir, *, more_deaths: int = 0) -> Verdict:
     return Verdict(do="start", why=death.why if death is not None else "killed")
 
 
-def _trainer_elsewhere(run: RunDir) -> str:
-    return next((other.name for other in list_runs() if other.path != run.path and lock_holder(other)), "")
+def _no_room(run: RunDir) -> Verdict | None:
+    if not on_android(os.environ):
+        return None
+    other = next((other.name for other in list_runs() if other.path != run.path and lock_holder(other)), "")
+    return Verdict(do="wait", why=f"{other} is training, and a phone has room for one") if other else None
+
+
+def _after_leaving(run: RunDir, end: dict[str, Any]) -> Verdict:
+    """A run that left for a while goes on when nothing speaks against work any more, by its limits of now."""
+    if no_room := _no_room(run):
+        return no_room
+    order, now = _order_for(run, empty=end.get("empty") is True), time.time()
+    if order.kind == "run":
+        return Verdict(do="start", why="nothing speaks against work any more")
+    wait_s = order.until_t - now if order.until_t is not None else LOOK_EVERY_S
+    return Verdict(do="wait", why=order.reason.rstrip("."), wait_s=max(1.0, wait_s))
+
+
+def _order_for(run: RunDir, *, empty: bool) -> Order:
+    """What the governor would say to a launch of now. ``empty``: the run left until the battery is charged enough."""
+    from ondevice.governor.decide import decide
+    from ondevice.governor.history import begin
+
+    reading, handheld = settled_reading(run.path), on_android(os.environ)
+    battery = handheld or reading.unknown.get("battery_percent") != NO_BATTERY
+    history = begin(handheld=handheld, battery=battery)
+    history = replace(history, power=replace(history.power, waiting=empty))
+    return decide(reading, limits_of(run), history, time.time())[0]
 
 
 class Reviver:
@@ -110,6 +147,8 @@ class Reviver:
         self._child: subprocess.Popen[bytes] | None = None
         self._launch = 0  # the launch that the child would be
         self._stillborn = 0
+        self._waits: Verdict | None = None
+        self._look_s = 0.0
 
     @property
     def starting(self) -> bool:
@@ -122,8 +161,13 @@ class Reviver:
             return Verdict(do="wait", why="its trainer is starting", wait_s=1.0)
         if refusal := self._read_fate():
             return Verdict(do="give up", why=refusal)
+        left = read_liveness(self.run).left is not None
+        if left and self._waits is not None and time.monotonic() < self._look_s:
+            return self._waits
         verdict = judge(self.run, more_deaths=self._stillborn)
+        self._waits, self._look_s = (verdict if left else None), time.monotonic() + LOOK_EVERY_S
         if verdict.do == "start":
+            self._waits = None
             self._start()
         return verdict
 
@@ -152,6 +196,7 @@ class Reviver:
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=out,
+                    env={**os.environ, RELAUNCHED: "1"},
                     start_new_session=True,
                 )
         except OSError as error:

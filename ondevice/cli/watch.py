@@ -7,7 +7,7 @@ import shutil
 import time
 from typing import Any
 
-from ondevice.cli.common import at_least, for_terminal, print_json_line
+from ondevice.cli.common import at_least, duration, for_terminal, print_json_line
 from ondevice.cli.progress import status_line
 from ondevice.cli.revive import Reviver, Verdict
 from ondevice.device.vitals import read_scene
@@ -20,7 +20,7 @@ __all__ = ["EXAMPLES", "add_arguments", "run"]
 
 EXAMPLES = """examples:
   ondevice watch notes                    a line for each change, until it ends
-  ondevice watch notes --restart          ... and start it again whenever it is killed
+  ondevice watch notes --restart          ... and start it again whenever it is killed, or left to wait for long
   ondevice watch --all --once --restart   one pass over every run, for boot scripts and job schedulers
 
 A run that was stopped, finished, failed or paused stays as it is. Ctrl-C ends only the watching."""
@@ -143,7 +143,9 @@ class _Watched:
         """
         alive, status = read_liveness(self.run), read_status(self.run)
         if alive.state == "killed":
-            return self._dead()
+            return self._gone(alive.state)
+        if alive.left is not None and self._restart:
+            return self._gone(alive.state)
         if alive.state in _ENDED:
             return self._ended(alive.state)
         share = 100 * (status.get("step") or 0) // (status.get("steps") or 1)
@@ -158,32 +160,33 @@ class _Watched:
         self._tell(self.run, "end", text, key=end.get("launch"), state=state, step=end.get("step"))
         return _ENDED[state]
 
-    def _dead(self) -> int | None:
+    def _gone(self, state: str) -> int | None:
+        """A run that was killed, or left for a while."""
+        words = examine(self.run, read_scene()) or ("killed" if state == "killed" else "away for a while")
         if not self._restart:
-            return self._left(f"{examine(self.run, read_scene()) or 'killed'}.", 1)
+            return self._left(f"{words}.", 1)
         if self._reviver is None:
             self._reviver = Reviver(self.run)
-        words = examine(self.run, read_scene()) or "killed"
         verdict = self._reviver.look()
         if verdict.do == "give up":
             raise OndeviceError(f"{self.run.name}: gave up: {verdict.why.rstrip('.')}.")
         if verdict.do == "held":
             return self._left(f"{verdict.why}.", 0)
         if verdict.do == "start":
-            self._started(f"{words}; started again.")
+            self._started(f"{words}; started again.", state)
         elif verdict.do == "wait":
-            self._waits(verdict)
+            self._waits(verdict, state)
         return None
 
-    def _started(self, text: str) -> None:
+    def _started(self, text: str, state: str) -> None:
         assert self._reviver is not None
-        self._tell(self.run, "restart", text, key=time.monotonic(), state="killed")
+        self._tell(self.run, "restart", text, key=time.monotonic(), state=state)
         if self._once and (why := self._reviver.await_start()):
             raise OndeviceError(f"{self.run.name}: {why}")
 
-    def _waits(self, verdict: Verdict) -> None:
-        text = f"waits {verdict.wait_s:,.0f} s: {verdict.why}." if verdict.wait_s > 1 else f"waits: {verdict.why}."
-        self._tell(self.run, "change", text, key=verdict.why, state="killed", wait_s=round(verdict.wait_s, 1))
+    def _waits(self, verdict: Verdict, state: str) -> None:
+        text = f"waits {duration(verdict.wait_s)}: {verdict.why}." if verdict.wait_s > 1 else f"waits: {verdict.why}."
+        self._tell(self.run, "change", text, key=verdict.why, state=state, wait_s=round(verdict.wait_s, 1))
 
     def _left(self, text: str, code: int) -> int:
         self._tell(self.run, "end", text, key=text, state="killed")

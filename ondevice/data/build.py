@@ -18,10 +18,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ondevice.data.build_plan import FEW_DOCUMENTS, SourcePlan, find_duplicates
-from ondevice.data.build_scan import Scan, full_disk, list_content, mask_digest, scan_source
+from ondevice.data.build_plan import FEW_DOCUMENTS, Dropped, SourcePlan, find_duplicates, find_near
+from ondevice.data.build_scan import Scan, full_disk, list_content, mask_digest, scan_files, scan_source
 from ondevice.data.build_tokenizer import existing_tokenizer, new_tokenizer
 from ondevice.data.build_tokens import finished_record, tokenise_source
+from ondevice.data.clean import check_clean
 from ondevice.data.dataset import (
     MANIFEST,
     MANIFEST_VERSION,
@@ -46,7 +47,7 @@ Progress = Callable[[int, int, str], None]
 """``progress(done_bytes, total_bytes, phase)``; phases are ``scan``, ``tokenizer`` and ``tokens``."""
 
 _LOCK = "build.lock"
-_NOT_DROPPED = ("invalid_utf8_line", "duplicate_document", "unknown_symbol")
+_NOT_DROPPED = ("invalid_utf8_line", "duplicate_document", "near_duplicate", "unknown_symbol")
 
 
 def build_dataset(
@@ -141,13 +142,13 @@ class _Build:
         self._scans = folder / "scan"
         if not data.sources:
             raise DataError("There are no sources: name at least one file or folder under [[data.sources]].")
-        self._lists = [
-            list_content(source, base=base, bad_utf8=data.bad_utf8, folder=self._scans) for source in data.sources
-        ]
+        check_clean(data.clean)
+        self._lists = [list_content(source, data, base=base, folder=self._scans) for source in data.sources]
 
     def _inputs(self, tokenizer_sha256: str) -> str:
         """Hash of everything the manifest depends on."""
-        wish = [self._data.split, self._data.chunk_tokens, self._data.deduplicate]
+        near = self._data.clean.near_duplicates
+        wish = [self._data.split, self._data.chunk_tokens, self._data.deduplicate, *([near] if near else [])]
         units = [
             [listed.content, listed.source.weight, *([listed.source.group] if listed.source.group else [])]
             for listed in self._lists
@@ -200,15 +201,18 @@ class _Build:
         ``tokenizer`` encodes while the sources are scanned, where it is known and documents stay whole.
         """
         self._scans.mkdir(exist_ok=True)
-        ahead = tokenizer if self._split.kind == "hash" else None
+        # Where unknown symbols are counted, the texts are needed again.
+        whole = self._split.kind == "hash" and not hasattr(tokenizer, "count_unknown")
+        ahead = tokenizer if whole else None
         with closing(KeptFile(self._folder, tokenizer=ahead, unencoded=FEW_DOCUMENTS)) as kept:
             scans = self._scan(kept)
             dropped = find_duplicates(scans, self._folder, deduplicate=self._data.deduplicate)
+            near = find_near(scans, dropped, self._folder, threshold=self._data.clean.near_duplicates)
             plans = [
-                SourcePlan(listed, scan, bits, data=self._data, split=self._split, base=self._base)
-                for listed, scan, bits in zip(self._lists, scans, dropped, strict=True)
+                SourcePlan(listed, scan, Dropped(*bits), data=self._data, split=self._split, base=self._base)
+                for listed, scan, *bits in zip(self._lists, scans, dropped, near, strict=True)
             ]
-            yield plans, dropped
+            yield plans, [plan.dropped.all for plan in plans]
 
     def _new_tokenizer(self, plans: list[SourcePlan]) -> tuple[Tokenizer, dict[str, Any]]:
         meter = _Meter(self._progress, sum(plan.scan.bytes for plan in plans), "tokenizer")
@@ -217,14 +221,7 @@ class _Build:
     def _scan(self, kept: KeptFile) -> list[Scan]:
         meter = _Meter(self._progress, sum(listed.bytes for listed in self._lists), "scan")
         scans = [
-            scan_source(
-                listed,
-                base=self._base,
-                bad_utf8=self._data.bad_utf8,
-                folder=self._scans,
-                kept_file=kept,
-                advance=meter,
-            )
+            scan_source(listed, self._data, base=self._base, folder=self._scans, kept_file=kept, advance=meter)
             for listed in self._lists
         ]
         names = [part.name for scan in scans for part in scan.parts]
@@ -314,7 +311,7 @@ class _Build:
             for path in self._folder.glob("tokenizer-*"):
                 if path.name not in tokenizers:
                     shutil.rmtree(path, ignore_errors=True)
-        known = {name for x in self._lists for name in (f"{x.slot}.json", f"{x.slot}-{x.content[:16]}.docs")}
+        known = {f"{x.slot}{end}" for x in self._lists for end in (".json", *scan_files(x.content))}
         for path in self._scans.iterdir():
             if path.name not in known:
                 path.unlink(missing_ok=True)

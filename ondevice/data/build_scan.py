@@ -20,13 +20,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ondevice.data import sources
+from ondevice.data.clean import rules_of
 from ondevice.data.documents import Document, Problems
 from ondevice.data.duplicates import hashes_and_sizes
 from ondevice.data.kept import KeptFile, KeptSource
+from ondevice.data.minhash import signatures
 from ondevice.data.tokenizer_base import content_hash
 from ondevice.errors import DataError, ResourceError
 from ondevice.run.files import read_json, sha256_of, write_json
-from ondevice.run.schema import SourceConfig
+from ondevice.run.schema import DataConfig, SourceConfig
 
 __all__ = [
     "Advance",
@@ -36,6 +38,7 @@ __all__ = [
     "full_disk",
     "list_content",
     "mask_digest",
+    "scan_files",
     "scan_source",
     "utf8_length",
 ]
@@ -45,8 +48,13 @@ _VERSION = 2  # of the scan and of what the readers make of a file
 _RECORD = np.dtype([("hash", "<u8"), ("chars", "<u4"), ("part", "<u2")])
 _BATCH = 1 << 14
 
+_NEAR = ".near"
+
 Advance = Callable[[int], None]
 """Called with the bytes of text that were read since the last call."""
+
+Take = Callable[[list[Document], list[int]], object]
+"""Takes the next documents and how many bytes of text each has."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Scan:
-    """Result of a scan; the documents' records are in ``records_file``, the first documents themselves in ``kept``."""
+    """Result of a scan; the documents' records are in ``records_file``, the first documents themselves in ``kept``,
+    and their signatures in ``near_file``, where near copies are looked for."""
 
     content: str
     parts: tuple[Part, ...]
@@ -86,25 +95,45 @@ class Scan:
     def bytes(self) -> int:
         return sum(part.bytes for part in self.parts)
 
-    def batches(self) -> Iterator[npt.NDArray[Any]]:
-        """Records (hash, chars, part) of all documents as they are read, some thousand at a time."""
+    @property
+    def near_file(self) -> Path:
+        return self.records_file.with_suffix(_NEAR)
+
+    def records(self, start: int, count: int) -> npt.NDArray[Any]:
+        """Records (hash, chars, part) of the documents from number ``start`` on."""
         with open(self.records_file, "rb") as file:
+            file.seek(_RECORD.itemsize * start)
+            return np.frombuffer(file.read(_RECORD.itemsize * count), dtype=_RECORD)
+
+    def batches(self, start: int = 0) -> Iterator[npt.NDArray[Any]]:
+        """Records of all documents from number ``start`` on, some thousand at a time."""
+        with open(self.records_file, "rb") as file:
+            file.seek(_RECORD.itemsize * start)
             while data := file.read(_RECORD.itemsize * _BATCH):
                 yield np.frombuffer(data, dtype=_RECORD)
+
+
+def scan_files(content: str) -> tuple[str, ...]:
+    """How the names of the files of a scan end, besides its record."""
+    return f"-{content[:16]}.docs", f"-{content[:16]}{_NEAR}"
 
 
 def utf8_length(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def list_content(source: SourceConfig, *, base: Path, bad_utf8: str, folder: Path) -> FileList:
+def list_content(source: SourceConfig, data: DataConfig, *, base: Path, folder: Path) -> FileList:
     """The files of a source with their hashes; only files whose size or time changed are read.
 
     Raises DataError when a file vanishes meanwhile.
     """
     resolved = sources.resolve(source, base=base)
     meaning = {key: value for key, value in asdict(source).items() if key not in ("path", "weight", "name", "group")}
-    meaning |= {"v": _VERSION, "name": resolved.name, "format": resolved.format, "bad_utf8": bad_utf8}
+    meaning |= {"v": _VERSION, "name": resolved.name, "format": resolved.format, "bad_utf8": data.bad_utf8}
+    if rules := rules_of(data.clean):
+        meaning["clean"] = rules
+    if data.clean.near_duplicates:
+        meaning["near"] = True
     slot = content_hash([meaning, str(resolved.path)])[:16]
     known = {
         (name, size, time): sha
@@ -142,36 +171,41 @@ def _file_hash(path: Path) -> str:
 
 
 def scan_source(
-    listed: FileList, *, base: Path, bad_utf8: str, folder: Path, kept_file: KeptFile, advance: Advance
+    listed: FileList, data: DataConfig, *, base: Path, folder: Path, kept_file: KeptFile, advance: Advance
 ) -> Scan:
     """The scan of a source, from the last build where its content is the same; else the documents that are read go to
     ``kept_file`` too. Raises DataError, ResourceError."""
     path = folder / f"{listed.slot}.json"
     records = folder / f"{listed.slot}-{listed.content[:16]}.docs"
     record = _cached(path)
-    if record and record["content"] == listed.content and _intact(records, record):
+    if record and record["content"] == listed.content and _intact(record, records):
         if [tuple(file) for file in record["files"]] != list(listed.files):
             write_json(path, {**record, "files": listed.files}, indent=None)
         return _from_record(record, records)
     problems = Problems()
-    documents = sources.iter_documents(listed.source, base=base, bad_utf8=bad_utf8, problems=problems)
-    with KeptSource(kept_file) as kept:
-        parts = _write_records(records, documents, kept, advance)
+    documents = sources.iter_documents(
+        listed.source, base=base, bad_utf8=data.bad_utf8, problems=problems, clean=data.clean
+    )
+    with KeptSource(kept_file) as kept, _signing(records, wanted=bool(data.clean.near_duplicates)) as sign:
+        parts = _write_records(records, documents, [kept.add, sign], advance)
     record = {
         "v": _VERSION,
         "content": listed.content,
         "files": listed.files,
         "parts": [asdict(part) for part in parts],
         "docs_sha256": sha256_of(records),
+        **({"near_sha256": sha256_of(records.with_suffix(_NEAR))} if data.clean.near_duplicates else {}),
         "problems": problems.to_json(),
     }
     write_json(path, record, indent=None, durable=False)
     return _from_record(record, records, kept)
 
 
-def _intact(records: Path, record: dict[str, Any]) -> bool:
+def _intact(record: dict[str, Any], records: Path) -> bool:
     try:
-        return sha256_of(records) == record.get("docs_sha256")
+        near = record.get("near_sha256")
+        is_near = near is None or sha256_of(records.with_suffix(_NEAR)) == near
+        return is_near and sha256_of(records) == record.get("docs_sha256")
     except OSError:
         return False
 
@@ -181,17 +215,35 @@ def _from_record(record: dict[str, Any], records: Path, kept: KeptSource | None 
     return Scan(record["content"], parts, record["problems"], records, kept)
 
 
-def _write_records(path: Path, documents: Iterator[Document], kept: KeptSource, advance: Advance) -> list[Part]:
-    """Writes one record a document; a file that is not complete never has its final name."""
+@contextmanager
+def _signing(records: Path, *, wanted: bool) -> Iterator[Take]:
+    """Writes the signatures of documents beside their records, where they are wanted; in full, or not at all."""
+    if not wanted:
+        yield lambda batch, sizes: None
+        return
+    path = records.with_suffix(_NEAR)
+    temporary = path.with_name(f".tmp-{path.name}")
+    try:
+        with open(temporary, "wb") as file:
+            yield lambda batch, _: file.write(signatures([document.text for document in batch]).tobytes())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_records(path: Path, documents: Iterator[Document], takers: list[Take], advance: Advance) -> list[Part]:
+    """Writes one record a document, and hands the documents on; a file that is not complete never has its final
+    name."""
     temporary = path.with_name(f".tmp-{path.name}")
     tally = _Tally()
     try:
         with open(temporary, "wb") as file:
             for batch in _batches(documents):
-                kept.add(batch)
-                records, size = tally.add(batch)
+                records, sizes = tally.add(batch)
+                for take in takers:
+                    take(batch, sizes)
                 file.write(records.tobytes())
-                advance(size)
+                advance(sum(sizes))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -220,8 +272,8 @@ class _Tally:
         self._languages: list[str] = []
         self._documents, self._chars, self._bytes = Counter[int](), Counter[int](), Counter[int]()
 
-    def add(self, batch: list[Document]) -> tuple[npt.NDArray[Any], int]:
-        """Counts documents; returns their records and how many bytes of text they have."""
+    def add(self, batch: list[Document]) -> tuple[npt.NDArray[Any], list[int]]:
+        """Counts documents; returns their records and how many bytes of text each has."""
         hashes, sizes = hashes_and_sizes([document.text for document in batch])
         records = np.empty(len(batch), dtype=_RECORD)
         records["hash"] = hashes
@@ -230,7 +282,7 @@ class _Tally:
         for counter, weights in ((self._documents, None), (self._chars, records["chars"]), (self._bytes, sizes)):
             sums = np.bincount(records["part"], weights=weights).astype(np.int64)
             counter.update(dict(enumerate(sums.tolist())))
-        return records, sum(sizes)
+        return records, sizes
 
     def _part(self, document: Document) -> int:
         index = self._index.get(document.source)

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ondevice.data.build_plan import SPLITS, Piece, SourcePlan
+from ondevice.data.build_plan import SPLITS, Encoded, Piece, SourcePlan
 from ondevice.data.build_scan import Advance, utf8_length
 from ondevice.data.build_threads import WriteBehind, read_ahead
 from ondevice.data.chunks import ChunkHeader, chunk_dtype, verify_chunk, write_chunk
@@ -31,6 +31,7 @@ __all__ = ["finished_record", "tokenise_source"]
 RECORD = "source.json"
 _BATCH_CHARS = 1 << 19
 _BATCH_PIECES = 2048
+_SYNCING = 4  # files the disk is asked to make durable at a time: it takes neighbours in one go
 
 
 def finished_record(folder: Path, *, verify: bool) -> dict[str, Any] | None:
@@ -63,7 +64,7 @@ def tokenise_source(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECORD).unlink(missing_ok=True)
     problems = Problems.from_json(plan.scan.problems)
-    with WriteBehind() as writing, closing(read_ahead(_batches(plan.pieces(problems)))) as batches:
+    with WriteBehind() as writing, closing(read_ahead(_batches(plan.stretches(problems)))) as batches:
         run = _Run(plan, tokenizer, folder, chunk_tokens, writing)
         for batch in batches:
             advance(run.add(batch))
@@ -76,24 +77,33 @@ def tokenise_source(
 def _make_durable(folder: Path, record: dict[str, Any]) -> None:
     """All chunks at once, which costs the disk little more than one; until the record exists, each is verified by its
     hash before it is used."""
-    for chunk in record["chunks"]:
-        descriptor = os.open(folder / chunk["file"], os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    with ThreadPoolExecutor(_SYNCING, thread_name_prefix="sync") as pool:
+        list(pool.map(_sync, [folder / chunk["file"] for chunk in record["chunks"]]))
     fsync_folder(folder)
 
 
-def _batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _batches(stretches: Iterator[Piece | Encoded]) -> Iterator[list[Piece] | Encoded]:
+    """Pieces in lists that are worth a call of the tokenizer, in the order they come."""
     batch: list[Piece] = []
     chars = 0
-    for piece in pieces:
-        batch.append(piece)
-        chars += len(piece.text)
-        if chars >= _BATCH_CHARS or len(batch) == _BATCH_PIECES:
+    for stretch in stretches:
+        full = chars >= _BATCH_CHARS or len(batch) == _BATCH_PIECES
+        if batch and (full or isinstance(stretch, Encoded)):
             yield batch
             batch, chars = [], 0
+        if isinstance(stretch, Encoded):
+            yield stretch
+        else:
+            batch.append(stretch)
+            chars += len(stretch.text)
     if batch:
         yield batch
 
@@ -127,8 +137,23 @@ class _Run:
                 )
                 self._tallies[index, split] = _Tally()
 
-    def add(self, batch: list[Piece]) -> int:
-        """Encodes pieces, the next of each part and split; returns how many bytes of text they have."""
+    def add(self, batch: list[Piece] | Encoded) -> int:
+        """Takes the next documents of each part and split; returns how many bytes of text they have."""
+        return self._add_ids(batch) if isinstance(batch, Encoded) else self._add_texts(batch)
+
+    def _add_ids(self, batch: Encoded) -> int:
+        key = batch.part, batch.split
+        tally, writer = self._tallies[key], self._writers[key]
+        skipped = max(0, min(writer.wanted - tally.documents, len(batch.lengths)))
+        ends = np.cumsum(batch.lengths)
+        at = int(ends[skipped - 1]) if skipped else 0
+        if skipped < len(ends):
+            writer.add(tally.documents + skipped, batch.ids[at:], ends[skipped:] - at)
+        tally.documents += len(batch.lengths)
+        tally.bytes += batch.bytes
+        return batch.bytes
+
+    def _add_texts(self, batch: list[Piece]) -> int:
         groups: dict[tuple[int, str], list[Piece]] = {}
         for piece in batch:
             groups.setdefault((piece.part, piece.split), []).append(piece)
@@ -140,7 +165,8 @@ class _Run:
                 wanted += taken
                 runs.append((writer, first, len(taken)))
             size += self._count(tally, pieces)
-        self._hand_out(wanted, runs)
+        if wanted:
+            self._hand_out(*self._tokenizer.encode_documents([piece.text for piece in wanted]), runs)
         return size
 
     def _count(self, tally: _Tally, pieces: list[Piece]) -> int:
@@ -154,26 +180,17 @@ class _Run:
                     self._unknown.add(name, "unknown_symbol", piece.origin, unknown)
         return size
 
-    def _hand_out(self, pieces: list[Piece], runs: list[tuple[_Writer, int, int]]) -> None:
-        """Gives each writer the ids of its documents: so many of the pieces, the first with this number."""
-        stretches = [self._encode(list(same)) for _, same in groupby(pieces, key=lambda piece: piece.ids is None)]
-        if not stretches:
-            return
-        ids = np.concatenate([ids for ids, _ in stretches])
-        ends = np.cumsum(np.concatenate([lengths for _, lengths in stretches]))
+    def _hand_out(
+        self, ids: npt.NDArray[Any], lengths: npt.NDArray[np.int64], runs: list[tuple[_Writer, int, int]]
+    ) -> None:
+        """Gives each writer the ids of its documents: so many of those in the row, the first with this number."""
+        ends = np.cumsum(lengths)
         document = token = 0
         for writer, first, count in runs:
             own = ends[document : document + count] - token
             # A copy: a view would keep the ids of all texts in memory until the writer's chunk is full.
             writer.add(first, ids[token : token + own[-1]].astype(self._dtype), own)
             document, token = document + count, token + int(own[-1])
-
-    def _encode(self, pieces: list[Piece]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-        """Ids of pieces, of all of which they are known or of none, in a row, and how many each has."""
-        known = [piece.ids for piece in pieces if piece.ids is not None]
-        if known:
-            return np.concatenate(known), np.array([len(ids) for ids in known], dtype=np.int64)
-        return self._tokenizer.encode_documents([piece.text for piece in pieces])
 
     def finish(self, problems: Problems) -> dict[str, Any]:
         for writer in self._writers.values():

@@ -79,12 +79,16 @@ class BatchCursor:
         self.batch = batch
         self.windows_per_epoch = grid.total
         self.windows_by_source = tuple(int(n) for n in grid.windows)
-        self._parts = PartsOrder(grid, self._names, parts) if parts else None
+        self._parts: PartsOrder | None = None
+        if parts:  # which say themselves how much of a source they read
+            whole = make_grid(lengths, context, seed, None)
+            self._parts = PartsOrder(whole, self._names, parts, texts=dataset.text_hashes())
         self._order: Order = self._parts or make_order(order, grid, blend)
         self._streams = [dataset.stream(name, "train") for name in self._names]
         identity = [ORDER_VERSION, order, seed, context, shares, lengths, max_unique_tokens, dataset.sha256]
-        self._identity = identity + _identity(blend, order)
-        self.order_sha256 = content_hash([*self._identity, *([_plain(parts)] if parts else [])])
+        self.order_sha256 = content_hash(identity + _identity(blend, order))
+        if self._parts is not None:
+            self.order_sha256 = self._order_until(self._parts.total)
         self.position = 0
         self._ahead: Windows | None = None
         self._ahead_start = 0
@@ -186,9 +190,7 @@ class BatchCursor:
 
     def _order_until(self, position: int) -> str:
         """Hash of the order as far as it was read: parts of a chain that were not begun yet may change."""
-        if self._parts is None:
-            return self.order_sha256
-        return content_hash([*self._identity, _plain(self._parts.begun(position))])
+        return self.order_sha256 if self._parts is None else content_hash([ORDER_VERSION, self._parts.digest(position)])
 
 
 def _identity(blend: Blend, order: str) -> list[Any]:
@@ -199,10 +201,6 @@ def _identity(blend: Blend, order: str) -> list[Any]:
         *([["groups", list(blend.groups)]] if order == "source_balanced" else []),
         *([["stages", [asdict(stage) for stage in blend.stages]]] if order == "staged" else []),
     ]
-
-
-def _plain(parts: Sequence[PartRecipe]) -> list[Any]:
-    return [asdict(part) for part in parts]
 
 
 def _weights(dataset: Dataset, given: Mapping[str, float]) -> list[float]:

@@ -138,6 +138,14 @@ class Dataset:
             self._streams[source, split] = TokenStream(chunks, vocab_size=self.vocab_size, maps=self._maps)
         return self._streams[source, split]
 
+    def text_hashes(self) -> dict[str, str]:
+        """For each source a hash of its training tokens, which other sources do not change."""
+        chunks: dict[str, list[str]] = {entry.name: [] for entry in self.sources}
+        for chunk in self.manifest["chunks"]:
+            if chunk["split"] == "train":
+                chunks[chunk["source"]].append(chunk["sha256"])
+        return {name: content_hash(hashes) for name, hashes in chunks.items()}
+
     def unigram_counts(self, source: str | None = None) -> npt.NDArray[np.int64]:
         """How often each id occurs in the training tokens of a source, or of all; shape [vocab_size]."""
         counts = np.zeros(self.vocab_size, dtype=np.int64)

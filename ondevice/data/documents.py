@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from ondevice.data.languages import LANGUAGES
 from ondevice.errors import DataError
 
 __all__ = ["EXAMPLES_KEPT", "REASONS", "Document", "Problems", "printable"]
@@ -23,6 +24,7 @@ REASONS = {
     "utf16_file": "UTF-16 files left out (convert them to UTF-8, for example with iconv)",
     "empty_document": "documents without text left out",
     "duplicate_document": "exact copies of an earlier document left out",
+    "near_duplicate": "documents that are nearly an earlier one left out (data.clean.near_duplicates)",
     "unreadable_file": "files that could not be read",
     "unreadable_member": "archive members that could not be read (encrypted, damaged or packed in an unknown way)",
     "unreadable_folder": "folders that could not be opened",
@@ -30,6 +32,10 @@ REASONS = {
     "symlink_outside": "symbolic links that lead out of the folder, not followed",
     "unknown_symbol": "symbols that are not in the vocabulary, read as unknown",
     "broken_html": "HTML files left out because a tag or comment never ends",
+    "broken_book": "EPUB books that could not be read (damaged or encrypted)",
+    "few_words": "documents with too few words left out (data.clean.min_words)",
+    "long_word": "documents with too long a word left out (data.clean.max_word_chars)",
+    **{f"language_{name}": f"documents in another language ({name}) left out" for name in LANGUAGES},
 }
 """Reason -> the words after the count. A reason that is not listed here is shown as it is."""
 

@@ -1,8 +1,8 @@
-"""What the first reading of the sources found, kept on disk until the second pass: texts, and ids of most of them.
+"""What the first reading of the sources found, kept on disk until the second pass: the ids of documents, or their text.
 
 One scratch file for all sources of a build, of bounded size, that vanishes with the build. What it has no room for is
 read from the sources again. Where the tokenizer is known before the scan, documents are encoded while the next ones
-are read. Knows nothing of splits or chunks.
+are read, and then only their ids are kept. Knows nothing of splits or chunks.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
 from types import TracebackType
@@ -26,19 +27,36 @@ from ondevice.data.documents import Document
 from ondevice.data.tokenizer import Tokenizer
 from ondevice.run.files import write_all
 
-__all__ = ["LIMIT_BYTES", "KeptDocument", "KeptFile", "KeptSource"]
+__all__ = ["LIMIT_BYTES", "KeptBlock", "KeptFile", "KeptSource"]
 
 LIMIT_BYTES = 1 << 27  # of scratch file: a phone has little room, and larger builds take their minutes anyway
-_ENCODERS = 2  # while one waits for the interpreter, the library works for the other
-_SIZES = np.dtype([("chars", "<u4"), ("ids", "<u4")])
+_ENCODERS = 3  # while one or two wait for the interpreter, which the reader holds, the library works for another
+_SIZES = np.dtype([("bytes", "<u4"), ("ids", "<u4")])
 
 
-class KeptDocument(NamedTuple):
-    """``ids`` end with the end-of-text id; None where the document was not encoded."""
+@dataclass(frozen=True)
+class KeptBlock:
+    """Some documents, one behind the other. ``bytes`` is the length of each in UTF-8.
 
-    text: str
-    origin: str
-    ids: npt.NDArray[Any] | None
+    ``lengths`` counts the ids of each with the end-of-text id, and is 0 for one that was not encoded; ``ids`` are those
+    of all in a row. ``texts`` are those of the documents that were not encoded, in their order.
+    """
+
+    bytes: npt.NDArray[np.uint32]
+    lengths: npt.NDArray[np.uint32]
+    ids: npt.NDArray[Any]
+    texts: list[str]
+    joined_origins: str
+
+    @property
+    def documents(self) -> int:
+        return len(self.bytes)
+
+    def texts_and_origins(self) -> Iterator[tuple[str | None, str]]:
+        """Those of every document, in order; None for the text of one that was encoded."""
+        texts = iter(self.texts)
+        for length, origin in zip(self.lengths.tolist(), self.joined_origins.split("\0"), strict=True):
+            yield None if length else next(texts), origin
 
 
 class _Block(NamedTuple):
@@ -127,12 +145,20 @@ class KeptSource:
         """How many documents are kept."""
         return sum(block.documents for block in self._blocks)
 
-    def add(self, batch: Sequence[Document]) -> None:
-        """Keeps the next documents, encoded by a thread. Raises what went wrong with earlier ones."""
+    @property
+    def encoded(self) -> frozenset[str]:
+        """Names of which documents were encoded, so that their text is not here."""
+        return frozenset(name for name, seen in self._seen.items() if seen > self._file.unencoded)
+
+    def add(self, batch: Sequence[Document], sizes: Sequence[int]) -> None:
+        """Keeps the next documents, encoded by a thread; ``sizes`` are their bytes of UTF-8.
+
+        Raises what went wrong with earlier ones.
+        """
         if self._full:
             return
-        late = [self._is_late(document.source) for document in batch] if self._file.tokenizer else []
-        packed = self._encoding.submit(self._packed, batch, late)
+        late = [bool(self._file.tokenizer) and self._is_late(document.source) for document in batch]
+        packed = self._encoding.submit(self._packed, batch, sizes, late)
         self._writing.submit(lambda: self._keep(len(batch), packed.result()))
 
     def _is_late(self, name: str) -> bool:
@@ -140,14 +166,14 @@ class KeptSource:
         seen = self._seen[name] = self._seen.get(name, 0) + 1
         return seen > self._file.unencoded
 
-    def _packed(self, batch: Sequence[Document], late: list[bool]) -> list[bytes]:
+    def _packed(self, batch: Sequence[Document], lengths: Sequence[int], late: list[bool]) -> list[bytes]:
         """The parts of a block: sizes, texts, origins, ids."""
         sizes = np.zeros(len(batch), dtype=_SIZES)
-        sizes["chars"] = [len(document.text) for document in batch]
+        sizes["bytes"] = lengths
         ids = self._encode([document.text for document in compress(batch, late)], late, sizes)
-        texts = "".join([document.text for document in batch]).encode()
+        texts = "".join([document.text for document, is_late in zip(batch, late, strict=True) if not is_late])
         origins = "\0".join([document.origin for document in batch]).encode("utf-8", "surrogatepass")
-        return [sizes.tobytes(), texts, origins, ids]
+        return [sizes.tobytes(), texts.encode(), origins, ids]
 
     def _encode(self, texts: list[str], late: list[bool], sizes: npt.NDArray[Any]) -> bytes:
         """The ids of the late documents; how many each has goes to ``sizes``."""
@@ -164,21 +190,24 @@ class KeptSource:
             _, texts, origins, ids = parts
             self._blocks.append(_Block(start, documents, len(texts), len(origins), len(ids)))
 
-    def documents(self) -> Iterator[KeptDocument]:
-        """All that are kept, in order."""
+    def blocks(self) -> Iterator[KeptBlock]:
+        """All that is kept, in order."""
         for block in self._blocks:
-            yield from self._read(block)
+            yield self._read(block)
 
-    def _read(self, block: _Block) -> Iterator[KeptDocument]:
+    def _read(self, block: _Block) -> KeptBlock:
         head = block.documents * _SIZES.itemsize
         data = memoryview(self._file.read(block.start, head + block.texts + block.origins + block.ids))
         sizes = np.frombuffer(data[:head], dtype=_SIZES)
-        joined = str(data[head : (at := head + block.texts)], "utf-8")
-        origins = str(data[at : at + block.origins], "utf-8", "surrogatepass").split("\0")
-        row = np.frombuffer(data[at + block.origins :], dtype=self._dtype)
-        texts = [joined[start:end] for start, end in _spans(sizes["chars"])]
-        ids = [row[start:end] if end > start else None for start, end in _spans(sizes["ids"])]
-        return map(KeptDocument, texts, origins, ids)
+        texts, rest = data[head : head + block.texts], data[head + block.texts :]
+        own = sizes["bytes"][sizes["ids"] == 0]
+        return KeptBlock(
+            bytes=sizes["bytes"],
+            lengths=sizes["ids"],
+            ids=np.frombuffer(rest[block.origins :], dtype=self._dtype),
+            texts=[str(texts[start:end], "utf-8") for start, end in _spans(own)],
+            joined_origins=str(rest[: block.origins], "utf-8", "surrogatepass"),
+        )
 
 
 def _spans(sizes: npt.NDArray[Any]) -> Iterator[tuple[int, int]]:

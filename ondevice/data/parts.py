@@ -8,8 +8,8 @@ of ``ondevice.train``.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from ondevice.data.mixture import Mixture, Stage
 from ondevice.data.order import Grid, Windows
 from ondevice.data.permutation import Ints, mix, word, words
+from ondevice.data.tokenizer_base import content_hash
 from ondevice.errors import DataError, UsageError, nearest
 from ondevice.run.recipe import PartRecipe, PartSource
 
@@ -46,6 +47,10 @@ def plan_parts(stages: Sequence[StageText], *, parts: int, batch: int, safety: f
         for index in range(count):
             sources = _slices(stage, index, count)
             windows = sum(source.windows for source in sources)
+            if not sum(stage.windows.values()):
+                raise DataError(
+                    f"Stage '{stage.name}' has no text for a whole window; add text, or leave the stage out."
+                )
             if not windows:
                 raise DataError(
                     f"Stage '{stage.name}' has {sum(stage.windows.values())} windows, too few for {count} parts; "
@@ -97,54 +102,100 @@ def _again(earlier: dict[str, int], replay: float, windows: int) -> tuple[PartSo
     )
 
 
-class PartsOrder:
-    """An order part by part; the last part goes on for ever. ``names`` are the sources by index."""
+@dataclass(frozen=True)
+class _Inside:
+    """The order inside a part, over its own sources alone; their indices and first windows in the dataset."""
 
-    def __init__(self, grid: Grid, names: Sequence[str], parts: Sequence[PartRecipe]) -> None:
-        self._grid, self._parts = grid, tuple(parts)
+    order: Mixture
+    indices: Ints
+    first: Ints
+
+
+def _period(part: PartRecipe) -> int:
+    """As long as the part's text, so that all of it is read once before any is read again; else near to that."""
+    length = sum(source.share for source in part.sources)
+    if all(source.share == source.windows for source in part.sources) and length <= _LONGEST_PERIOD:
+        return int(length)
+    return min(_LONGEST_PERIOD, max(_SHORTEST_PERIOD, 1 << math.ceil(length).bit_length()))
+
+
+class PartsOrder:
+    """An order part by part; the last part goes on for ever. ``names`` are the sources by index.
+
+    What a part reads depends on its place, its sources and their texts alone: not on the parts after it, not on where
+    it is cut short, and not on other sources of the dataset. ``texts`` (hashes by source) go into `digest`.
+    """
+
+    def __init__(
+        self, grid: Grid, names: Sequence[str], parts: Sequence[PartRecipe], *, texts: Mapping[str, str] | None = None
+    ) -> None:
+        self._grid, self._parts, self._texts = grid, tuple(parts), texts or {}
         self._index = {name: index for index, name in enumerate(names)}
         self._check()
         lengths = np.array([part.windows for part in parts], dtype=np.int64)
         self.begins = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
+        self.total = int(lengths.sum())
         self._order = lru_cache(maxsize=8)(self._order_of)
         self._before: list[Ints] = [np.zeros(len(grid.windows), dtype=np.int64)]
+        self._digests = [content_hash(["parts", grid.seed, grid.context])]
 
     def begun(self, position: int) -> tuple[PartRecipe, ...]:
-        """The parts of which something was read after ``position`` windows."""
-        return self._parts[: int(np.searchsorted(self.begins, position, side="left"))]
+        """The parts as far as they were read after ``position`` windows; what comes after may still change."""
+        count = int(np.searchsorted(self.begins, position, side="left"))
+        if not count:
+            return ()
+        last = self._parts[count - 1]
+        read = min(last.windows, position - int(self.begins[count - 1]))
+        return (*self._parts[: count - 1], replace(last, windows=read))
+
+    def digest(self, position: int) -> str:
+        """Hash of the order and the texts as far as they were read after ``position`` windows."""
+        begun = self.begun(position)
+        if not begun:
+            return self._digests[0]
+        while len(self._digests) < len(begun):
+            self._digests.append(self._tied(self._digests[-1], self._parts[len(self._digests) - 1]))
+        return self._tied(self._digests[len(begun) - 1], begun[-1])
+
+    def _tied(self, before: str, part: PartRecipe) -> str:
+        sources = [[asdict(source), self._texts.get(source.name, "")] for source in part.sources]
+        return content_hash([before, part.windows, sources])
 
     def windows(self, positions: Ints) -> Windows:
         numbers = np.searchsorted(self.begins, positions, side="right") - 1
         sources, starts, epochs = np.empty_like(positions), np.empty_like(positions), np.empty_like(positions)
         for number in np.unique(numbers).tolist():
             mine = numbers == number
-            order, first = self._order(number)
-            found = order.windows(positions[mine] - self.begins[number])
-            sources[mine], epochs[mine] = found.sources, found.epochs
-            starts[mine] = found.starts + first[found.sources] * self._grid.context
+            inside = self._order(number)
+            found = inside.order.windows(positions[mine] - self.begins[number])
+            sources[mine], epochs[mine] = inside.indices[found.sources], found.epochs
+            starts[mine] = found.starts + inside.first[found.sources] * self._grid.context
         return Windows(sources, starts, epochs)
 
     def counts(self, position: int) -> Ints:
         number = int(np.searchsorted(self.begins, position, side="right")) - 1
         while len(self._before) <= number:
             done = len(self._before) - 1
-            self._before.append(self._before[done] + self._order(done)[0].counts(self._parts[done].windows))
-        counts: Ints = self._before[number] + self._order(number)[0].counts(position - int(self.begins[number]))
+            self._before.append(self._before[done] + self._counts_in(done, self._parts[done].windows))
+        counts: Ints = self._before[number] + self._counts_in(number, position - int(self.begins[number]))
         return counts
 
-    def _order_of(self, number: int) -> tuple[Mixture, Ints]:
-        """The mixture inside a part, and the first window of each source's slice."""
-        part, grid = self._parts[number], self._grid
-        windows, first = np.zeros_like(grid.windows), np.zeros_like(grid.windows)
-        shares = np.zeros(len(windows))
-        for source in part.sources:
-            index = self._index[source.name]
-            windows[index], first[index], shares[index] = source.windows, source.first, source.share
-        seed = int(mix(words(np.array([number])), word(grid.seed))[0])
-        inside = Grid(windows, windows * grid.context + 1, grid.context, seed)
-        period = 1 << (part.windows - 1).bit_length() if part.windows > 1 else 1
-        stage = Stage(windows=None, shares=tuple(shares.tolist()))
-        return Mixture(inside, [stage], period=min(_LONGEST_PERIOD, max(_SHORTEST_PERIOD, period))), first
+    def _counts_in(self, number: int, windows: int) -> Ints:
+        inside, counts = self._order(number), np.zeros_like(self._before[0])
+        counts[inside.indices] = inside.order.counts(windows)
+        return counts
+
+    def _order_of(self, number: int) -> _Inside:
+        """The order inside a part. Its period follows from the text of the part, however much of it is trained."""
+        part, context = self._parts[number], self._grid.context
+        windows = np.array([source.windows for source in part.sources], dtype=np.int64)
+        seed = int(mix(words(np.array([number])), word(self._grid.seed))[0])
+        stage = Stage(windows=None, shares=tuple(source.share for source in part.sources))
+        return _Inside(
+            order=Mixture(Grid(windows, windows * context + 1, context, seed), [stage], period=_period(part)),
+            indices=np.array([self._index[source.name] for source in part.sources], dtype=np.int64),
+            first=np.array([source.first for source in part.sources], dtype=np.int64),
+        )
 
     def _check(self) -> None:
         """Raises UsageError for a part that names no source of the dataset, or more of it than there is."""

@@ -20,7 +20,17 @@ from ondevice.data.sources_types import without_gz
 from ondevice.data.sources_walk import FileEntry, Rules, label
 from ondevice.errors import DataError
 
-__all__ = ["BLOCK", "Leaf", "Unreadable", "file_leaf", "sniff", "zip_leaves"]
+__all__ = [
+    "BLOCK",
+    "BOMB_BYTES",
+    "BOMB_RATIO",
+    "Leaf",
+    "Unreadable",
+    "file_leaf",
+    "member_blocks",
+    "sniff",
+    "zip_leaves",
+]
 
 BLOCK = 1 << 18  # bytes; measured: larger blocks decode slower, they leave the processor's cache
 SNIFFED = 1 << 16
@@ -144,11 +154,12 @@ def zip_leaves(entry: FileEntry, rules: Rules, skip: Callable[[str, str], None])
             else:
                 name = PurePosixPath(member.filename).name
                 where = f"{shown}!{label(member.filename)}"
-                read = partial(_member_blocks, archive, member, where)
+                read = partial(member_blocks, archive, member, where)
                 yield Leaf(origin, where, without_gz(name), member.file_size, read)
 
 
-def _member_blocks(archive: zipfile.ZipFile, member: zipfile.ZipInfo, shown: str) -> Blocks:
+def member_blocks(archive: zipfile.ZipFile, member: zipfile.ZipInfo, shown: str) -> Blocks:
+    """The content of a member. Raises Unreadable, and DataError for a compressed bomb."""
     try:
         with archive.open(member) as stream:
             blocks = _bounded(stream, shown, member.compress_size)

@@ -10,7 +10,7 @@ from typing import Any
 from ondevice.data.readers import Leaf
 from ondevice.errors import DataError, nearest
 
-__all__ = ["LINE_BYTES", "jsonl_rows", "jsonl_texts"]
+__all__ = ["LINE_BYTES", "field_of", "jsonl_rows", "jsonl_texts", "titled"]
 
 LINE_BYTES = 8 << 20  # parsed, one odd character can make a text four times as large
 _FIELDS_SHOWN = 12
@@ -76,17 +76,22 @@ def _parsed(line: str, where: str) -> dict[str, Any]:
 
 
 def _text(row: dict[str, Any], text_field: str, title_field: str, where: str) -> str:
-    text = _field(row, text_field, "text_field", where)
+    text = field_of(row, text_field, "text_field", where)
     if not isinstance(text, str):
         raise DataError(f"{where}: the field '{text_field}' holds {_kind(text)}, not text; correct this line.")
-    title = _field(row, title_field, "title_field", where) if title_field else None
+    title = field_of(row, title_field, "title_field", where) if title_field else None
     if not isinstance(title, str | None):
         raise DataError(f"{where}: the field '{title_field}' holds {_kind(title)}, not text; correct this line.")
-    joined = f"{title}\n\n{text}" if title and text else title or text
-    return joined.replace("\r\n", "\n")
+    return titled(title, text).replace("\r\n", "\n")
 
 
-def _field(row: dict[str, Any], name: str, key: str, where: str) -> Any:
+def titled(title: str | None, text: str) -> str:
+    """Title, blank line, text; without the blank line where one of them is empty."""
+    return f"{title}\n\n{text}" if title and text else title or text
+
+
+def field_of(row: dict[str, Any], name: str, key: str, where: str) -> Any:
+    """A field of a row. Raises DataError naming the fields there are; ``key`` is the config key that names this one."""
     if name in row:
         return row[name]
     there = ", ".join(list(row)[:_FIELDS_SHOWN]) + (", ..." if len(row) > _FIELDS_SHOWN else "")

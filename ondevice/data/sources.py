@@ -10,17 +10,22 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
+from ondevice.data.clean import cleaned
 from ondevice.data.documents import Document, Problems
 from ondevice.data.readers import Leaf, Unreadable, file_leaf, sniff, zip_leaves
+from ondevice.data.readers_csv import csv_texts
+from ondevice.data.readers_epub import epub_leaves
 from ondevice.data.readers_html import html_text
 from ondevice.data.readers_jsonl import jsonl_texts
+from ondevice.data.readers_markdown import markdown_text
+from ondevice.data.readers_parquet import parquet_texts
 from ondevice.data.readers_units import LINE, PARAGRAPH, Piece, cut_pieces, records
 from ondevice.data.readers_utf8 import Chunk, first_invalid, lenient_text, lines_text, strict_text
 from ondevice.data.sources_find import Found, ResolvedSource, find, fits
-from ondevice.data.sources_types import is_archive, kind_of, language_of
+from ondevice.data.sources_types import is_archive, is_wrapped, kind_of, language_of
 from ondevice.data.sources_walk import FileEntry, label
 from ondevice.errors import DataError
-from ondevice.run.schema import SourceConfig
+from ondevice.run.schema import CleanConfig, SourceConfig
 
 __all__ = ["FileEntry", "ResolvedSource", "iter_documents", "list_files", "resolve"]
 
@@ -43,7 +48,9 @@ def list_files(source: SourceConfig, base: Path) -> list[FileEntry]:
     return find(source, base).files
 
 
-def iter_documents(source: SourceConfig, *, base: Path, bad_utf8: str, problems: Problems) -> Iterator[Document]:
+def iter_documents(
+    source: SourceConfig, *, base: Path, bad_utf8: str, problems: Problems, clean: CleanConfig | None = None
+) -> Iterator[Document]:
     """The documents of a source, always in the same order. What is left out is counted in ``problems``.
 
     ``bad_utf8`` is ``skip_line``, ``skip_document`` or ``refuse``. Raises DataError for damaged input, for a file that
@@ -52,7 +59,7 @@ def iter_documents(source: SourceConfig, *, base: Path, bad_utf8: str, problems:
     found = find(source, base)
     for reason, origin in found.skipped:
         problems.add(found.resolved.name, reason, origin)
-    documents = _Reader(source, found, bad_utf8, problems).documents()
+    documents = cleaned(_Reader(source, found, bad_utf8, problems).documents(), clean or CleanConfig(), problems)
     first = next(documents, None)
     if first is None:
         raise DataError(_no_document(found.resolved, problems))
@@ -82,6 +89,10 @@ class _Reader:
             try:
                 if is_archive(entry.path.name):
                     yield from self._archive(entry)
+                elif self._kind(entry.path.name) == "epub":
+                    yield from self._book(entry)
+                elif self._kind(entry.path.name) == "parquet":
+                    yield from self._parquet(entry)
                 else:
                     yield from self._leaf(file_leaf(entry))
             except Unreadable as error:
@@ -92,27 +103,40 @@ class _Reader:
     def _archive(self, entry: FileEntry) -> Iterator[Document]:
         for leaf in zip_leaves(entry, self._found.rules, partial(self._problems.add, self._name)):
             try:
-                if is_archive(leaf.name) or not fits(self._found.resolved.format, leaf.name):
+                if is_wrapped(leaf.name) or not fits(self._found.resolved.format, leaf.name):
                     self._problems.add(self._name, "unsupported_file", leaf.origin)
                 else:
                     yield from self._leaf(leaf)
             except Unreadable as error:
                 self._problems.add(self._name, error.reason, leaf.origin)
 
+    def _kind(self, name: str) -> str:
+        """How a file of this name is read."""
+        form = self._found.resolved.format
+        return kind_of(name) if form == "mixed" else form
+
+    def _book(self, entry: FileEntry) -> Iterator[Document]:
+        for leaf in epub_leaves(entry):
+            try:
+                if problem := sniff(leaf.head()):
+                    raise problem
+                yield from self._html(leaf)
+            except Unreadable as error:
+                self._problems.add(self._name, error.reason, leaf.origin)
+
+    def _parquet(self, entry: FileEntry) -> Iterator[Document]:
+        rows = parquet_texts(entry.path, label(str(entry.path)), **self._fields)
+        return self._row_documents(rows, entry.relative)
+
     def _leaf(self, leaf: Leaf) -> Iterator[Document]:
         """Documents of one file. Raises Unreadable when it holds no text."""
         head = leaf.head()
         if problem := sniff(head):
             raise problem
-        form = self._found.resolved.format
-        kind = kind_of(leaf.name) if form == "mixed" else form
-        if kind == "jsonl":
-            return self._jsonl(leaf)
-        if kind == "html":
-            return self._html(leaf)
-        if form == "code":
-            return self._code(leaf, head)
-        return self._text(leaf)
+        readers = {"jsonl": self._jsonl, "csv": self._csv, "html": self._html, "markdown": self._markdown}
+        if reader := readers.get(self._kind(leaf.name)):
+            return reader(leaf)
+        return self._code(leaf, head) if self._found.resolved.format == "code" else self._text(leaf)
 
     def _text(self, leaf: Leaf) -> Iterator[Document]:
         if self._source.document == "file":
@@ -130,6 +154,10 @@ class _Reader:
     def _html(self, leaf: Leaf) -> Iterator[Document]:
         chunks = self._chunks(leaf, self._name)
         pieces = cut_pieces(html_text(chunk.text for chunk in chunks))
+        return self._emit(pieces, leaf.origin, self._name, self._source.language)
+
+    def _markdown(self, leaf: Leaf) -> Iterator[Document]:
+        pieces = cut_pieces(markdown_text(chunk.text for chunk in self._chunks(leaf, self._name)))
         return self._emit(pieces, leaf.origin, self._name, self._source.language)
 
     def _whole(self, leaf: Leaf, name: str, language: str) -> Iterator[Document]:
@@ -172,9 +200,20 @@ class _Reader:
             else:
                 yield Document(text, name, language, origin)
 
+    @property
+    def _fields(self) -> dict[str, str]:
+        return {"text_field": self._source.text_field, "title_field": self._source.title_field}
+
+    def _csv(self, leaf: Leaf) -> Iterator[Document]:
+        rows = csv_texts(self._chunks(leaf, self._name), leaf.shown, **self._fields)
+        return self._row_documents(rows, leaf.origin)
+
+    def _row_documents(self, rows: Iterable[tuple[int, str]], origin: str) -> Iterator[Document]:
+        for number, text in rows:
+            yield from self._emit(cut_pieces([text]), f"{origin}:{number}", self._name, self._source.language)
+
     def _jsonl(self, leaf: Leaf) -> Iterator[Document]:
-        fields = {"text_field": self._source.text_field, "title_field": self._source.title_field}
-        for line, text in jsonl_texts(leaf, **fields):
+        for line, text in jsonl_texts(leaf, **self._fields):
             if isinstance(text, bytes) or _SURROGATE.search(text):
                 self._bad_row(leaf, line, "invalid_utf8_line" if isinstance(text, bytes) else "lone_surrogate")
             else:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ondevice.data.readers import Unreadable, zip_leaves
-from ondevice.data.sources_types import is_archive, is_prose, kind_of, language_of, without_gz
+from ondevice.data.sources_types import is_archive, is_declared, is_prose, kind_of, language_of, without_gz
 from ondevice.data.sources_walk import FileEntry, Listing, Rules, label, list_folder
 from ondevice.errors import DataError, UsageError
 from ondevice.run.schema import SourceConfig
@@ -26,8 +26,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 class ResolvedSource:
     """A source whose path, name and format are decided.
 
-    ``format`` is ``text``, ``jsonl``, ``code``, ``html``, or ``mixed`` (each file by its extension); ``reason`` says
-    why, for people.
+    ``format`` is one of the config's, or ``mixed`` (each file by its extension); ``reason`` says why, for people.
     """
 
     path: Path
@@ -103,6 +102,8 @@ def _decide(wanted: str, files: list[FileEntry], rules: Rules) -> tuple[str, str
     """The format and why. For ``auto``, only file types that are known have a say."""
     if wanted != "auto":
         return wanted, f"format = {wanted}"
+    if all(is_declared("parquet", entry.path.name) for entry in files):
+        return "parquet", "every file is parquet"
     sizes: Counter[str] = Counter()
     for name, size in _names(files, rules):
         kind = kind_of(name)
@@ -135,7 +136,7 @@ def fits(form: str, name: str) -> bool:
     name = without_gz(name)
     if form in ("text", "mixed"):
         return True
-    return _may_be_code(name) if form == "code" else kind_of(name) == form
+    return _may_be_code(name) if form == "code" else is_declared(form, name)
 
 
 def _may_be_code(name: str) -> bool:

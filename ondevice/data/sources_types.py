@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["CODE", "is_archive", "is_prose", "kind_of", "language_of", "without_gz"]
+__all__ = ["CODE", "is_archive", "is_declared", "is_prose", "is_wrapped", "kind_of", "language_of", "without_gz"]
 
 _LANGUAGES = """
 ada .adb .ads           assembly .asm .s       awk .awk               c .c .h
@@ -72,6 +72,10 @@ _SHEBANG = re.compile(rb"#![ \t]*(?:\S*/)?([^/\s]+)(?:[ \t]+(?:-S[ \t]+)?(\S+))?
 _JSONL = (".jsonl", ".ndjson")
 _HTML = (".html", ".htm", ".xhtml")
 _ARCHIVES = (".zip",)
+_BOOKS = (".epub",)
+_WRAPPED = (*_ARCHIVES, *_BOOKS, ".parquet")
+# Read so only where the format is declared: by itself such a file is text, as it always was.
+_DECLARED = {"csv": (".csv", ".tsv"), "markdown": (".md", ".markdown", ".mdx"), "parquet": (".parquet",)}
 _PROSE = frozenset(
     re.findall(
         r"\.\w+",
@@ -94,6 +98,16 @@ def is_archive(name: str) -> bool:
     return extension(name) in _ARCHIVES
 
 
+def is_wrapped(name: str) -> bool:
+    """Whether a file holds its text in a way that only works for a file on disk, not for a member of an archive."""
+    return extension(name) in _WRAPPED
+
+
+def is_declared(form: str, name: str) -> bool:
+    """Whether a file of this name is read where this format is declared."""
+    return extension(name) in _DECLARED.get(form, ()) or kind_of(name) == form
+
+
 def language_of(name: str, first_line: bytes = b"") -> str:
     """The programming language of a file, or an empty string. ``first_line`` is looked at without an extension."""
     named = _NAMES.get(name.lower()) or CODE.get(extension(name), "")
@@ -112,12 +126,14 @@ def _interpreter(first_line: bytes) -> str:
 
 
 def kind_of(name: str) -> str:
-    """``jsonl``, ``html``, ``code``, or ``text`` for everything else. HTML pages count as HTML, not as code."""
+    """``jsonl``, ``html``, ``epub``, ``code``, or ``text`` for all else. HTML pages count as HTML, not as code."""
     suffix = extension(name)
     if suffix in _JSONL:
         return "jsonl"
     if suffix in _HTML:
         return "html"
+    if suffix in _BOOKS:
+        return "epub"
     return "code" if language_of(name) else "text"
 
 

@@ -9,7 +9,6 @@ import codecs
 import hashlib
 import importlib
 import json
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ondevice.device.host import platform_name
 from ondevice.errors import DataError, DeviceError
 
 __all__ = [
@@ -178,7 +178,7 @@ def require(package: str) -> Any:
 
 
 def _install_command(package: str) -> str:
-    if sys.platform != "android":
+    if platform_name() != "android":
         return f"pip install {package}"
     if package == "tokenizers":
         return "pkg upgrade && pkg install tur-repo && pkg install python-tokenizers"

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from ondevice.data.tokenizer_base import (
@@ -53,8 +54,8 @@ _UNUSABLE = re.compile("[\u2581\u2585\0]")  # letters the trainer keeps for itse
 _REQUIRED = "".join(sorted(set(EOT + "<unk><0x0123456789ABCDEF>" + SPACE)))
 _EOT_NAMES = (EOT, "<|end_of_text|>", "</s>", "<eos>")
 
-Encode = Callable[[list[str]], list[Any]]
-"""Texts to lists or arrays of ids."""
+Encode = Callable[[list[str], bool], list[Any]]
+"""Texts to lists or arrays of ids, each with the end-of-text id behind it or not."""
 
 
 class SentencePieceTokenizer(TableTokenizer):
@@ -75,28 +76,39 @@ class SentencePieceTokenizer(TableTokenizer):
         self.sha256 = content_hash([self.kind, [[p.text, p.score, p.type] for p in self._model.pieces]])
         by_byte = {piece.bytes(): i for i, piece in enumerate(self._model.pieces) if piece.type == BYTE}
         self._space_letter = [by_byte[bytes([byte])] for byte in SPACE.encode()]
-        self._encode = _encoder(data, self._model)
+        self._encode = _encoder(data, self._model, self.eot_id)
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self.encode_batch([text])[0].tolist()
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[npt.NDArray[Any]]:
-        if all(len(text) <= _PIECE_CHARS and SPACE not in text for text in texts):
+        if _are_plain(texts):
             return [join_ids([ids]) for ids in self._ids(list(texts))]
         pieces = [_pieces(text) for text in texts]
         ids = self._ids([piece for part in pieces for piece in part if piece is not None])
         return [join_ids([self._space_letter if p is None else next(ids) for p in part]) for part in pieces]
 
-    def _ids(self, pieces: list[str]) -> Iterator[Any]:
+    def encode_documents(self, texts: Sequence[str]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        if not texts or not _are_plain(texts):
+            return super().encode_documents(texts)
+        rows = list(self._ids(list(texts), end=True))
+        return np.concatenate(rows), np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+
+    def _ids(self, pieces: list[str], *, end: bool = False) -> Iterator[Any]:
         for group in in_groups(pieces):
             try:
-                yield from self._encode(group)
+                yield from self._encode(group, end)
             except (UnicodeEncodeError, TypeError) as error:
                 raise surrogate_error() from error
 
     def files(self) -> dict[str, bytes]:
         return {MODEL_FILE: self._data, JSON_FILE: hf_json(self._model).encode()}
+
+
+def _are_plain(texts: Sequence[str]) -> bool:
+    """Whether each text can be given to the encoder as it is."""
+    return all(len(text) <= _PIECE_CHARS and SPACE not in text for text in texts)
 
 
 def _pieces(text: str) -> list[str | None]:
@@ -109,19 +121,26 @@ def _pieces(text: str) -> list[str | None]:
     return result
 
 
-def _encoder(data: bytes, model: ModelFile) -> Encode:
+def _encoder(data: bytes, model: ModelFile, eot_id: int) -> Encode:
     """Texts to ids by whichever package is installed."""
     if find_spec("sentencepiece") is None and find_spec("tokenizers") is not None:
         from ondevice.data.tokenizer_bpe import load_engine
 
         engine = load_engine(hf_json(model), JSON_FILE)
-        return lambda texts: [e.ids for e in engine.encode_batch_fast(texts, add_special_tokens=False)]
+        return _ended(lambda texts: [e.ids for e in engine.encode_batch_fast(texts, add_special_tokens=False)], eot_id)
     processor = require("sentencepiece").SentencePieceProcessor(model_proto=data)
     try:
         processor.encode([""], out_type="numpy")
     except RuntimeError:  # 0.2.1 and older know no arrays: "unknown out_type=numpy"
-        return lambda texts: processor.encode(texts)
-    return lambda texts: processor.encode(texts, out_type="numpy")
+        return _ended(processor.encode, eot_id)
+    if processor.eos_id() != eot_id:
+        return _ended(lambda texts: processor.encode(texts, out_type="numpy"), eot_id)
+    return lambda texts, end: processor.encode(texts, out_type="numpy", add_eos=end)
+
+
+def _ended(encode: Callable[[list[str]], list[Any]], eot_id: int) -> Encode:
+    """The same for what does not know the end-of-text id."""
+    return lambda texts, end: [[*ids, eot_id] for ids in encode(texts)] if end else encode(texts)
 
 
 def _checked(model: ModelFile, where: str) -> ModelFile:

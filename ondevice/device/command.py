@@ -13,8 +13,9 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 
-__all__ = ["Stopped", "ask_command"]
+__all__ = ["Stopped", "ask_command", "mortal"]
 
 _MOST_BYTES = 1 << 16
 _LOOK_UP_S = 0.1  # between two looks whether to stop
@@ -49,6 +50,17 @@ def ask_command(
     if code:
         raise ChildProcessError(f"{name} failed: {_last_words(code, err)}")
     return out.decode(errors="replace")
+
+
+def mortal(command: str, timeout_s: float) -> list[str]:
+    """A command of Termux with an end of its own, a little after ``timeout_s``.
+
+    A trainer is mostly ended by SIGKILL, and a child of it that hangs would hang for ever.
+    """
+    timeout = Path(command).with_name("timeout")  # of Termux's coreutils, which is always there
+    if not os.access(timeout, os.X_OK):
+        return [command]
+    return [str(timeout), "-k", "1", f"{timeout_s + 2:g}", command]
 
 
 def _listen(child: subprocess.Popen[bytes], deadline: float, stopped: Callable[[], bool]) -> tuple[bytes, bytes]:

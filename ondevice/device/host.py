@@ -10,7 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Termux", "existing_ancestor", "find_termux", "in_proot", "platform_name"]
+__all__ = [
+    "RELAUNCHED",
+    "Termux",
+    "existing_ancestor",
+    "find_termux",
+    "in_proot",
+    "is_relaunched",
+    "is_scheduled",
+    "on_android",
+    "platform_name",
+]
+
+RELAUNCHED = "ONDEVICE_RELAUNCHED"  # 1 in the environment of a trainer that something starts again
+_SCHEDULED = Path(".termux/ondevice/scheduled")  # below the home, while Android runs the watchdog
 
 _RELEASES = {"F_DROID": "fdroid", "GITHUB": "github", "GOOGLE_PLAY_STORE": "googleplay"}
 _PLATFORMS = {"android": "android", "darwin": "macos", "win32": "windows", "cygwin": "windows", "msys": "windows"}
@@ -25,7 +38,7 @@ class Termux:
 
 
 def platform_name() -> str:
-    """android, linux, macos, windows, or ``sys.platform`` of anything else."""
+    """android, linux, macos, windows, or ``sys.platform`` of anything else. A Linux inside proot is linux."""
     if hasattr(sys, "getandroidapilevel"):  # Termux's Python before 3.13 called its platform linux
         return "android"
     return _PLATFORMS.get(sys.platform, "linux" if sys.platform.startswith("linux") else sys.platform)
@@ -34,13 +47,34 @@ def platform_name() -> str:
 def find_termux(env: Mapping[str, str]) -> Termux | None:
     """Termux around this process, native or as the host of proot; None elsewhere."""
     version = env.get("TERMUX_VERSION") or None
-    # Widgets, boot scripts and notification buttons start with a bare environment: the prefix still tells.
-    if version is None and "com.termux" not in f"{env.get('PREFIX', '')} {sys.prefix}":
+    # Widgets, boot scripts and notification buttons start with a bare environment: the prefix still tells. A Linux in
+    # proot has Termux's commands at the end of its PATH.
+    if version is None and "com.termux" not in f"{env.get('PREFIX', '')} {env.get('PATH', '')} {sys.prefix}":
         return None
     if version and version.startswith("googleplay."):
         return Termux(version, "googleplay")
     release = env.get("TERMUX_APK_RELEASE") or env.get("TERMUX_APP__APK_RELEASE") or ""
     return Termux(version, _RELEASES.get(release))
+
+
+def on_android(env: Mapping[str, str]) -> bool:
+    """Whether Android rules over this process, natively or from outside proot: a handheld device whose system kills.
+
+    The one place that decides it. Where packages come from ``pkg`` is `platform_name`'s business.
+    """
+    inherited = "ANDROID_ROOT" in env and "ANDROID_DATA" in env  # proot passes them on; no development kit sets both
+    return platform_name() == "android" or find_termux(env) is not None or inherited
+
+
+def is_relaunched(env: Mapping[str, str]) -> bool:
+    """Whether a trainer that leaves is started again: who started it said so, or Termux's watchdog is scheduled."""
+    told = env.get(RELAUNCHED)
+    return told == "1" if told is not None else is_scheduled(env)
+
+
+def is_scheduled(env: Mapping[str, str]) -> bool:
+    """Whether Android was asked to start the watchdog from time to time."""
+    return on_android(env) and (Path(env.get("HOME") or "/") / _SCHEDULED).is_file()
 
 
 def in_proot(env: Mapping[str, str], *, proc: Path) -> bool:

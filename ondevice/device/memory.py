@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ondevice.device.host import platform_name
+
 __all__ = ["MIB", "MachineMemory", "give_back_memory", "machine_memory", "peak_rss_mb", "rss_mb"]
 
 MIB = 1 << 20
@@ -70,7 +72,7 @@ def give_back_memory() -> None:
         libc = ctypes.CDLL(None)
         if hasattr(libc, "malloc_trim"):  # glibc
             libc.malloc_trim(0)
-        elif sys.platform == "android":
+        elif platform_name() == "android":
             libc.mallopt(_M_PURGE, 0)
 
 

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from ondevice.device.answer import Answer
 from ondevice.device.battery import CHARGING, NAMES, NO_BATTERY, battery_celsius, percent, watts_drawn
-from ondevice.device.command import ask_command
+from ondevice.device.command import ask_command, mortal
 
 __all__ = ["COMMAND", "PERIOD_S", "TIMEOUT_S", "ask_termux", "find_command", "parse"]
 
@@ -33,15 +31,7 @@ def find_command(env: Mapping[str, str]) -> str | None:
 
 def ask_termux(command: str, stopped: Callable[[], bool] = lambda: False, *, timeout_s: float) -> Answer:
     """One answer of the command at this path. Raises what `ask_command` and `parse` raise."""
-    return parse(ask_command(_mortal(command, timeout_s), name=COMMAND, timeout_s=timeout_s, stopped=stopped))
-
-
-def _mortal(command: str, timeout_s: float) -> list[str]:
-    """The command with an end of its own: a trainer is mostly ended by SIGKILL, and its child would hang for ever."""
-    timeout = Path(command).with_name("timeout")  # of Termux's coreutils, which is always there
-    if not os.access(timeout, os.X_OK):
-        return [command]
-    return [str(timeout), "-k", "1", f"{timeout_s + 2:g}", command]
+    return parse(ask_command(mortal(command, timeout_s), name=COMMAND, timeout_s=timeout_s, stopped=stopped))
 
 
 def parse(text: str) -> Answer:

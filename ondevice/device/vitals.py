@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from ondevice.device.clock import boottime_s
-from ondevice.device.host import find_termux, platform_name
+from ondevice.device.host import on_android
 from ondevice.device.memory import MIB, machine_memory, peak_rss_mb, rss_mb
 from ondevice.device.unknown import attempt
 from ondevice.run.directory import boot_id
 from ondevice.run.postmortem import Scene
 
-__all__ = ["MemoryGroup", "Vitals", "on_android", "read_scene"]
+__all__ = ["MemoryGroup", "Vitals", "read_scene"]
 
 _PROC, _SYS, _KERNEL_LOG = Path("/proc"), Path("/sys"), Path("/dev/kmsg")
 _VICTIM = re.compile(rb"^\d+,\d+,(\d+),[^;]*;.*ut of memory: Killed process (\d+)", re.MULTILINE)
@@ -84,7 +84,7 @@ class Vitals:
 
     def __init__(self, *, proc: Path = _PROC, sysfs: Path = _SYS) -> None:
         self.group = MemoryGroup.of_this_process(proc, sysfs)
-        self._proc, self._android = proc, on_android()
+        self._proc, self._android = proc, on_android(os.environ)
         self._peak_before_mb = peak_rss_mb(proc) or 0.0
 
     def read(self) -> dict[str, Any]:
@@ -114,11 +114,6 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 1)
 
 
-def on_android() -> bool:
-    """Whether Android rules over this process: Termux, or a Linux inside it."""
-    return platform_name() == "android" or find_termux(os.environ) is not None
-
-
 def read_scene(*, proc: Path = _PROC, sysfs: Path = _SYS, kernel_log: Path = _KERNEL_LOG) -> Scene:
     """What the system says now that may explain a death. Never raises."""
     group = MemoryGroup.of_this_process(proc, sysfs)
@@ -128,7 +123,7 @@ def read_scene(*, proc: Path = _PROC, sysfs: Path = _SYS, kernel_log: Path = _KE
         memory_group=group.path if group else None,
         oom_kills=group.oom_kills() if group else None,
         victims=_victims(kernel_log),
-        android=on_android(),
+        android=on_android(os.environ),
     )
 
 

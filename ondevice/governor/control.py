@@ -1,8 +1,8 @@
 """The duty that brings a temperature to its target: model-predictive on the estimate of `ondevice.governor.node`.
 
 The target lies under the limit by as much as the estimate is uncertain, so a coarse sensor costs some work and no
-overshoot. Short pieces of work are steered by their mean; of long ones each is allowed only so early that its own peak
-stays at the target.
+overshoot. Short pieces of work are steered by their mean, or by the peaks of the bundles they run together to; of
+long ones each is allowed only so early that its own peak stays at the target.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ AHEAD_S, FURTHEST_S = 45.0, 400.0
 MOVE_C = 6.0  # what full work warms while one looks ahead, so that a tenth of a degree is a small matter
 SURE = 1.4  # deviations under the limit
 LONG_S = 6.0  # pieces from here on are steered one by one
+PIECE_SHARE = 0.5  # of the warmth of one piece: how far a bundle overshoots its length, on average
 ROUNDS = 3
+MOST_BUNDLED = 1.5  # times the shortest rest
 LONGEST_REST_S = 450.0
 
 
@@ -28,19 +30,33 @@ class Cycle:
 
     piece_s: float
     rested_s: float | None
+    first: bool = False  # nothing was worked yet, and without a piece nothing can be learned
+    rest_s: float = 0.0  # rests are no shorter, and pieces are bundled between them
+    burst_s: float = 0.0  # work since the last of those
 
 
 def duty_for(node: Node, traits: Traits, limit_c: float, cycle: Cycle, *, duty_now: float) -> float:
     """The share of time to work, 0 to 1, as of the time of the node."""
     if cycle.piece_s < LONG_S:
-        ahead = [(_until_sample_s(node), duty_now)]
-        target_c = _target(node, traits, limit_c, ahead)
+        target_c = _target(node, traits, limit_c, [(_until_sample_s(node), duty_now)])
+        bundled = cycle.rest_s > 0.0
+        duty = (
+            _in_bundles(node, traits, target_c, cycle, duty_now)
+            if bundled
+            else _on_average(node, traits, target_c, cycle)
+        )
         least = least_duty(cycle.piece_s) if node.temp_c < limit_c - traits.spare_c else 0.0
-        return min(1.0, max(least, _on_average(node, traits, target_c, cycle)))
+        return min(1.0, max(least, duty))
+    return _one_by_one(node, traits, limit_c, cycle)
+
+
+def _one_by_one(node: Node, traits: Traits, limit_c: float, cycle: Cycle) -> float:
+    """The duty of a long piece and the rest before it."""
     rest_s = 0.0
     for _ in range(ROUNDS):  # the longer the rest, the less is known of its end
         ahead = [(rest_s, 0.0), (cycle.piece_s, 1.0)]
-        found = _rest(node, traits, _target(node, traits, limit_c, ahead), cycle.piece_s)
+        target_c = limit_c if cycle.first else _target(node, traits, limit_c, ahead)
+        found = _rest(node, traits, target_c, cycle.piece_s)
         if found is None:
             return 0.0
         rest_s = found
@@ -79,6 +95,29 @@ def _on_average(node: Node, traits: Traits, target_c: float, cycle: Cycle) -> fl
         start, per_duty = -half, half - b * lag_s + b * min(cycle.rested_s, 10 * piece_s)
     room = target_c - flat * half - node.idle_c * (1 - kept) - kept * (warmth(node, traits) + start)
     slope = settled + kept * per_duty - flat * half
+    return room / max(slope, 0.2 * settled)
+
+
+def _in_bundles(node: Node, traits: Traits, target_c: float, cycle: Cycle, duty_now: float) -> float:
+    """The constant duty whose peaks, at the end of a bundle, lie at the target some seconds ahead.
+
+    What a bundle in progress, or the rest after it, has too much or too little of heat at that duty counts as settled;
+    all terms are linear in it.
+    """
+    b, rested_s = node.warming, min(cycle.rested_s or 0.0, LONGEST_REST_S)
+    burst_s = min(cycle.burst_s, MOST_BUNDLED * cycle.rest_s)  # a longer one is no part of a steady course
+    longest_s = max(cycle.rest_s, min(LONGEST_REST_S, cycle.piece_s * (1 / max(duty_now, 1e-3) - 1)))
+    flat = longest_s / (longest_s + traits.lag_s)
+    slow_s = min(FURTHEST_S, MOVE_C / b)
+    kept = exp(-max(AHEAD_S, 3 * traits.lag_s, 2 * cycle.rest_s, slow_s) / traits.tau_s)
+    settled = b * traits.tau_s * (1 - kept)
+    room = (
+        target_c
+        - PIECE_SHARE * flat * b * cycle.piece_s
+        - node.idle_c * (1 - kept)
+        - kept * (warmth(node, traits) - b * burst_s)
+    )
+    slope = settled + flat * b * cycle.rest_s + kept * b * (burst_s + rested_s - traits.lag_s)
     return room / max(slope, 0.2 * settled)
 
 

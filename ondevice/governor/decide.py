@@ -21,7 +21,8 @@ from ondevice.governor.pace import allowed, slowdown
 from ondevice.governor.power import judged
 from ondevice.governor.presets import Policy, resolve
 from ondevice.governor.room import memory_is_low
-from ondevice.governor.threads import advice, bound
+from ondevice.governor.steady import Steady, evened
+from ondevice.governor.threads import Binding, bound, wanted
 from ondevice.run.schema import Limits
 
 __all__ = ["decide"]
@@ -30,6 +31,7 @@ THINK_EVERY_S = 1.0  # between two computations of the duty; stops are looked fo
 OLD_S = 5.0
 SCREEN_S = 60.0
 LEAVE_AFTER_S = 20 * 60.0
+FELT_DUTY = 0.95
 LEAST_DUTY, RESTART_DUTY = 0.02, 0.03
 FREE_FREQUENCY = 0.95
 UNKNOWN_SLOWDOWN = 1.15  # where step times are the only thermometer they are taken seriously
@@ -134,21 +136,46 @@ def _parted(order: Order, history: History, now: float) -> Order:
 
 def _working(reading: Reading, policy: Policy, history: History, now: float) -> tuple[Order, History]:
     duty_now = history.order.duty if history.order is not None else 0.0
-    heat = warm.watched(history.heat, reading, history.work, now, duty_now=duty_now)
+    heat = warm.watched(history.heat, reading, history.work, now, duty_now=duty_now, handheld=history.handheld)
     known = warm.is_known(reading)
     slowed = reading.freq_share is not None and reading.freq_share < FREE_FREQUENCY
-    accepted = policy.max_slowdown if known else min(policy.max_slowdown, UNKNOWN_SLOWDOWN)
-    pace = allowed(history.pace, accepted, now, trusted=not known or slowed)
+    blind = not known and history.battery  # a machine on the mains looks after itself: its steps wait for others
+    accepted = min(policy.max_slowdown, UNKNOWN_SLOWDOWN) if blind else policy.max_slowdown
+    pace = allowed(history.pace, accepted, now, trusted=blind or slowed)
     history = replace(history, heat=heat, pace=pace)
-    by_heat = warm.caps(heat, reading, policy, history.work, now, duty_now=duty_now)
+    by_heat = warm.caps(heat, reading, policy, history.work, now, duty_now=duty_now, handheld=history.handheld)
+    if history.handheld and warm.feels(reading):
+        by_heat.append(Cap(FELT_DUTY, "its battery can be felt only in rests."))
     by_heat += _unknown_caps(history, known, plugged=bool(reading.plugged))
+    history, by_heat = _evened(history, by_heat, now)
     tightest = min([Cap(policy.duty_max, ""), *by_heat], key=lambda cap: cap.duty)
     history = replace(
         history,
-        binding=bound(history.binding, tightest.duty, now, by_heat=known and bool(tightest.why)),
+        binding=_bound(history, tightest, now, known=known, slowed=slowed),
         memory_low=memory_is_low(history.memory_low, reading, policy.min_available_share),
     )
-    return _given(history, _order_of(tightest, by_heat, policy, history, now), now)
+    order = _order_of(tightest, by_heat, policy, history, now)
+    if order.kind == "run" and history.handheld:
+        order = replace(order, rest_s=round(warm.bundled_s(heat, reading, policy, history.work), 1))
+    return _given(history, order, now)
+
+
+def _evened(history: History, caps: list[Cap], now: float) -> tuple[History, list[Cap]]:
+    """The tightest cap that swings with every rest is evened out; a battery is slow and exact, and stays as it is."""
+    swinging = [cap for cap in caps if cap.swings]
+    if not swinging or history.work.piece_s >= LONG_S:
+        return replace(history, steady=Steady()), caps
+    tightest = min(swinging, key=lambda cap: cap.duty)
+    steady = evened(history.steady, tightest.duty, now)
+    calm = replace(tightest, duty=tightest.duty if steady.duty is None else steady.duty)
+    return replace(history, steady=steady), [calm, *(cap for cap in caps if not cap.swings)]
+
+
+def _bound(history: History, tightest: Cap, now: float, *, known: bool, slowed: bool) -> Binding:
+    """What speaks for another fit. Where nothing can overheat a battery, heat is not asked for."""
+    hot = bool(tightest.why) if known else None if history.battery else False
+    slow = slowdown(history.pace) if hot is False and not slowed else None
+    return bound(history.binding, tightest.duty, now, by_heat=hot, slow=slow)
 
 
 def _unknown_caps(history: History, known: bool, *, plugged: bool) -> list[Cap]:
@@ -169,9 +196,10 @@ def _order_of(tightest: Cap, by_heat: list[Cap], policy: Policy, history: Histor
     ):
         return Order(kind="rest", duty=0.0, reason=f"Resting: {tightest.why}", save=low, shrink=low)
     reason = _sentence(tightest, by_heat, policy)
-    threads = advice(history.binding, now)
-    if threads is not None:
-        reason = f"{reason} {threads} thread{'s' * (threads > 1)} would do more for the same heat."
+    wish = wanted(history.binding)
+    threads = wish.threads if wish is not None else None
+    if wish is not None and threads is not None:
+        reason = f"{reason} {threads} thread{'s' * (threads > 1)} would serve better, because {wish.why}."
     if low:
         reason = f"Memory runs out: saving, and a smaller fit is asked for. {reason}"
     return Order(duty=tightest.duty, threads=threads, reason=reason, save=low, shrink=low)

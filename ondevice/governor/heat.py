@@ -1,7 +1,8 @@
 """Heat: every temperature that can be read is watched on its own, and the strictest says how much work there may be.
 
-In order of trust: Android's thermal status, the battery, Android's headroom, the body, the processor. Where none can be
-read, half the time is the most a battery device works.
+In order of trust: Android's thermal status, the battery, Android's headroom, the body, the processor. The battery of a
+phone that shows neither itself nor headroom is felt through the others in rests, and for a while without any sample
+it is reckoned. Where nothing at all was ever read, half the time is the most a battery device works.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from ondevice.device.readings import Reading
-from ondevice.governor.control import Cycle, duty_for
+from ondevice.governor.control import LONG_S, Cycle, duty_for
 from ondevice.governor.node import Node, Traits, advanced, corrected, disturbed, first_seen
 from ondevice.governor.presets import HEADROOM_C, Policy
-from ondevice.governor.work import Work, loads
+from ondevice.governor.sounding import AGAIN_S, REST_S, Sounding, felt, sounded
+from ondevice.governor.work import Work, burst_s, loads
 
 __all__ = [
     "HARD_OVER_C",
@@ -23,7 +25,9 @@ __all__ = [
     "Heat",
     "Signal",
     "age_s",
+    "bundled_s",
     "caps",
+    "feels",
     "is_known",
     "stopped",
     "watched",
@@ -34,6 +38,11 @@ SEVERE, MODERATE = 3, 2
 UNKNOWN_DUTY = 0.5
 MODERATE_DUTY = 0.5
 LEAST_PEAK_DUTY = 0.03  # a peak can be seen only while working, so it keeps nobody from beginning
+BUNDLE_S = 10.0  # the shortest rest of a phone whose processor is far from its own limit,
+CPU_ROOM_C = 10.0  # so many degrees or more
+SURFACE = 0.06  # share of its warmth above the air by which a battery may be warmer than the body
+FELT_STEP_C, FELT_NOISE_C = 0.05, 0.4  # of a battery that is felt through another part
+RECKONED_S = 1800.0  # without any sample the last estimate is carried on for so long
 COLD_START_S = 600.0  # unwatched for so long, what was learned of the temperature itself is worth nothing
 
 
@@ -117,6 +126,8 @@ SIGNALS = (
     Signal(name="skin_c", words="body", bodies=(_SKIN,), stale_s=20.0, every_s=5.0, hard_over_c=2.0),
     Signal(name="cpu_c", words="processor", bodies=(_CPU,), stale_s=10.0, every_s=10.0, hard_over_c=8.0, peaks=True),
 )
+BATTERY, FINER = SIGNALS[0], SIGNALS[1]
+FELT_THROUGH = ("skin_c", "cpu_c")
 NAMES = ("thermal_status", *(signal.name for signal in SIGNALS))
 
 
@@ -126,16 +137,18 @@ class Heat:
 
     nodes: dict[str, tuple[Node, ...]] = field(default_factory=dict)  # of each signal one for each body
     peak: tuple[float, float] | None = None  # since when, degrees
+    soundings: dict[str, Sounding] = field(default_factory=dict)  # through each part
     stopped_t: float | None = None
     surroundings: tuple[bool | None, str | None, bool | None] = (None, None, None)
 
 
 @dataclass(frozen=True)
 class Cap:
-    """The most work that one signal allows, and the sentence for it."""
+    """The most work that one signal allows, and the sentence for it. ``swings``: it follows every rest and piece."""
 
     duty: float
     why: str
+    swings: bool = False
 
 
 def is_known(reading: Reading) -> bool:
@@ -143,10 +156,15 @@ def is_known(reading: Reading) -> bool:
     return any(signal.value(reading) is not None for signal in SIGNALS)
 
 
+def feels(reading: Reading) -> bool:
+    """Whether a phone's battery can only be felt through its processor or its body."""
+    return is_known(reading) and BATTERY.value(reading) is None and FINER.value(reading) is None
+
+
 # --- watching ---------------------------------------------------------------------------------------------------------
 
 
-def watched(heat: Heat, reading: Reading, work: Work, now: float, *, duty_now: float) -> Heat:
+def watched(heat: Heat, reading: Reading, work: Work, now: float, *, duty_now: float, handheld: bool) -> Heat:
     """What is known after a reading, where ``duty_now`` was ordered before."""
     surroundings = (reading.plugged, reading.charging, reading.screen_on)
     nodes = heat.nodes
@@ -157,7 +175,54 @@ def watched(heat: Heat, reading: Reading, work: Work, now: float, *, duty_now: f
         value = signal.value(reading)
         if value is not None:
             heat = _sampled(heat, signal, value, reading, work, now, assumed=_assumed(signal, work, duty_now))
-    return heat
+    return _felt(heat, reading, work, now) if handheld and feels(reading) else heat
+
+
+def _felt(heat: Heat, reading: Reading, work: Work, now: float) -> Heat:
+    """What the other parts tell of the battery: the coolest of them is still no cooler than it."""
+    soundings, bases, nodes = dict(heat.soundings), [], heat.nodes.get(BATTERY.name)
+    for signal in SIGNALS:
+        value = signal.value(reading) if signal.name in FELT_THROUGH else None
+        if value is None:
+            continue
+        base: float | None = value
+        if work.end_t is not None and nodes is not None:
+            taken_t = min(now, reading.t - age_s(reading, signal.name))
+            sounding = sounded(soundings.get(signal.name, Sounding()), value, taken_t, work.end_t)
+            base, soundings[signal.name] = felt(sounding)
+            if base is None and _is_cooler(value, nodes[0], work, taken_t):
+                base = value
+        if base is not None:
+            bases.append(base + _hidden(signal, heat, base))
+    heat = replace(heat, soundings=soundings)
+    if not bases or (nodes is not None and now - nodes[0].seen_t < BATTERY.every_s):
+        return heat
+    if nodes is None:
+        found = tuple(first_seen(min(bases), now, traits, 0.0) for traits in BATTERY.bodies)
+    else:
+        pairs = zip(nodes, BATTERY.bodies, strict=True)
+        found = tuple(_heard(node, traits, work, now, min(bases)) for node, traits in pairs)
+    return replace(heat, nodes={**heat.nodes, BATTERY.name: found})
+
+
+def _is_cooler(value: float, node: Node, work: Work, taken_t: float) -> bool:
+    """Whether even a part that has not cooled down yet is cooler than the battery was thought to be."""
+    if taken_t - node.seen_t < AGAIN_S:
+        return False
+    return value < advanced(node, BATTERY.bodies[0], loads(work, node.t, taken_t, 0.0)).temp_c - 1.0
+
+
+def _hidden(signal: Signal, heat: Heat, base_c: float) -> float:
+    """How much warmer than its surface a battery may be, in degrees: some of what both are above the air."""
+    nodes = heat.nodes.get(BATTERY.name)
+    if nodes is None or signal.name != "skin_c":
+        return 0.0
+    return SURFACE * max(0.0, base_c - _likeliest(nodes, BATTERY)[0].idle_c)
+
+
+def _heard(node: Node, traits: Traits, work: Work, now: float, base_c: float) -> Node:
+    ahead = advanced(replace(node, step_c=FELT_STEP_C), traits, loads(work, node.t, now, 0.0))
+    return replace(corrected(ahead, replace(traits, noise_c=FELT_NOISE_C), base_c), step_c=node.step_c)
 
 
 def _changed(before: tuple[object, ...], after: tuple[object, ...]) -> bool:
@@ -275,28 +340,50 @@ def _figures(signal: Signal, value: float, policy: Policy) -> str:
     return f"{signal.words} {shown}{unit}, limit {limit:g}"
 
 
-def caps(heat: Heat, reading: Reading, policy: Policy, work: Work, now: float, *, duty_now: float) -> list[Cap]:
-    """What each signal that can be read allows."""
+def caps(
+    heat: Heat, reading: Reading, policy: Policy, work: Work, now: float, *, duty_now: float, handheld: bool
+) -> list[Cap]:
+    """What each signal that can be read allows, and of a phone what the battery does even where it cannot."""
     found: list[Cap] = []
+    rest_s = bundled_s(heat, reading, policy, work) if handheld else 0.0
     status = _status(reading)
     if status is not None and status >= MODERATE:
         found.append(Cap(MODERATE_DUTY, "Android says its heat is moderate."))
     for signal in SIGNALS:
         nodes, value = heat.nodes.get(signal.name), signal.value(reading)
-        if nodes is None or value is None:
+        reckoned = value is None and signal is BATTERY and handheld and FINER.value(reading) is None
+        if nodes is None or (value is None and not (reckoned and now - nodes[0].seen_t < RECKONED_S)):
             continue
-        node, traits = _likeliest(nodes, signal)
+        node, traits = _likeliest(nodes, signal) if work.spans else (nodes[0], signal.bodies[0])
         assumed = _assumed(signal, work, duty_now)
         ahead = advanced(node, traits, _loads(signal, work, node.t, now, assumed))
         cycle = Cycle(0.0, 0.0) if signal.peaks else _cycle(work, now, duty_now)
+        if rest_s and not signal.peaks:
+            cycle = replace(cycle, rest_s=rest_s, burst_s=burst_s(work) if cycle.rested_s is not None else 0.0)
         duty = duty_for(ahead, traits, signal.limit(policy), cycle, duty_now=duty_now)
-        if signal.peaks and value < signal.limit(policy):
+        if signal.peaks and value is not None and value < signal.limit(policy):
             duty = max(LEAST_PEAK_DUTY, duty) if duty_now > 0 else 1.0
-        found.append(Cap(duty, f"{_figures(signal, ahead.temp_c, policy)}."))
+        found.append(Cap(duty, f"{_figures(signal, ahead.temp_c, policy)}.", swings=signal is not BATTERY))
     return found
+
+
+def bundled_s(heat: Heat, reading: Reading, policy: Policy, work: Work) -> float:
+    """How long a phone's rests should be at least; short pieces run together between them.
+
+    A core that is warm is slowed by the kernel and does more for a joule, as long as it is not near its own limit; and
+    where the battery can only be felt, that takes a longer rest.
+    """
+    if work.piece_s >= LONG_S:
+        return 0.0
+    if feels(reading):
+        return REST_S
+    peaks = heat.nodes.get("cpu_c")
+    if peaks is None or reading.cpu_c is None:
+        return 0.0
+    return BUNDLE_S * min(1.0, max(0.0, (policy.max_cpu_c - peaks[0].temp_c) / CPU_ROOM_C))
 
 
 def _cycle(work: Work, now: float, duty_now: float) -> Cycle:
     if work.end_t is None:
-        return Cycle(0.0, 0.0)
+        return Cycle(work.piece_s, None, first=True)
     return Cycle(work.piece_s, now - work.end_t if duty_now > 0 else None)

@@ -16,7 +16,9 @@ from ondevice.governor.heat import Heat
 from ondevice.governor.order import Order
 from ondevice.governor.pace import Pace, after_step
 from ondevice.governor.power import Power
-from ondevice.governor.threads import Binding
+from ondevice.governor.rescale import rescaled_heat, rescaled_work
+from ondevice.governor.steady import Steady
+from ondevice.governor.threads import Binding, Wish, changed
 from ondevice.governor.work import Work, after_piece
 
 __all__ = ["History", "begin", "observe", "refitted", "worked"]
@@ -42,6 +44,7 @@ class History:
     pace: Pace = field(default_factory=Pace)
     power: Power = field(default_factory=Power)
     binding: Binding = field(default_factory=Binding)
+    steady: Steady = field(default_factory=Steady)
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
@@ -56,9 +59,19 @@ class History:
             return cls()
 
 
-def begin(*, handheld: bool, battery: bool, relaunched: bool = False, threads: int | None = None) -> History:
-    """The history of a launch on such a device."""
-    return History(handheld=handheld, battery=battery, relaunched=relaunched, binding=Binding(threads=threads))
+def begin(
+    *,
+    handheld: bool,
+    battery: bool,
+    relaunched: bool = False,
+    threads: int | None = None,
+    full_threads: int | None = None,
+    piece_s: float = 0.0,
+) -> History:
+    """The history of a launch on such a device. ``full_threads``: what the threads were before heat took some;
+    ``piece_s``: what a micro-batch is expected to take, 0 where nobody knows."""
+    binding, work = Binding(threads=threads, full=full_threads), Work(piece_s=piece_s)
+    return History(handheld=handheld, battery=battery, relaunched=relaunched, binding=binding, work=work)
 
 
 def observe(history: History, step_s: float, now: float) -> History:
@@ -72,6 +85,14 @@ def worked(history: History, seconds: float, now: float) -> History:
     return replace(history, work=replace(work, piece_s=history.work.piece_s))
 
 
-def refitted(history: History, *, threads: int) -> History:
-    """The fit changed: step times before and after cannot be compared."""
-    return replace(history, pace=Pace(), binding=Binding(threads=threads))
+def refitted(history: History, wish: Wish, *, threads: int) -> History:
+    """A wish for another fit was carried out, or found to change nothing; ``threads`` are those of the fit now. Step
+    times before and after a change cannot be compared."""
+    before, binding = history.binding, changed(history.binding, wish, threads=threads)
+    if wish.kind == "retune" and threads == before.threads:
+        return replace(history, binding=binding)
+    history = replace(history, pace=Pace(), binding=binding, steady=Steady(), decided_t=None)
+    if before.threads is None or threads == before.threads:
+        return history
+    factor = threads / before.threads
+    return replace(history, heat=rescaled_heat(history.heat, factor), work=rescaled_work(history.work, factor))

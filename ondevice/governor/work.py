@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-__all__ = ["Work", "after_piece", "loads"]
+__all__ = ["Work", "after_piece", "burst_s", "loads"]
 
 SPAN_S = 2.0  # pieces shorter than this are told apart by nobody
 KEPT_S = 240.0
+PAUSE_S = 5.0
 PIECE_SMOOTHING = 0.2
 
 
@@ -30,6 +31,18 @@ class Work:
     def end_t(self) -> float | None:
         """When the last piece ended."""
         return self.spans[-1][0] if self.spans else self.begin_t
+
+
+def burst_s(work: Work) -> float:
+    """How long it worked since the last rest that was no mere pause."""
+    total_s, end_t = 0.0, work.end_t or 0.0
+    for index in range(len(work.spans) - 1, -1, -1):
+        end_t, load = work.spans[index]
+        begin_t = work.spans[index - 1][0] if index else (work.begin_t or end_t)
+        if load < 0.5 and end_t - begin_t > PAUSE_S:
+            break
+        total_s += load * (end_t - begin_t)
+    return total_s
 
 
 def after_piece(work: Work, piece_s: float, now: float) -> Work:

@@ -6,8 +6,6 @@ ARCHITECTURE.md and left padding; knows nothing of folders or sampling.
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ondevice.device.host import platform_name
 from ondevice.errors import DataError, DeviceError
 from ondevice.infer.export_folder import release
 from ondevice.run.recipe import ModelShape
@@ -41,7 +40,7 @@ def import_onnxruntime(oldest: str = OLDEST_ONNXRUNTIME) -> Any:
 
 def _install_command() -> str:
     """Termux has a package and no wheel; everywhere else PyPI has wheels."""
-    if sys.platform == "android" or "com.termux" in os.environ.get("PREFIX", ""):
+    if platform_name() == "android":
         return "pkg upgrade && pkg install python-onnxruntime"
     return "pip install --upgrade onnxruntime"
 

@@ -19,8 +19,11 @@ from ondevice.run.directory import RunDir
 from ondevice.run.files import read_sealed, write_all, write_sealed
 from ondevice.run.liveness import write_status
 from ondevice.run.repair_present import told_status
+from ondevice.run.schedule import write_schedule
 from ondevice.run.store import PINS_VERSION, Store
 from ondevice.run.telemetry import VERSION, chained, launch_files
+from ondevice.run.verify_papers import readable_recipe
+from ondevice.run.verify_schedule import folded
 from ondevice.run.verify_story import read_story
 
 __all__ = ["tell_arrival"]
@@ -30,7 +33,7 @@ _WHY = "moved to this device by `ondevice unpack`"
 
 def tell_arrival(run: RunDir) -> None:
     """Ends the last launch of a staged run where it has no end, tells which checkpoints stayed behind, and writes the
-    status. A damaged story stays as it is. Raises OSError, ResourceError, DataError."""
+    status, and the schedule of a chain. A damaged story stays as it is. Raises OSError, ResourceError, DataError."""
     story, store = read_story(run), Store(run.checkpoints)
     if not story.whole or not story.files:
         return
@@ -40,8 +43,10 @@ def tell_arrival(run: RunDir) -> None:
     if records or story.told.ended is None:
         _append(run, [*records, {"kind": "end", "step": story.told.step, **_end(story.told.ended)}])
         _keep_newer(run, story.end)
-    story = read_story(run)
+    story, recipe = read_story(run), readable_recipe(run)
     write_status(run, told_status(run, story, story.told.hold), durable=True)
+    if recipe is not None and recipe.data.parts:
+        write_schedule(run.path, folded(run, recipe))
 
 
 def _checkpoint(store: Store, step: int, gone: list[int]) -> dict[str, Any]:

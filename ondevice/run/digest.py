@@ -11,51 +11,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ondevice.run.series import Series
 from ondevice.run.telemetry import KINDS, as_number
+from ondevice.run.usage import Usage
 
 __all__ = ["Digest", "Series", "digest"]
 
 
 _MOST_CHECKPOINTS = 1000
 _MOST_SOURCES = 1000
-
-
-class Series:
-    """Points (x, y) in order of x, thinned to at most ``capacity``, keeping the lowest and highest of each bucket."""
-
-    def __init__(self, capacity: int = 2048) -> None:
-        self.capacity = max(8, capacity)
-        self.points: list[tuple[float, float]] = []
-
-    def add(self, x: float, y: Any) -> None:
-        """Appends a point; what is not a finite number is left out. A point not beyond the last rewinds to there."""
-        y = as_number(y)
-        if y is None:
-            return
-        while self.points and self.points[-1][0] >= x:
-            self.points.pop()
-        self.points.append((x, y))
-        if len(self.points) > self.capacity:
-            self._thin()
-
-    def cut_after(self, x: float) -> None:
-        """Forgets points beyond ``x``: they were lost with the step they belong to."""
-        while self.points and self.points[-1][0] > x:
-            self.points.pop()
-
-    @property
-    def last(self) -> float | None:
-        return self.points[-1][1] if self.points else None
-
-    def _thin(self) -> None:
-        """Leaves at most two of every four points; the first and the last stay."""
-        kept = [self.points[0]]
-        for start in range(1, len(self.points) - 1, 4):
-            bucket = range(start, min(start + 4, len(self.points) - 1))
-            lowest = min(bucket, key=lambda index: self.points[index][1])
-            highest = max(bucket, key=lambda index: self.points[index][1])
-            kept += [self.points[index] for index in sorted({lowest, highest})]
-        self.points = [*kept, self.points[-1]]
 
 
 @dataclass
@@ -80,6 +44,7 @@ class Digest:
     events: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=200))
     ended: dict[str, Any] | None = None
     last_t: float | None = None
+    usage: Usage = field(default_factory=Usage)
     _open: bool = False
 
     def fold(self, record: dict[str, Any]) -> None:
@@ -89,6 +54,7 @@ class Digest:
         handler = getattr(self, f"_on_{kind}", None) if kind in KINDS else None
         if handler is not None:
             handler(record)
+            self.usage.fold(record)
         if kind not in ("step", "reading", "sample"):
             self.events.append(record)
 

@@ -13,7 +13,7 @@ from typing import Any
 from ondevice.errors import CheckpointError, DataError
 from ondevice.run.directory import RunDir, lock_holder
 from ondevice.run.files import read_sealed, write_sealed
-from ondevice.run.telemetry import as_number, launch_files, read_file
+from ondevice.run.telemetry import as_number, launch_files, read_end
 
 __all__ = ["STATUS_VERSION", "Liveness", "read_liveness", "read_status", "write_status"]
 
@@ -28,11 +28,15 @@ _ENDED = ("finished", "stopped", "failed")
 
 @dataclass(frozen=True)
 class Liveness:
-    """``state`` is one of new, running, resting, waiting, asleep, finished, stopped, failed, killed."""
+    """``state`` is one of new, running, resting, waiting, asleep, finished, stopped, failed, killed.
+
+    ``left``: the ``end`` record of a run that stopped for a while only, and waits for someone to start it again.
+    """
 
     state: str
     age_s: float | None = None
     holder: str | None = None
+    left: dict[str, Any] | None = None
 
 
 def read_status(run: RunDir) -> dict[str, Any]:
@@ -54,7 +58,9 @@ def read_liveness(run: RunDir, *, now: float | None = None) -> Liveness:
     now = time.time() if now is None else now
     beat = as_number(status.get("heartbeat_t"))
     if holder is None:
-        return Liveness(_ended_as(run), None if beat is None else max(0.0, now - beat))
+        state, end = _ended_as(run)
+        left = end if state == "stopped" and end.get("leave") is True else None
+        return Liveness(state, None if beat is None else max(0.0, now - beat), left=left)
     # Taking the lock is the first sign of life of a launch; a sign from the future is from before the clock was set
     # back, and a living trainer gives a new one within a second.
     signs = [sign for sign in (beat, _locked_at(run)) if sign is not None and sign <= now + _STALE_S]
@@ -75,12 +81,13 @@ def _locked_at(run: RunDir) -> float | None:
         return None
 
 
-def _ended_as(run: RunDir) -> str:
+def _ended_as(run: RunDir) -> tuple[str, dict[str, Any]]:
+    """The state of a run without a trainer, and its last words."""
     files = launch_files(run.telemetry)
     if not files:
-        return "new"
-    ends = [record for record in read_file(files[-1]) if record["kind"] == "end"]
+        return "new", {}
+    ends = [record for record in read_end(files[-1]) if record["kind"] == "end"]
     if not ends:
-        return "killed"
+        return "killed", {}
     outcome = ends[-1].get("outcome")
-    return outcome if outcome in _ENDED else "stopped"
+    return (outcome if outcome in _ENDED else "stopped"), ends[-1]

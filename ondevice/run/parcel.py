@@ -40,6 +40,7 @@ def run_files(run: RunDir, steps: Iterable[int], *, results: bool = True) -> Lis
     if faults := changed_papers(run, run.read_identity()):
         raise DataError(f"{faults[0].rstrip('.')}; repair it with `ondevice doctor {run.name}`, then pack.")
     paths = [run.identity, run.config, run.recipe, run.fit, run.limits, run.checkpoints / "pins.json"]
+    paths += sorted([*run.path.glob("recipe-*.json"), *run.path.glob("config-*.toml")])  # of a chain's revisions
     paths += _below(run.tokenizer)
     for step in steps:
         paths += _below(Store(run.checkpoints).path(step))
@@ -124,7 +125,8 @@ def check_staged(run: RunDir, about: dict[str, Any]) -> None:
         or recipe.sha256 != about.get("recipe_sha256")
     ):
         faults.append("its papers are of another run than it says.")
-    faults += [f"{name}: no part of a run." for name in sorted(os.listdir(run.path)) if name not in _PARTS]
+    known = {*_PARTS, *(identity.get("papers") or ())}
+    faults += [f"{name}: no part of a run." for name in sorted(os.listdir(run.path)) if name not in known]
     for step in Store(run.checkpoints).steps():
         try:
             Store(run.checkpoints).open(step)

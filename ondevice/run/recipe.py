@@ -114,12 +114,16 @@ class PartSource:
 
 @dataclass(frozen=True, kw_only=True)
 class PartRecipe:
-    """One part of a chain: ``windows`` long, which are whole steps; more than its sources hold are read again."""
+    """One part of a chain: ``windows`` long, which are whole steps; more than its sources hold are read again.
+
+    ``skipped`` says why a part was cut short or, with 0 windows, left out.
+    """
 
     name: str
     stage: str
     windows: int
     sources: tuple[PartSource, ...]
+    skipped: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,6 +257,10 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "sha256": self.sha256}
+
+    def made(self, sha256: object) -> bool:
+        """Whether a recipe with this hash is this one or an earlier revision of it."""
+        return sha256 in self.revises or sha256 == self.sha256
 
     @property
     def sha256(self) -> str:

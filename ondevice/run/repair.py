@@ -17,7 +17,7 @@ from ondevice.run.files import fsync_folder, remove_temporary
 from ondevice.run.migrate import migrate
 from ondevice.run.repair_checkpoints import mend_checkpoints
 from ondevice.run.repair_papers import mend_identity, mend_papers
-from ondevice.run.repair_present import mend_limits, mend_pins, mend_status
+from ondevice.run.repair_present import mend_limits, mend_pins, mend_schedule, mend_status
 from ondevice.run.store import Store
 from ondevice.run.verify_present import litter
 from ondevice.run.verify_story import is_copy, read_story
@@ -62,6 +62,7 @@ def _mend(run: RunDir, before: Before, dry: bool) -> Iterator[tuple[str, str]]:
     yield from mend_limits(run, story, dry)
     yield from mend_pins(run, story, dry)
     yield from mend_status(run, story, dry)
+    yield from mend_schedule(run, story, dry)
     yield from mend_checkpoints(run, story, dry)
     yield from _tidy(run, before.left, dry)
 

@@ -13,6 +13,7 @@ from ondevice.run.directory import RunDir, home, list_runs
 from ondevice.run.files import json_bytes, make_folder, read_regular, write_atomic, write_error, write_sealed
 from ondevice.run.manifest import read_manifest
 from ondevice.run.papers import paper_faults
+from ondevice.run.revision import complete, extends, is_unfinished
 from ondevice.run.store import Store
 from ondevice.run.verify_papers import stated_identity
 from ondevice.run.verify_story import launch_records, read_story
@@ -38,13 +39,19 @@ def _is_wrong(run: RunDir, stated: dict[str, Any]) -> bool:
         found = run.read_identity()
     except OndeviceError:
         return True
-    same = all(found.get(key) == stated.get(key) for key in ("id", "papers", "lineage"))
+    same = all(found.get(key) == stated.get(key) for key in ("id", "lineage"))
+    same = same and (found.get("papers") == stated.get("papers") or extends(found.get("papers"), stated.get("papers")))
     return not same and found["layout"] == stated.get("layout") and read_story(run).whole
 
 
 def mend_papers(run: RunDir, dry: bool) -> Done:
     """Config, recipe, fit and tokenizer, where something with the right hash is left."""
     identity = _identity(run)
+    if identity and is_unfinished(run, identity):
+        if not dry:
+            complete(run)
+            identity = _identity(run)
+        yield "run.json", "a revision of the recipe that a crash interrupted is complete"
     for name in paper_faults(run, identity):
         expected = identity["papers"][name]
         for data, source in _candidates(run, name):
@@ -79,7 +86,7 @@ def _candidates(run: RunDir, name: str) -> Iterator[tuple[bytes, str]]:
     if name == "config.toml":
         for record in launch_records(run):
             yield str(record.get("config")).encode("utf-8", "replace"), f"the record of launch {record.get('launch')}"
-    elif name == "recipe.json":
+    elif name.startswith("recipe"):
         for step, state in _states(run):
             yield json_bytes(state.get("recipe"), indent=1), f"the checkpoint of step {step}"
     elif name == "fit.json":

@@ -11,14 +11,16 @@ from ondevice.run.digest import digest
 from ondevice.run.directory import RunDir
 from ondevice.run.files import write_sealed
 from ondevice.run.liveness import read_status, write_status
+from ondevice.run.schedule import FILE, write_schedule
 from ondevice.run.schema import Limits
 from ondevice.run.store import PINS_VERSION
 from ondevice.run.telemetry import read_records
 from ondevice.run.verify_papers import readable_recipe
 from ondevice.run.verify_present import began_with, limits_fault, pins_fault, status_fault
+from ondevice.run.verify_schedule import folded, schedule_fault
 from ondevice.run.verify_story import Story
 
-__all__ = ["mend_limits", "mend_pins", "mend_status", "told_status"]
+__all__ = ["mend_limits", "mend_pins", "mend_schedule", "mend_status", "told_status"]
 
 Done = Iterator[tuple[str, str]]
 
@@ -60,6 +62,16 @@ def mend_status(run: RunDir, story: Story, dry: bool) -> Done:
     if not dry:
         write_status(run, told_status(run, story, hold), durable=True)
     yield "status.json", "made anew from what the story tells" + (f"; it stays {hold}" if hold else "")
+
+
+def mend_schedule(run: RunDir, story: Story, dry: bool) -> Done:
+    """``schedule.json`` of a chain, which is a fold of the recipe and the story."""
+    recipe = readable_recipe(run)
+    if recipe is None or not recipe.data.parts or not schedule_fault(run, story, recipe):
+        return
+    if not dry:
+        write_schedule(run.path, folded(run, recipe))
+    yield FILE, "made anew from the recipe and the story"
 
 
 def told_status(run: RunDir, story: Story, hold: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ __all__ = [
     "AdapterConfig",
     "BudgetConfig",
     "ChainConfig",
+    "CleanConfig",
     "Config",
     "DataConfig",
     "EvalConfig",
@@ -59,8 +60,9 @@ class SourceConfig:
     name: str = _key("", "name in every report; derived from the path where empty")
     format: str = _key(
         "auto",
-        "how to read it; auto decides by file name (code: one source per programming language)",
-        choices=("auto", "text", "jsonl", "code", "html"),
+        "how to read it; auto decides by file name (code: one source per programming language), and takes csv and "
+        "markdown for text: declared, csv makes each row a document, markdown drops front matter and comments",
+        choices=("auto", "text", "markdown", "jsonl", "csv", "parquet", "code", "html", "epub"),
     )
     language: str = _key("", "language tag such as en, it, tr; for code it is found from the file name")
     weight: float = _key(1.0, "relative share where the order policy uses weights", above=0, high=1e6)
@@ -70,8 +72,8 @@ class SourceConfig:
         "what one document of a text file is: the whole file, a paragraph (blank line between), or a line",
         choices=("file", "paragraph", "line"),
     )
-    text_field: str = _key("text", "JSONL: the field that holds the text")
-    title_field: str = _key("", "JSONL: a field put before the text, kept together with it")
+    text_field: str = _key("text", "JSONL, CSV, Parquet: the field that holds the text")
+    title_field: str = _key("", "JSONL, CSV, Parquet: a field put before the text, kept together with it")
     include: tuple[str, ...] = _key((), "folder: only file names that match one of these patterns (*.md)")
     exclude: tuple[str, ...] = _key((), "folder: no file whose relative path matches one of these patterns")
 
@@ -85,7 +87,7 @@ class StageConfig:
     share: float | None = _key(
         None, "share of the training; what is left goes to the other stages by their tokens", above=0, high=1.0
     )
-    parts: int | None = _key(None, "chain: parts of this stage; by its text where not given", low=1, high=100_000)
+    parts: int | None = _key(None, "chain: parts of this stage; by its text where not given", low=1, high=2_000)
     until: str = _key(
         "end",
         "chain: plateau leaves the rest of the stage out when its validation loss stops improving",
@@ -95,14 +97,42 @@ class StageConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CleanConfig:
+    """Which documents are left out, and Unicode in one form; what is left out is counted by reason."""
+
+    unicode: str = _key(
+        "as_is",
+        "nfc writes letters with accents in one way (e and an accent become è), and folds nothing: ı and i stay two",
+        choices=("as_is", "nfc"),
+    )
+    min_words: int = _key(0, "leave out documents with fewer words", unit="words", low=0, high=1_000_000)
+    max_word_chars: int | None = _key(
+        None, "leave out documents that hold a longer word than this", unit="characters", low=1, high=1_000_000
+    )
+    keep_languages: tuple[str, ...] = _key(
+        (), "leave out documents that surely are in a language other than these (tr, it); short ones are never sure"
+    )
+    drop_languages: tuple[str, ...] = _key((), "leave out documents that surely are in one of these languages")
+    near_duplicates: float | None = _key(
+        None,
+        "leave out documents that share this part of their stretches of five words with an earlier one (0.8); it is "
+        "estimated, to within 0.1",
+        low=0.3,
+        high=0.99,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ChainConfig:
     """Training in parts, each of which is evaluated, verified and kept; parts not begun yet may still change."""
 
-    parts: int = _key(0, "parts to cut the text into, all stages together; 0 trains it in one go", low=0, high=100_000)
+    parts: int = _key(0, "parts to cut the text into, all stages together; 0 trains it in one go", low=0, high=2_000)
     safety: float = _key(
         1.0, "planned steps of a part are this times its tokens / (context x batch)", low=1.0, high=10.0
     )
-    retries: int = _key(3, "tries of a part that fails or kills the trainer without progress", low=1, high=100)
+    retries: int = _key(
+        3, "further tries of a part that fails, or kills the trainer, at the same place", low=0, high=100
+    )
     on_failure: str = _key("stop", "then stop the chain, or skip what is left of the part", choices=("stop", "skip"))
     patience: int = _key(2, "plateau: parts without improvement before a stage ends", low=1, high=1_000)
 
@@ -152,6 +182,7 @@ class DataConfig:
         choices=("skip_line", "skip_document", "refuse"),
     )
     chunk_tokens: int = _key(262_144, "tokens in one micro-chunk file", unit="tokens", low=1024, high=2**24)
+    clean: CleanConfig = CleanConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -357,6 +388,9 @@ class Limits:
     pause_when_screen_on: bool | None = _key(None, "wait while someone uses the device, where that can be read")
     min_available_share: float | None = _key(
         None, "below this share of free memory save and make the fit smaller", low=0.0, high=0.9
+    )
+    price_per_kwh: float | None = _key(
+        None, "what a kilowatt-hour costs, in your money; only for the forecast", unit="per kWh", above=0, high=1e6
     )
 
 

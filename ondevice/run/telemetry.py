@@ -1,8 +1,9 @@
 """The story: one flat JSON object a line, one file a launch, appended and never rewritten.
 
 Written by the trainer only. ``v, t (unix s), kind, step`` come first, then keys with units in their names; numbers are
-finite or null. Readers ignore unknown kinds and keys, skip a torn line, and refuse a larger ``v``. The last key,
-``chain``, ties each line to all before it: ``ondevice.run.audit`` re-checks it.
+finite or null. On a simulated device ``sim_t`` is the time there; ``t`` stays that of the wall. Readers ignore unknown
+kinds and keys, skip a torn line, and refuse a larger ``v``. The last key, ``chain``, ties each line to all before it:
+``ondevice.run.audit`` re-checks it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,13 @@ __all__ = [
     "launch_files",
     "launch_number",
     "parse_line",
+    "read_end",
     "read_file",
     "read_records",
 ]
 
 VERSION = 1
+_LAST_BYTES = 1 << 18
 _FILE = re.compile(r"[0-9]{1,18}\.jsonl")
 KINDS = (
     "launch",
@@ -57,8 +60,10 @@ KINDS = (
 class TelemetryWriter:
     """Appends records of one launch. Losing a line to a full disk is counted, never fatal."""
 
-    def __init__(self, folder: Path, launch: int) -> None:
-        """Begins the file of a launch. Raises ResourceError or DataError when it cannot be written."""
+    def __init__(self, folder: Path, launch: int, *, sim_clock: Callable[[], float] | None = None) -> None:
+        """Begins the file of a launch; ``sim_clock``: unix seconds of a simulated device, for `sim_t` of each record.
+
+        Raises ResourceError or DataError when it cannot be written."""
         self.path = folder / f"{launch:04d}.jsonl"
         try:
             make_folder(folder)
@@ -67,6 +72,7 @@ class TelemetryWriter:
             fsync_folder(folder)
         except OSError as error:
             raise write_error(self.path, error) from error
+        self._sim_clock = sim_clock
         self._torn = False
         self._chain = first_chain(launch)
         self._position = {"launch": launch, "bytes": 0, "chain": self._chain}
@@ -81,7 +87,10 @@ class TelemetryWriter:
         """Appends one record in one write and gives it back. Non-finite floats become null."""
         assert kind in KINDS, kind
         assert not fields.keys() & {"v", "t"}, "these keys are the writer's"
-        record = {"v": VERSION, "t": round(time.time(), 3), "kind": kind, "step": step, **_finite(fields)}
+        record = {"v": VERSION, "t": round(time.time(), 3), "kind": kind, "step": step}
+        if self._sim_clock is not None:
+            record["sim_t"] = round(self._sim_clock(), 3)
+        record |= _finite(fields)
         line, chain = chained(record, self._chain)
         try:
             # After a torn line, a line break first: the torn one is skipped by readers, this one is whole.
@@ -175,6 +184,23 @@ def read_file(path: Path) -> Iterator[dict[str, Any]]:
                     yield record
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
+
+
+def read_end(path: Path) -> Iterator[dict[str, Any]]:
+    """The last records of one launch, for whoever looks for its last word; raises as `read_file` does."""
+    try:
+        with open(path, "rb") as file:
+            start = max(0, file.seek(0, os.SEEK_END) - _LAST_BYTES)
+            file.seek(start)
+            lines = file.read().splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    for number, line in enumerate(lines, start=1):
+        if start and number == 1:
+            continue  # it may be the end of a line
+        record = parse_line(line, where=str(path) if start else f"{path}:{number}")
+        if record is not None:
+            yield record
 
 
 def parse_line(line: bytes, *, where: str) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from ondevice.run.papers import environment
 from ondevice.run.verify_checkpoints import verify_checkpoints
 from ondevice.run.verify_papers import readable_recipe, verify_papers
 from ondevice.run.verify_present import strange, verify_present
+from ondevice.run.verify_schedule import verify_schedule
 from ondevice.run.verify_story import read_story
 
 __all__ = ["verify_folder"]
@@ -43,11 +44,12 @@ def _is_alive(run: RunDir) -> bool:
 
 
 def _look(run: RunDir) -> list[Finding]:
-    story, now = read_story(run), environment()
+    story, now, recipe = read_story(run), environment(), readable_recipe(run)
     return [
         *verify_papers(run, story, now),
         *story.findings,
-        *verify_checkpoints(run, story, readable_recipe(run), now),
+        *verify_checkpoints(run, story, recipe, now),
+        *verify_schedule(run, story, recipe),
         *(verify_present(run, story) if _layout(run) == LAYOUT else strange(run)),
     ]
 

@@ -81,7 +81,7 @@ def _inside(run: RunDir, error: OndeviceError) -> str:
 
 def _check_state(checkpoint: Checkpoint, recipe: Recipe | None, examined: Examined) -> None:
     stated = checkpoint.facts.get("recipe_sha256")
-    if recipe is not None and stated != recipe.sha256:
+    if recipe is not None and not recipe.made(stated):
         examined.faults.append("made by another recipe than recipe.json")
     if "state.json" not in checkpoint.files:
         return  # not of a trainer

@@ -12,6 +12,7 @@ from ondevice.run.directory import LAYOUT, RunDir
 from ondevice.run.finding import Finding, damage, note, ok
 from ondevice.run.papers import lineage_of, paper_faults
 from ondevice.run.recipe import Recipe
+from ondevice.run.revision import extends, is_unfinished
 from ondevice.run.verify_story import Story, launch_records
 
 __all__ = ["doctor_says", "readable_recipe", "stated_identity", "verify_papers"]
@@ -68,6 +69,8 @@ def _identity(run: RunDir, identity: dict[str, Any], story: Story) -> Iterator[F
         return
     stated = story.told.identity if story.whole else None
     differs = [key for key in ("id", "papers", "lineage") if stated and stated.get(key) != identity.get(key)]
+    if differs == ["papers"] and extends(identity.get("papers"), stated and stated.get("papers")):
+        differs = []  # a chain was revised since
     if differs:
         yield damage("run.json", f"not the one its launches found ({', '.join(differs)} differ)", doctor_says(run))
     else:
@@ -84,6 +87,9 @@ def _papers(run: RunDir, identity: dict[str, Any]) -> Iterator[Finding]:
     papers = identity.get("papers")
     names = list(papers) if isinstance(papers, dict) else []
     faults = paper_faults(run, identity)
+    if "recipe.json" in faults and is_unfinished(run, identity):
+        del faults["recipe.json"]
+        yield note("recipe.json", "a revision that a crash interrupted", "The next launch completes it.")
     for name in names:
         if name in faults:
             yield damage(name, faults[name].removeprefix(f"{run.path / name}: ").rstrip("."), doctor_says(run))

@@ -11,10 +11,10 @@ from ondevice.data.parts import StageText, plan_parts
 from ondevice.data.stages import stage_members
 from ondevice.errors import UsageError
 from ondevice.run.recipe import PartRecipe, Recipe
-from ondevice.run.schedule import ends_of
+from ondevice.run.schedule import SETTLED, Schedule, ends_of
 from ondevice.run.schema import Config
 
-__all__ = ["chained", "cut", "with_parts"]
+__all__ = ["chained", "cut", "stalled", "with_parts"]
 
 _TAKES = "a chain's length follows from its parts"
 
@@ -88,12 +88,41 @@ def with_parts(recipe: Recipe, dataset: Dataset, parts: tuple[PartRecipe, ...]) 
     data = dataclasses.replace(recipe.data, parts=parts, stages=())
     cursor = BatchCursor.of(dataset, data, context=context, batch=batch)
     own = steps - recipe.train.start_step
-    train = dataclasses.replace(recipe.train, steps=steps, tokens=recipe.train.start_tokens + own * batch * context)
+    train = dataclasses.replace(
+        recipe.train,
+        steps=steps,
+        tokens=recipe.train.start_tokens + own * batch * context,
+        tail_steps=min(recipe.train.tail_steps, own),
+    )
     recipe = dataclasses.replace(recipe, train=train)
-    ends = tuple(ends_of(parts, batch=batch, start=recipe.train.start_step))
+    ends = dict.fromkeys([recipe.train.start_step, *ends_of(parts, batch=batch, start=recipe.train.start_step)])
     return dataclasses.replace(
         recipe,
         data=dataclasses.replace(data, order_sha256=cursor.order_sha256),
-        eval=dataclasses.replace(recipe.eval, steps=(recipe.train.start_step, *ends) if recipe.eval.steps else ()),
+        eval=dataclasses.replace(recipe.eval, steps=tuple(ends) if recipe.eval.steps else ()),
         sample=dataclasses.replace(recipe.sample, steps=tuple(step for step in recipe.sample.steps if step <= steps)),
     )
+
+
+def stalled(schedule: Schedule, config: Config, *, step: int) -> str:
+    """The stage that is to end because its validation loss did not fall over `chain.patience` parts; empty where none.
+
+    Only of a stage with ``until = "plateau"`` of which parts still begin at ``step`` or later.
+    """
+    current = schedule.current
+    if current is None or not any(
+        part.stage == current.stage and part.first_step >= step and part.state not in SETTLED for part in schedule.parts
+    ):
+        return ""
+    wished = next((stage for stage in config.data.stages if stage.name == current.stage), None)
+    if wished is None or wished.until != "plateau":
+        return ""
+    losses = [
+        part.results["stage_loss"]
+        for part in schedule.parts
+        if part.stage == current.stage and part.state == "done" and part.results.get("stage_loss") is not None
+    ]
+    patience = config.chain.patience
+    if len(losses) <= patience or min(losses[-patience:]) < min(losses[:-patience]):
+        return ""
+    return current.stage

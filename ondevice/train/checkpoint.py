@@ -157,7 +157,7 @@ def load_training(checkpoint: Checkpoint, state: TrainState, recipe: Recipe) -> 
     """
     if not checkpoint.complete:
         raise CheckpointError(f"{checkpoint.path}: has no optimizer state, training cannot go on from it.")
-    if checkpoint.facts.get("recipe_sha256") != recipe.sha256:
+    if not recipe.made(checkpoint.facts.get("recipe_sha256")):
         raise CheckpointError(f"{checkpoint.path}: was made by another recipe than this run's recipe.json.")
     raw = read_json(checkpoint.path / "state.json")
     if raw.get("v") not in (1, STATE_VERSION):

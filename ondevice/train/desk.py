@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from ondevice.device.readings import Sensors
+from ondevice.device.world import World
 from ondevice.errors import OndeviceError
 from ondevice.run import control
 from ondevice.run.config import write_limits
@@ -22,13 +22,13 @@ from ondevice.train.keeper import Saved
 from ondevice.train.orders import Orders, obey
 from ondevice.train.pacer import Pacer
 from ondevice.train.pulse import Pulse
+from ondevice.train.senses import Senses
 from ondevice.train.signals import Signals
 
 __all__ = ["Desk", "Display"]
 
 INBOX_EVERY_S = 0.25
 READING_EVERY_S = 30.0
-WAIT_S = 0.2
 
 
 class Display(Protocol):
@@ -52,44 +52,43 @@ class Desk:
         pulse: Pulse,
         store: Store,
         signals: Signals,
-        sensors: Sensors,
+        world: World,
         pacer: Pacer,
         display: Display,
     ) -> None:
         self.limits, self.orders = limits, orders
         self.telemetry, self.pulse, self.display = telemetry, pulse, display
-        self._run, self._store, self._signals, self._sensors = run, store, signals, sensors
-        self._pacer = pacer
-        self._inbox_at, self._reading_at = 0.0, 0.0
-        self._worked_at = time.monotonic()
+        self._run, self._store, self._signals, self.world = run, store, signals, world
+        self._pacer, self._senses = pacer, Senses()
+        self._inbox_at, self._reading_at = 0.0, float("-inf")
+        self._worked_at = world.monotonic()
+        self.pulse.outlook.limits = limits
 
     def safe_point(self, *, step: int, tokens: int, piece: bool = False) -> float:
         """Answers, tells, and stands still while the run is held and has nothing to do, or as the governor orders.
 
         ``piece``: a micro-batch just ended. Gives the seconds it stood still.
         """
-        began = time.monotonic()
-        self._pacer.after(began - self._worked_at, piece=piece)
-        self._read_inbox(began, step)
-        self._read_sensors(began, step)
-        self._ask_governor(step)
+        self._pacer.after(self.world.monotonic() - self._worked_at, piece=piece)
+        began = self.world.monotonic()
+        self._look(step)
         self._beat(self._state, step, tokens)
         still = self._stand_still(step, tokens)
-        self._worked_at = time.monotonic()
+        self._worked_at = self.world.monotonic()
         return self._worked_at - began if still else 0.0
 
     def _stand_still(self, step: int, tokens: int) -> bool:
         """Whether there was anything to wait for."""
         still = False
         while (state := self._still()) and not self.orders.stop:
-            still = True
+            still, began = True, self.world.monotonic()
             self._beat(state, step, tokens)
-            rest_s = min(WAIT_S, self._pacer.owed_s) if state == "resting" and self._pacer.owed_s else WAIT_S
-            time.sleep(rest_s)
-            self._pacer.rested(rest_s)
-            self._read_inbox(time.monotonic(), step)
-            self._read_sensors(time.monotonic(), step)
-            self._ask_governor(step)
+            look_s, owed_s = self.world.look_s, self._pacer.owed_s
+            rest_s = min(look_s, owed_s) if state == "resting" and owed_s > 0.0 else look_s
+            self.world.sleep(rest_s)
+            self._look(step)
+            # Looking around, and waking up late, is rest too; a clock is coarser than the last bit of a debt.
+            self._pacer.rested(max(rest_s, self.world.monotonic() - began))
         if still:
             self._beat(self._state, step, tokens)
         return still
@@ -102,43 +101,50 @@ class Desk:
         if self.orders.asked or order is None:
             return ""
         if order.kind == "wait":
-            return "waiting"
+            return "" if self.orders.busy else "waiting"
         return "resting" if order.kind == "rest" or self._pacer.owed_s > 0.0 else ""
 
+    def _look(self, step: int) -> None:
+        self._read_inbox(step)
+        self._read_sensors(step)
+        self._ask_governor(step)
+
     def _ask_governor(self, step: int) -> None:
-        order, news = self._pacer.decide(self._sensors.read(), self.limits)
+        order, news = self._pacer.decide(self.limits)
         if order.kind == "leave" and not self.orders.stop:
-            self.orders.stop = order.reason
+            self.orders.stop = self.orders.leave = order.reason
         if not news:
             return
         self.orders.save = self.orders.save or order.save
         self.telemetry.write("order", step, order=order.kind, duty=round(order.duty, 3), why=order.reason)
-        self.pulse.note(wait=order.reason if order.kind != "run" else None, duty=round(order.duty, 3))
+        self.pulse.note(
+            wait=order.reason if order.kind != "run" else None, duty=round(order.duty, 3), until_t=order.until_t
+        )
         self.display.say(order.reason)
 
     @contextmanager
     def waiting(self, why: str, *, step: int, tokens: int) -> Iterator[None]:
         """Tells that training stands still and why, and when it goes on."""
-        began = time.monotonic()
+        began = self.world.monotonic()
         self.telemetry.write("order", step, order="wait", why=why)
         try:
             yield
         finally:
-            self.telemetry.write("order", step, order="go", waited_s=round(time.monotonic() - began, 3))
+            self.telemetry.write("order", step, order="go", waited_s=round(self.world.monotonic() - began, 3))
             self.pulse.note(wait=None)
             self._beat(self._state, step, tokens, force=True)
 
     def wait(self, why: str, *, seconds: float, step: int, tokens: int) -> None:
         """Waits, answering letters, until the time is over, the limits change or someone asks to leave."""
-        until, limits = time.monotonic() + seconds, self.limits
+        until, limits = self.world.monotonic() + seconds, self.limits
         self.pulse.note(wait=why, last_error=why)
         self._beat("waiting", step, tokens, force=True)
-        while time.monotonic() < until and self.limits is limits and not self.orders.stop:
+        while self.world.monotonic() < until and self.limits is limits and not self.orders.stop:
             self._beat("waiting", step, tokens)
-            time.sleep(WAIT_S)
-            self._read_inbox(time.monotonic(), step)
-            self._read_sensors(time.monotonic(), step)
-        self._worked_at = time.monotonic()  # standing still is no work
+            self.world.sleep(self.world.look_s)
+            self._read_inbox(step)
+            self._read_sensors(step)
+        self._worked_at = self.world.monotonic()  # standing still is no work
 
     def tell_save(self, step: int, saved: Saved | None, fault: OndeviceError | None, warnings: list[str]) -> None:
         """Tells of a save that ended, at ``step`` of the training."""
@@ -157,6 +163,14 @@ class Desk:
         self.pulse.note(last_error=text)
         self.display.say(text)
 
+    def parting(self) -> dict[str, Any]:
+        """What the ``end`` record adds where the run leaves to be started again: when, where that is known, and whether
+        it waits for the battery to be charged."""
+        if not self.orders.returns:
+            return {}
+        order = self._pacer.order
+        return {"leave": True, "until_t": order.until_t if order else None, "empty": self._pacer.empty}
+
     def last_word(self, outcome: str, *, step: int, tokens: int) -> None:
         """The status that stays when the process is gone."""
         try:
@@ -171,14 +185,15 @@ class Desk:
         return "waiting" if self.orders.hold and not self.orders.stop else "running"
 
     def _must_wait(self) -> bool:
-        return bool(self.orders.hold) and not self.orders.stop and not self.orders.asked
+        return bool(self.orders.hold) and not (self.orders.stop or self.orders.asked or self.orders.busy)
 
     def _beat(self, state: str, step: int, tokens: int, *, force: bool = False) -> None:
         status = self.pulse.beat(state=state, step=step, tokens=tokens, hold=self.orders.hold, force=force)
         if status is not None:
             self.display.status(status)
 
-    def _read_inbox(self, now: float, step: int) -> None:
+    def _read_inbox(self, step: int) -> None:
+        now = time.monotonic()  # people wait by the clock on the wall
         if self._signals.received and not self.orders.stop:
             self.orders.stop = f"asked by {self._signals.received}"
         if now - self._inbox_at < INBOX_EVERY_S:
@@ -192,19 +207,23 @@ class Desk:
             control.discard(self._run, letter)
 
     def _change_limits(self, limits: Limits, step: int) -> None:
-        self.limits = limits
+        self.limits = self.pulse.outlook.limits = limits
         try:
             write_limits(self._run.limits, limits)
         except OndeviceError as error:
             self.trouble(step, f"The new limits hold until this launch ends: {error}", lost="limits")
 
-    def _read_sensors(self, now: float, step: int) -> None:
-        if now - self._reading_at < READING_EVERY_S and self._reading_at:
+    def _read_sensors(self, step: int) -> None:
+        now = self.world.monotonic()
+        if now - self._reading_at < READING_EVERY_S:
             return
-        self._reading_at = now
-        reading = {key: value for key, value in self._sensors.read().to_json().items() if key != "t"}
-        self.telemetry.write("reading", step, **reading)
-        self.pulse.note(**reading)
+        self._reading_at, felt = now, self.world.read()
+        reading = {key: value for key, value in felt.to_json().items() if key != "t"}
+        self.telemetry.write("reading", step, **reading, **self.world.memory())
+        for sentence in self._senses.changes(felt):
+            self.telemetry.write("note", step, text=sentence)
+            self.display.say(sentence)
+        self.pulse.feel(reading)
         rss_mb, limit_mb = reading.get("rss_mb"), self.limits.max_rss_mb
         if rss_mb and limit_mb and rss_mb > limit_mb and not self.orders.stop:
             self.orders.stop = f"memory {rss_mb:,.0f} MB passed limits.max_rss_mb {limit_mb:,.0f}"

@@ -1,16 +1,30 @@
-"""The last words of a launch that something other than the loop ended: an error, a refused allocation, a second Ctrl-C.
+"""How a launch ends, and the last words of one that something other than the loop ended: an error, a refused
+allocation, a second Ctrl-C.
 
 A launch without last words counts as killed, and is started again by watchers; so whatever can still speak does.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ondevice.errors import OndeviceError, ResourceError
 from ondevice.run.telemetry import TelemetryWriter, read_file
 
-__all__ = ["tell_end"]
+__all__ = ["Outcome", "tell_end"]
 
 _LONGEST = 500  # letters of a message that is not ours
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a launch ended: ``finished``, ``stopped`` or ``failed``, and a sentence why. ``stalled``: a stage of a chain
+    that goes on when the rest of it is left out."""
+
+    outcome: str
+    step: int
+    why: str = ""
+    stalled: str = ""
 
 
 def tell_end(name: str, telemetry: TelemetryWriter, step: int, error: BaseException) -> None:

@@ -71,7 +71,7 @@ def plan_fork(
     Raises UsageError for a change that no fork can make, DataError, CheckpointError or ResourceError.
     """
     before = run.read_recipe()
-    if checkpoint.facts.get("recipe_sha256") != before.sha256:
+    if not before.made(checkpoint.facts.get("recipe_sha256")):
         raise CheckpointError(f"{checkpoint.path}: was made by another recipe than that of {run.name}.")
     config = child_config(run, before, checkpoint, wish)
     path, parent = home() / "runs" / config.name, _parent(run, checkpoint, before)
@@ -218,7 +218,7 @@ def _child_data(config: Config, before: Recipe, dataset: Dataset, wish: ForkWish
     """The parent's order where nothing of it changed, so that the fork reads on where the parent was."""
     if not wish.add_data:
         order = {key: getattr(config.data, key) for key in ("order", "seed", "max_unique_tokens", "temperature")}
-        return dataclasses.replace(before.data, stages=(), **order)
+        return dataclasses.replace(before.data, stages=(), parts=(), **order)
     found = data_recipe(config, dataset)
     if found.tokenizer_sha256 != before.data.tokenizer_sha256:
         raise UsageError("The new text was built with another tokenizer than the parent's; this is a bug, report it.")

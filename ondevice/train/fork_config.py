@@ -19,11 +19,11 @@ from ondevice.run.config import changed_keys, parse_config, read_limits, to_toml
 from ondevice.run.directory import RunDir, safe_name
 from ondevice.run.papers import paper_faults
 from ondevice.run.recipe import Fit, Recipe
-from ondevice.run.schema import Config, Limits, SourceConfig, TokenizerConfig, TrainConfig
+from ondevice.run.schema import ChainConfig, Config, Limits, SourceConfig, TokenizerConfig, TrainConfig
 from ondevice.run.store import Checkpoint
 from ondevice.train.schedule import learning_rate
 
-__all__ = ["ForkWish", "child_config", "child_fit"]
+__all__ = ["ForkWish", "child_config", "child_fit", "with_text"]
 
 _TABLES = frozenset(field.name for field in dataclasses.fields(Config)) - {"name"}
 _MORE = "say how much more with --tokens +5M or --steps +500"
@@ -74,12 +74,13 @@ def child_config(run: RunDir, before: Recipe, checkpoint: Checkpoint, wish: Fork
         name=wish.name or _default_name(run, checkpoint, wish),
         train=_train(wished, before, checkpoint, wish),
         limits=_limits(run, wished, wish),
+        chain=ChainConfig(),  # a fork is trained in one go
         model=dataclasses.replace(wished.model, **shape),
         eval=dataclasses.replace(wished.eval, max_tokens=before.eval.max_tokens),
         sample=dataclasses.replace(wished.sample, prompts=before.sample.prompts),
     )
     if wish.add_data:
-        config = _with_text(config, run, before, wish.add_data)
+        config = with_text(config, run, before, wish.add_data)
     return _checked(parse_config(to_toml(config), where="--set", base=Path.cwd(), changes=list(wish.changes)), wish)
 
 
@@ -139,7 +140,7 @@ def _default_name(run: RunDir, checkpoint: Checkpoint, wish: ForkWish) -> str:
     return safe_name(f"{run.name[:_PARENT_LETTERS]}-{'tail' if wish.tail else 'fork'}-{checkpoint.step}")
 
 
-def _with_text(config: Config, run: RunDir, before: Recipe, added: Sequence[SourceConfig]) -> Config:
+def with_text(config: Config, run: RunDir, before: Recipe, added: Sequence[SourceConfig]) -> Config:
     """Old and new text as one dataset, in the parent's vocabulary."""
     old = config.data.sources
     for source in old:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from functools import partial
 
 from ondevice.device.host import existing_ancestor
 from ondevice.device.memory import MIB
-from ondevice.device.readings import Sensors
+from ondevice.device.world import Readable
 from ondevice.errors import CheckpointError, OndeviceError, ResourceError
 from ondevice.run.directory import RunDir
 from ondevice.run.recipe import Fit, Recipe
@@ -99,8 +99,19 @@ class Keeper:
     """The checkpoints of one launch. ``fault`` is the last failure, None after a success; ``shortage`` is set where it
     was for want of room."""
 
-    def __init__(self, store: Store, sensors: Sensors, *, saved_step: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        sensors: Readable,
+        *,
+        saved_step: int,
+        clock: Callable[[], float] | None = None,
+        promoted: Collection[int] = (),
+    ) -> None:
+        """``clock``: seconds between saves go by it; by default `time.monotonic`. ``promoted``: steps whose checkpoints
+        stay, which are the ends of a chain's parts."""
         self.store, self._sensors = store, sensors
+        self._clock = clock or (lambda: time.monotonic())
         self.saved_step = saved_step
         self.save_s = 0.0
         self.fault: OndeviceError | None = None
@@ -110,9 +121,9 @@ class Keeper:
         self._previous: Checkpoint | None = None
         with suppress(CheckpointError):
             self._previous = store.peek(saved_step)
-        self._pruner = Pruner(store, RunDir(store.folder.parent).evals, sound={saved_step})
+        self._pruner = Pruner(store, RunDir(store.folder.parent).evals, sound={saved_step}, promoted=promoted)
         self._made_room = Pruned()
-        self._tried_at = time.monotonic()
+        self._tried_at = self._clock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="save")
         self._flight: tuple[_Order, Future[_Landed]] | None = None
 
@@ -120,7 +131,7 @@ class Keeper:
         """Whether to save now. ``best``: the step just measured best, worth a save if the last one is paid off."""
         if step in (self.saved_step, 0):
             return False
-        waited_s = time.monotonic() - self._tried_at
+        waited_s = self._clock() - self._tried_at
         if self.fault is not None:
             return waited_s >= RETRY_S
         if limits.save_every_steps is not None and step % limits.save_every_steps == 0:
@@ -134,7 +145,7 @@ class Keeper:
         In the background it gives None as well, and `settle` gives the result. None may be in flight before.
         """
         assert self._flight is None, "settle the save in flight first"
-        self._tried_at = began = time.monotonic()
+        self._tried_at, began = self._clock(), time.monotonic()
         if not self.has_room(state, limits):
             return None
         last = self._previous
@@ -261,7 +272,7 @@ class Keeper:
             return None
         self.fault = self.shortage = None
         checkpoint, self._previous = landed.checkpoint, landed.checkpoint
-        self.saved_step, self._tried_at = checkpoint.step, landed.ended
+        self.saved_step, self._tried_at = checkpoint.step, self._clock() - (time.monotonic() - landed.ended)
         self.save_s = landed.ended - order.began
         self._warn(landed.pruned.trouble)
         before, self._made_room = self._made_room, Pruned()

@@ -7,6 +7,7 @@ It finds out first how the launch before it ended, which decides the fit (``onde
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 import sys
 from contextlib import suppress
@@ -21,6 +22,7 @@ from ondevice.data.cursor import BatchCursor
 from ondevice.data.dataset import Dataset
 from ondevice.data.parcel import open_dataset
 from ondevice.device.readings import Sensors
+from ondevice.device.simulate_wish import DeviceWish
 from ondevice.device.vitals import read_scene
 from ondevice.errors import CheckpointError, DataError, OndeviceError
 from ondevice.governor.presets import check
@@ -34,36 +36,58 @@ from ondevice.run.migrate import migrate
 from ondevice.run.papers import changed_papers, environment
 from ondevice.run.postmortem import examine, previous
 from ondevice.run.recipe import Fit, Recipe
-from ondevice.run.schema import Limits
+from ondevice.run.revision import complete
+from ondevice.run.schema import Config, Limits
 from ondevice.run.store import Checkpoint, Store
-from ondevice.run.telemetry import TelemetryWriter, launch_files
+from ondevice.run.telemetry import TelemetryWriter, as_number, launch_files
 from ondevice.train.checkpoint import exactness_facts, load_training
 from ondevice.train.desk import Desk, Display
-from ondevice.train.ending import tell_end
+from ondevice.train.ending import Outcome, tell_end
 from ondevice.train.engine import Engine
 from ondevice.train.keeper import Keeper
-from ondevice.train.loop import Loop, Outcome
+from ondevice.train.loop import Loop
 from ondevice.train.optimizer import make_optimizer
 from ondevice.train.orders import Orders
 from ondevice.train.pacer import Pacer
+from ondevice.train.parts import WHOLE, Chain, Errand
 from ondevice.train.pulse import Pulse
 from ondevice.train.refit import Decision, Device, decide, differences
+from ondevice.train.refit_live import Refitter
 from ondevice.train.signals import Signals
 from ondevice.train.state import TrainState
+from ondevice.train.worlds import make_world
 
 __all__ = ["launch", "make_loop", "make_state", "prepare_torch"]
 
 
-def launch(run: RunDir, *, display: Display, keep_hold: bool = False, refit: bool = False) -> Outcome:
+def launch(
+    run: RunDir,
+    *,
+    display: Display,
+    keep_hold: bool = False,
+    refit: bool = False,
+    device: DeviceWish | None = None,
+    errand: Errand = WHOLE,
+) -> Outcome:
     """Trains a run to its end or until asked to leave.
 
     ``keep_hold``: an automatic restart stays paused; a person who starts the run clears the hold. ``refit``: choose
-    the fit anew for this device. Raises RunBusy, CheckpointError, DataError or ResourceError.
+    the fit anew for this device. ``device``: live on a simulated one. ``errand``: how much of a chain.
+    Raises RunBusy, CheckpointError, DataError or ResourceError.
     """
     lock = RunLock(run)
     try:
         with Signals() as signals:
-            return _launch(run, make_loop(run, display=display, keep_hold=keep_hold, signals=signals, refit=refit))
+            loop = make_loop(
+                run,
+                display=display,
+                keep_hold=keep_hold,
+                signals=signals,
+                refit=refit,
+                device=device,
+                errand=errand,
+            )
+            return _launch(run, loop)
     finally:
         lock.release()
 
@@ -85,10 +109,14 @@ def make_loop(
     keep_hold: bool = False,
     signals: Signals | None = None,
     refit: bool = False,
+    device: DeviceWish | None = None,
+    errand: Errand = WHOLE,
 ) -> Loop:
     """Everything a launch needs, restored or made, and its ``launch`` record written. The caller holds the lock."""
     old = {letter.file for letter in control.pending(run)}  # by name: a clock set back makes old stamps look new
-    notes = [*migrate(run), *changed_papers(run, run.read_identity())]
+    notes = [*migrate(run)]
+    complete(run)
+    notes += changed_papers(run, run.read_identity())
     recipe = run.read_recipe()
     dataset = open_dataset(recipe.data)
     found = _find_checkpoint(run, display)
@@ -97,18 +125,25 @@ def make_loop(
     before = _look_back(run, recipe, found, limits, refit=refit)
     fit, step, number = before.decision.fit, found.step, run.next_launch()
     prepare_torch(fit, recipe)
-    hold = str(read_status(run).get("hold") or "") if keep_hold else ""
+    last = read_status(run)
+    hold, before_s = str(last.get("hold") or "") if keep_hold else "", as_number(last.get("step_s"))
     story = _previous_story(run)
-    telemetry = TelemetryWriter(run.telemetry, number)
+    sensors = Sensors(run.path)
+    world = make_world(run, device, sensors)
+    telemetry = TelemetryWriter(run.telemetry, number, sim_clock=world.now if world.simulated else None)
     try:
-        origin = {**_origin(run), **_settings(run, None if why else limits)}
+        origin = {**_origin(run), **_settings(run, None if why else limits), "simulated": world.simulated}
+        origin |= errand.told if recipe.data.parts else {}
         _tell_launch(telemetry, recipe, before, number, found, previous_story=story, **origin)
         for sentence in [*before.said, *notes, *why]:
             telemetry.write("note", step, text=sentence)
             display.say(sentence)
         with suppress(OndeviceError):  # a full disk is met by the loop, which knows how to wait
             telemetry.sync()
-        pulse = Pulse(run, recipe, launch=number, step=step, story=telemetry)
+        chain = Chain(run, recipe, telemetry, config=_chain_wish(run, recipe), goal=errand.goal)
+        pulse = Pulse(run, recipe, launch=number, step=step, story=telemetry, world=world)
+        if world.simulated:
+            pulse.note(simulated=world.simulated)
         pulse.beat(state="running", step=step, tokens=_tokens(recipe, step), hold=hold)
         state = make_state(recipe, dataset, fit, found.checkpoint)
     except (Exception, KeyboardInterrupt) as error:  # from its record on a launch has an end
@@ -116,10 +151,12 @@ def make_loop(
         telemetry.close()
         raise
     _drop_expired_letters(run, telemetry, step, old)
-    sensors = Sensors(run.path)
     store = Store(run.checkpoints)
     pulse.begin()
-    pulse.note(best_step=state.best_step, best_loss=state.best_loss)
+    pulse.note(best_step=state.best_step, best_loss=state.best_loss, **chain.told)
+    full_threads, piece_s = before.decision.full_threads, _piece_s(before_s, recipe, fit)
+    pacer = Pacer(world, threads=fit.threads, full_threads=full_threads, piece_s=piece_s)
+    engine = Engine.of(state.model, state.optimizer, recipe, fit)
     desk = Desk(
         run=run,
         limits=limits,
@@ -128,18 +165,20 @@ def make_loop(
         pulse=pulse,
         store=store,
         signals=signals or Signals(),
-        sensors=sensors,
-        pacer=Pacer(sensors.read(), threads=fit.threads),
+        world=world,
+        pacer=pacer,
         display=display,
     )
     return Loop(
         recipe=recipe,
         fit=fit,
         state=state,
-        engine=Engine.of(state.model, state.optimizer, recipe, fit),
+        engine=engine,
         dataset=dataset,
         desk=desk,
-        keeper=Keeper(store, sensors, saved_step=state.step),
+        refitter=Refitter(recipe=recipe, fit=fit, engine=engine, desk=desk, pacer=pacer),
+        keeper=Keeper(store, world, saved_step=state.step, clock=world.monotonic, promoted=chain.ends),
+        chain=chain,
         launch=number,
     )
 
@@ -186,6 +225,11 @@ def _look_back(run: RunDir, recipe: Recipe, found: _Found, limits: Limits, *, re
     decision = decide(run, recipe, found.checkpoint, death=death, limits=limits, device=device, asked=refit)
     told = [death.sentence(ended["steps_lost"])] if death and ended else []
     return _Before(ended=ended, decision=decision, device=device, said=[*told, *decision.said])
+
+
+def _piece_s(step_s: float | None, recipe: Recipe, fit: Fit) -> float:
+    """Seconds of one micro-batch when a step took ``step_s``; 0 where nobody knows."""
+    return (step_s or 0.0) / math.ceil(recipe.train.batch / fit.micro_batch)
 
 
 def _tokens(recipe: Recipe, step: int) -> int:
@@ -255,6 +299,7 @@ def _tell_launch(
         steps=recipe.train.steps,
         recipe_sha256=recipe.sha256,
         fit=decision.fit.to_json(),
+        full_threads=decision.full_threads,
         previous=before.ended,
         boot_id=boot_id(),
         cores=before.device.cores,
@@ -276,8 +321,12 @@ def _inexact(checkpoint: Checkpoint | None, decision: Decision) -> list[str]:
     if checkpoint is None:
         return [f"fit.{change}" for change in decision.changes]
     made = Fit.from_json(checkpoint.facts.get("fit"), where=str(checkpoint.path / "manifest.json"))
-    facts = exactness_facts().items()
-    changed = [f"{key}: {checkpoint.facts.get(key)} -> {now}" for key, now in facts if checkpoint.facts.get(key) != now]
+    told, facts = decision.told, exactness_facts()
+    if told is not None and (told.step, told.fit) == (checkpoint.step, decision.fit):
+        made, _ = told.fit, facts.pop("threads")  # it changed right after that save, and exactness began anew there
+    changed = [
+        f"{key}: {checkpoint.facts.get(key)} -> {now}" for key, now in facts.items() if checkpoint.facts.get(key) != now
+    ]
     return changed + [f"fit.{change}" for change in differences(made, decision.fit)]
 
 
@@ -298,4 +347,15 @@ def _read_limits(run: RunDir) -> tuple[Limits, list[str]]:
             return read_limits(run.limits), []
         except DataError as error:
             why.append(f"{error} The limits of config.toml hold; `ondevice doctor {run.name}` looks for the lost ones.")
-    return parse_config(run.config.read_text("utf-8"), where=str(run.config), base=run.path).limits, why
+    return _config(run).limits, why
+
+
+def _chain_wish(run: RunDir, recipe: Recipe) -> Config:
+    """How a chain is to go on; where that was damaged, to its end."""
+    with suppress(OndeviceError):
+        return _config(run) if recipe.data.parts else Config()
+    return Config()
+
+
+def _config(run: RunDir) -> Config:
+    return parse_config(run.config.read_text("utf-8"), where=str(run.config), base=run.path)

@@ -6,34 +6,27 @@ safe points: between micro-batches it may wait; between optimizer steps it may a
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import time
-from dataclasses import dataclass
 
 from ondevice.data.dataset import Dataset
 from ondevice.errors import OndeviceError
 from ondevice.evaluate.losses import Evaluation, mixed_loss
 from ondevice.run.recipe import Fit, Recipe
 from ondevice.train.desk import Desk
+from ondevice.train.ending import Outcome
 from ondevice.train.engine import Engine, NonFiniteError, micro_batches
 from ondevice.train.keeper import Keeper, Origin, Saved
+from ondevice.train.parts import Chain
+from ondevice.train.refit_live import Refitter
 from ondevice.train.sample_request import SampleRequest
-from ondevice.train.samples import write_sample
 from ondevice.train.schedule import learning_rate
 from ondevice.train.state import TrainState
+from ondevice.train.telling import tell_evaluation, tell_sample, tell_step
 
-__all__ = ["Loop", "Outcome"]
+__all__ = ["Loop"]
 
 ROOM_EVERY_S = 10.0  # between two looks at a full disk
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How a launch ended: ``finished``, ``stopped`` or ``failed``, and a sentence why."""
-
-    outcome: str
-    step: int
-    why: str = ""
 
 
 class Loop:
@@ -49,11 +42,14 @@ class Loop:
         dataset: Dataset,
         desk: Desk,
         keeper: Keeper,
+        refitter: Refitter,
+        chain: Chain,
         launch: int,
     ) -> None:
         self.recipe, self.fit = recipe, fit
         self.state, self.engine, self.dataset = state, engine, dataset
-        self.desk, self.keeper = desk, keeper
+        self.desk, self.keeper, self.refitter, self.world = desk, keeper, refitter, desk.world
+        self.chain = chain
         self.orders, self.telemetry, self.pulse, self.display = desk.orders, desk.telemetry, desk.pulse, desk.display
         self.origin = Origin(story=self.telemetry, recipe=recipe, fit=fit, launch=launch)
 
@@ -71,6 +67,8 @@ class Loop:
                 return self._leave("stopped", self.orders.stop)
             if self.state.step >= self.recipe.train.steps:
                 return self._leave("finished", "every planned step is done")
+            if self.chain.leave:
+                return self._leave("stopped", self.chain.leave)
             try:
                 self._step()
             except NonFiniteError as error:
@@ -89,6 +87,7 @@ class Loop:
         if step in self.recipe.sample.steps and step not in self.state.sampled:
             self._sample([SampleRequest(prompt=prompt) for prompt in self.recipe.sample.prompts])
             self.state.sampled.append(step)
+        self._promote(step)
         self._settle(wait=False)
         self._wait_for_room()
         if self.keeper.is_due(step, best=bool(best), limits=self.desk.limits):
@@ -97,22 +96,53 @@ class Loop:
         while self.orders.asked:
             self._do_what_was_asked()
             self._safe_point()  # a held run does what it is asked and waits on
+        if step < self.recipe.train.steps and not self.orders.stop and self.keeper.fault is None:
+            self._refit(step)
+
+    def _promote(self, step: int) -> None:
+        """Where a part of a chain ends and was evaluated: keeps its checkpoint and tells of it; no step before that."""
+        unseen = step in self.recipe.eval.steps and step not in self.state.evaluated
+        if unseen or not self.chain.is_due(step):
+            return
+        if self.keeper.saved_step != step:
+            self._save(at_once=True)
+        if self.keeper.saved_step == step:
+            self.display.say(self.chain.promote(step))
+            self.pulse.note(**self.chain.told)
+        elif self.keeper.fault is not None and not self.orders.stop:
+            raise self.keeper.fault
 
     def _do_what_was_asked(self) -> None:
         if self.orders.evaluate:
-            self.orders.evaluate = False
+            self.orders.evaluate, self.orders.busy = False, True
             self._evaluate()
+            self.orders.busy = False
         if self.orders.samples:
             requests, self.orders.samples = self.orders.samples, []
             self._sample(requests)
         if self.orders.save:
             self._save()
 
+    def _refit(self, step: int) -> None:
+        """Cuts the work differently from this step on, after a save, where something lasting speaks for it."""
+        if not self.refitter.is_due(step, self.desk.limits):
+            return
+        for _ in self.refitter.look(step):
+            self._safe_point()
+            if self.orders.stop:
+                return
+        self._settle()
+        if self.refitter.next is not None and self.keeper.saved_step != step:
+            self._save(at_once=True)
+        if self.refitter.next is not None and self.keeper.saved_step == step:
+            self.fit = self.refitter.carry_out(step)
+            self.origin = dataclasses.replace(self.origin, fit=self.fit)
+
     def _safe_point(self, *, piece: bool = False) -> float:
         return self.desk.safe_point(step=self.state.step, tokens=self.state.tokens, piece=piece)
 
     def _step(self) -> None:
-        state, started, waited = self.state, time.monotonic(), 0.0
+        state, started, waited = self.state, self.world.monotonic(), 0.0
         self.pulse.phase = "step"
         cursor_before = state.cursor.state_dict()
         batch = state.cursor.next()
@@ -129,26 +159,15 @@ class Loop:
             if isinstance(error, NonFiniteError):
                 raise NonFiniteError(f"{error} at step {state.step + 1} (learning rate {lr:.3g})") from error
             raise
-        step_s = time.monotonic() - started - waited
+        step_s = self.world.monotonic() - started - waited
         state.step += 1
         state.tokens += batch.x_BT.size
         state.train_s += step_s
-        self.pulse.after_step(step_s)
-        self.pulse.note(loss=result.loss, lr=lr, epoch=state.cursor.epoch)
-        self.telemetry.write(
-            "step",
-            state.step,
-            tokens=state.tokens,
-            loss=result.loss,
-            lr=lr,
-            grad_norm=result.grad_norm,
-            step_s=round(step_s, 5),
-            tok_s=round(batch.x_BT.size / step_s, 1),
-        )
+        tell_step(self.desk, state, result, lr=lr, step_s=step_s, tokens=batch.x_BT.size)
 
     def _evaluate(self) -> bool | None:
         """Measures the validation text; gives whether it is the best so far, None when it was asked to leave."""
-        state, began = self.state, time.monotonic()
+        state, began = self.state, self.world.monotonic()
         self.pulse.enter("evaluate", step=state.step, tokens=state.tokens)
         evaluation = Evaluation.of(state.model, self.dataset, self.recipe, self.fit)
         for _ in evaluation.batches():
@@ -158,44 +177,18 @@ class Loop:
         mixed = mixed_loss(evaluation.losses)
         if mixed is None:
             return False
-        sound = math.isfinite(mixed)
-        best = sound and state.measured(mixed)
-        losses = evaluation.record()
-        self.telemetry.write(
-            "eval",
-            state.step,
-            tokens=state.tokens,
-            val_loss_mixed=mixed,
-            **losses,
-            best_step=state.best_step,
-            trained_tokens=state.cursor.tokens_by_source(),
-            trained_epochs=state.cursor.epochs_by_source(),
-            eval_s=round(time.monotonic() - began, 3),
-        )
-        if not sound:
-            self.desk.trouble(state.step, "The validation loss is not a finite number: the run has diverged.")
-            return False
-        self.pulse.note(
-            val_loss=losses["val_loss"], val_loss_mixed=mixed, best_step=state.best_step, best_loss=state.best_loss
-        )
-        self.display.say(f"step {state.step}: validation loss {mixed:.4f}" + (" (best)" if best else ""))
-        return best
+        best = state.measured(mixed) if math.isfinite(mixed) else None
+        tell_evaluation(self.desk, state, evaluation, mixed, best=best, eval_s=self.world.monotonic() - began)
+        return bool(best)
 
     def _sample(self, requests: list[SampleRequest]) -> None:
         self.pulse.enter("sample", step=self.state.step, tokens=self.state.tokens)
         for request in requests:
-            prompt, sampling = request.prompt, request.applied_to(self.recipe.sample)
-            try:
-                text = write_sample(self.state.model, self.dataset.tokenizer(), sampling, prompt)
-            except OndeviceError as error:  # an odd prompt must not end a run
-                self.desk.trouble(self.state.step, f"No sample: {error}", **request.told)
-                continue
-            self.telemetry.write("sample", self.state.step, prompt=prompt, text=text, **request.told)
-            self.display.say(f"step {self.state.step} sample: {prompt}{text}")
+            tell_sample(self.desk, self.state, self.dataset, self.recipe.sample, request)
 
-    def _save(self, *, leaving: bool = False) -> None:
+    def _save(self, *, at_once: bool = False) -> None:
         """Commits a checkpoint; waits for the one in flight before, and for room on the disk."""
-        background = self.desk.limits.save_in_background and not self.orders.hold and not leaving
+        background = self.desk.limits.save_in_background and not self.orders.hold and not at_once
         self.orders.save = False
         self._settle()
         if self.keeper.shortage is None:
@@ -230,12 +223,12 @@ class Loop:
         self._settle()
         if self.state.step not in (0, self.keeper.saved_step):
             self.keeper.shortage = None  # once more, whatever the disk said last
-            self._save(leaving=True)
+            self._save(at_once=True)
             if self.keeper.fault is not None:
                 self._end("failed", str(self.keeper.fault))
                 raise self.keeper.fault
         self._end(outcome, why)
-        return Outcome(outcome=outcome, step=self.state.step, why=why)
+        return Outcome(outcome=outcome, step=self.state.step, why=why, stalled=self.chain.stalled_by(why))
 
     def _leave_unsaved(self, error: OndeviceError) -> Outcome:
         """Leaves after a step that was refused: weights and cursor are as before it and worth keeping."""
@@ -248,5 +241,8 @@ class Loop:
 
     def _end(self, outcome: str, why: str) -> None:
         state = self.state
-        self.telemetry.write("end", state.step, outcome=outcome, why=why, **self.pulse.rates(state.step))
+        if outcome == "failed":
+            self.chain.tell_failure(state.step, why)
+        rates, parting = self.pulse.rates(state.step), self.chain.parting(why) or self.desk.parting()
+        self.telemetry.write("end", state.step, outcome=outcome, why=why, **rates, **parting)
         self.desk.last_word(outcome, step=state.step, tokens=state.tokens)

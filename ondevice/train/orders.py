@@ -22,18 +22,29 @@ __all__ = ["Orders", "obey"]
 
 @dataclass
 class Orders:
-    """Standing orders. ``hold`` is empty or says who paused the run; ``stop`` says why to leave."""
+    """Standing orders. ``hold`` is empty or says who paused the run; ``stop`` says why to leave.
+
+    ``leave``: the governor's reason to leave for a while; a person may still have said ``stop`` for good. ``busy``:
+    what was asked is being done, so that no hold or wait may stand in its way; heat may.
+    """
 
     hold: str = ""
     stop: str = ""
+    leave: str = ""
     save: bool = False
     evaluate: bool = False
+    busy: bool = False
     samples: list[SampleRequest] = field(default_factory=list)
 
     @property
     def asked(self) -> bool:
         """Whether there is something to do between steps, even for a held run."""
         return self.save or self.evaluate or bool(self.samples)
+
+    @property
+    def returns(self) -> bool:
+        """Whether it leaves for a while only, and whoever looks after the run starts it again."""
+        return bool(self.leave) and self.stop == self.leave
 
 
 def obey(letter: Letter, orders: Orders, limits: Limits, store: Store) -> tuple[Limits, dict[str, Any]]:

@@ -7,42 +7,50 @@ is carried on to the next safe point, so that a short piece owes exactly its sha
 from __future__ import annotations
 
 import os
-import time
 
 from ondevice.device.battery import NO_BATTERY
-from ondevice.device.host import find_termux, platform_name
-from ondevice.device.readings import Reading
+from ondevice.device.host import is_relaunched
+from ondevice.device.world import World
+from ondevice.governor.debt import Debt
 from ondevice.governor.decide import decide
-from ondevice.governor.history import begin, observe, worked
+from ondevice.governor.history import begin, observe, refitted, worked
 from ondevice.governor.order import Order, is_change
+from ondevice.governor.threads import Wish, wanted
 from ondevice.run.schema import Limits
 
 __all__ = ["Pacer"]
 
-LONGEST_DEBT_S = 450.0  # more is forgiven: a device that rested that long is cool
-
 
 class Pacer:
-    """The pace of one launch. ``order`` is the last one; ``owed_s`` the rest still to take for the work done."""
+    """The pace of one launch. ``order`` is the last one."""
 
-    def __init__(self, reading: Reading, *, threads: int) -> None:
-        """``reading`` tells whether there is a battery; where that is unknown one is assumed."""
-        handheld = platform_name() == "android" or find_termux(os.environ) is not None
-        battery = reading.unknown.get("battery_percent") != NO_BATTERY
-        self._history = begin(handheld=handheld, battery=battery or handheld, threads=threads)
+    def __init__(self, world: World, *, threads: int, full_threads: int | None = None, piece_s: float = 0.0) -> None:
+        """``world`` tells whether there is a battery; where that is unknown one is assumed. ``full_threads``: what
+        the threads were before heat took some; ``piece_s``: what a micro-batch took when the run last lived."""
+        handheld, self._world, self._threads = world.handheld, world, threads
+        battery = world.read().unknown.get("battery_percent") != NO_BATTERY
+        self._history = begin(
+            handheld=handheld,
+            battery=battery or handheld,
+            relaunched=is_relaunched(os.environ) and world.simulated is None,
+            threads=threads,
+            full_threads=full_threads,
+            piece_s=piece_s,
+        )
         self.order: Order | None = None
-        self.owed_s = 0.0
+        self._debt = Debt()
         self._unpaid_s = 0.0  # work that no rest is reckoned for yet
 
     def after(self, work_s: float, *, piece: bool) -> None:
         """``work_s`` seconds of work just ended; ``piece``: a micro-batch, whose length is comparable to others'."""
+        work_s = self._world.worked(work_s, piece=piece, threads=self._threads)
         tell = observe if piece else worked
-        self._history = tell(self._history, work_s, time.time())
+        self._history = tell(self._history, work_s, self._world.now())
         self._unpaid_s += work_s
 
-    def decide(self, reading: Reading, limits: Limits) -> tuple[Order, bool]:
+    def decide(self, limits: Limits) -> tuple[Order, bool]:
         """The order for now, and whether it is news."""
-        order, self._history = decide(reading, limits, self._history, time.time())
+        order, self._history = decide(self._world.read(), limits, self._history, self._world.now())
         news = is_change(self.order, order)
         if news and self.order is None and order.kind == "run" and order.duty == 1.0 and not order.save:
             news = False  # a launch that simply works is no news
@@ -53,11 +61,34 @@ class Pacer:
     def _reckon(self, order: Order) -> None:
         """The rest for the work just done, at the duty that was just decided."""
         work_s, self._unpaid_s = self._unpaid_s, 0.0
-        if order.kind != "run" or order.duty >= 1.0 or order.duty <= 0.0:
-            self.owed_s = 0.0
-        else:
-            self.owed_s = min(LONGEST_DEBT_S, self.owed_s + work_s * (1.0 - order.duty) / order.duty)
+        debt = self._debt.after(work_s) if work_s > 0.0 else self._debt
+        self._debt = debt.under(order)
+
+    @property
+    def owed_s(self) -> float:
+        """The rest to take now for the work done; what is carried on to the next piece, where none is due."""
+        return self._debt.due_s
+
+    @property
+    def empty(self) -> bool:
+        """Whether the battery fell below its floor and is not charged enough yet."""
+        return self._history.power.waiting
 
     def rested(self, rest_s: float) -> None:
-        """So much of what is owed was rested."""
-        self.owed_s = max(0.0, self.owed_s - rest_s)
+        """So much was rested; a little more than was owed counts for the next time."""
+        if self.owed_s > 0.0:
+            self._debt = self._debt.rested(rest_s)
+
+    def wish(self) -> Wish | None:
+        """The change of the fit that is due by now."""
+        return wanted(self._history.binding, memory_low=self._history.memory_low)
+
+    @property
+    def full_threads(self) -> int | None:
+        """What the threads were before some were taken; None where all are there."""
+        return self._history.binding.full
+
+    def refitted(self, wish: Wish, *, threads: int) -> None:
+        """A wish was carried out, or changes nothing; ``threads`` are those of the fit now."""
+        self._threads = threads
+        self._history = refitted(self._history, wish, threads=threads)

@@ -26,13 +26,14 @@ from ondevice.run.directory import RunDir, home
 from ondevice.run.recipe import Fit, ModelShape, Recipe
 from ondevice.run.schema import Config
 from ondevice.train.adapter import with_adapter
-from ondevice.train.autotune import Choice, candidates, choose
+from ondevice.train.autotune import Choice, candidates, micro_batches_to_try, threads_to_try
 from ondevice.train.chain_plan import chained, cut, with_parts
 from ondevice.train.order import data_recipe, with_order
 from ondevice.train.plan import Estimate, estimate, make_recipe, warnings_of
 from ondevice.train.probe import MatmulRates, matmul_rates
 from ondevice.train.saving import SavePlan, plan_saving
 from ondevice.train.sizing import Machine, choose_batch, choose_fit, choose_shape, expected_tokens, needs_rate
+from ondevice.train.tuned import tuned_choice
 from ondevice.train.wish import base_folder, corpus_of, run_name
 
 __all__ = ["Prepared", "make_run", "prepare"]
@@ -92,9 +93,10 @@ def prepare(
     batch = choose_batch(config, shape, expected_tokens(config, corpus, shape, machine), why)
     fit = choose_fit(config, shape, machine, batch=batch, why=why)
     timed = rate is None and (always_time or needs_rate(config))
-    choice = _choose(config, shape, fit, rates, batch=batch, timed=timed, why=why)
+    sizes = micro_batches(config, shape, fit, machine, batch=batch) if rate is None else [fit.micro_batch]
+    choice = _choose(config, shape, fit, machine, rates, batch=batch, sizes=sizes, timed=timed, why=why)
     give_back_memory()
-    fit = dataclasses.replace(fit, threads=choice.threads)
+    fit = choice.applied_to(fit)
     tok_s = rate or choice.tok_s
     recipe = make_recipe(
         config,
@@ -134,28 +136,39 @@ def _matmul_rates(config: Config) -> MatmulRates | None:
     return None if sized and config.train.precision != "auto" else matmul_rates()
 
 
+def micro_batches(config: Config, shape: ModelShape, fit: Fit, machine: Machine, *, batch: int) -> list[int]:
+    """The micro-batches to choose from, the fit's own first; it alone where the config gave one."""
+    if config.fit.micro_batch is not None:
+        return [fit.micro_batch]
+    return micro_batches_to_try(fit, shape, batch=batch, optimizer=config.train.optimizer, memory_mb=machine.memory_mb)
+
+
 def _choose(
     config: Config,
     shape: ModelShape,
     fit: Fit,
+    machine: Machine,
     rates: MatmulRates | None,
     *,
     batch: int,
+    sizes: list[int],
     timed: bool,
     why: dict[str, str],
 ) -> Choice:
-    """Precision and threads: as given, else by timed steps where more than one candidate is left."""
+    """Precision, threads and micro-batch (one of ``sizes``): as given, else by timed steps where there is a choice."""
     precisions = [config.train.precision]
     if config.train.precision == "auto":
         assert rates is not None
         precisions = ["fp32", "bf16"] if rates.bf16_is_worth_trying else ["fp32"]
-    threads = [config.fit.threads] if config.fit.threads else [fit.threads, 1]
+    threads = [config.fit.threads] if config.fit.threads else threads_to_try(fit.threads, machine.cores)
     wanted = candidates(precisions=precisions, threads=threads)
-    if len(wanted) == 1 and not timed:
+    if len(wanted) == len(sizes) == 1 and not timed:
         return wanted[0]
-    choice = choose(shape, fit, wanted, batch=batch, optimizer=config.train.optimizer)
-    rate = f"{choice.tok_s:,.0f} tokens/s, the fastest of {len(wanted)} timed" if len(wanted) > 1 else "as given"
-    why["train.precision, fit.threads"] = f"{choice.precision} with {choice.threads}: {rate}"
+    choice, known = tuned_choice(shape, fit, wanted, sizes, batch=batch, optimizer=config.train.optimizer, rate=timed)
+    found = f"the fastest of {len(wanted) + len(sizes) - 1} timed" if len(wanted) + len(sizes) > 2 else "as given"
+    cut = f"{choice.precision}, {choice.threads} thread{'s' * (choice.threads > 1)}, micro-batch {choice.micro_batch}"
+    before = " on this device before" if known else ""
+    why["train.precision, fit"] = f"{cut}: {choice.tok_s:,.0f} tokens/s, {found}{before}"
     return choice
 
 

@@ -1,6 +1,6 @@
 """Short timed probes of this machine: matrix products (precision, size of model) and whole steps (tokens a second).
 
-Each takes a few seconds, repeats, and trusts the best or the median, because phones and shared machines are noisy.
+Each is short and repeated by who asks (``ondevice.train.race``), because phones and shared machines are noisy.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from ondevice.model.build import build_model
 from ondevice.run.recipe import Fit, ModelShape
 from ondevice.train.engine import Engine
 from ondevice.train.optimizer import optimizer_of
+from ondevice.train.race import Timing
 
-__all__ = ["MatmulRates", "matmul_rates", "step_rate"]
+__all__ = ["MatmulRates", "StepTimer", "matmul_rates", "time_gradients"]
 
+LEAST_TRIAL_S = 0.05
 BF16_GAIN = 1.5  # matrix products are not the whole step
 
 
@@ -57,37 +59,55 @@ def _rate(a: torch.Tensor, b: torch.Tensor, seconds: float) -> float:
     return 2.0 * a.shape[0] ** 3 * count / max(spent, 1e-9)
 
 
-def step_rate(
-    shape: ModelShape, fit: Fit, *, batch: int, precision: str, optimizer: str, seconds: float = 6.0
-) -> float:
-    """Tokens a second of real steps on random tokens: one warm-up, then medians until ``seconds`` have passed.
+class StepTimer:
+    """Times steps of a new model of that shape on random tokens, for all the ways to run it in turn."""
 
-    A large batch is timed through two of its micro-batches; the update, once a step whatever the batch, is timed apart.
-    """
-    model = build_model(shape, seed=0)
-    model.activation_checkpointing = fit.activation_checkpointing
-    settings = {"lr": 1e-4, "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8}
-    engine = Engine(
-        model,
-        optimizer_of(optimizer, model, **settings),
-        clip=1.0,
-        precision=precision,
-        loss_chunk_tokens=fit.loss_chunk_tokens,
-    )
-    rows = min(batch, 2 * fit.micro_batch)
-    ids = np.random.default_rng(0).integers(0, shape.vocab_size, (rows, shape.context + 1))
-    x_BT, y_BT = np.ascontiguousarray(ids[:, :-1]), np.ascontiguousarray(ids[:, 1:])
-    gradient_s: list[float] = []
-    update_s: list[float] = []
+    def __init__(self, shape: ModelShape, fit: Fit, *, optimizer: str, most_rows: int) -> None:
+        self._model = build_model(shape, seed=0)
+        self._model.activation_checkpointing = fit.activation_checkpointing
+        settings = {"lr": 1e-4, "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8}
+        self._optimizer = optimizer_of(optimizer, self._model, **settings)
+        self._x_BT, self._y_BT = _random_batch(shape, most_rows)
+
+    def time(self, fit: Fit, *, precision: str, rows: int, batch: int) -> Timing:
+        """Tokens a second by micro-batches of ``rows``; the update, once a step whatever its batch, counts its share.
+
+        The random generator is left as it was.
+        """
+        torch.set_num_threads(fit.threads)
+        engine = Engine(
+            self._model, self._optimizer, clip=1.0, precision=precision, loss_chunk_tokens=fit.loss_chunk_tokens
+        )
+        times_s: list[float] = []
+        began = time.perf_counter()
+        with torch.random.fork_rng(devices=[]):
+            while not times_s or time.perf_counter() - began < LEAST_TRIAL_S:
+                start = time.perf_counter()
+                engine.begin(self._y_BT[:rows])
+                engine.accumulate(self._x_BT[:rows], self._y_BT[:rows])
+                gradients = time.perf_counter()
+                engine.update(1e-4)
+                times_s.append(gradients - start + (time.perf_counter() - gradients) * rows / batch)
+        rate = rows * self._x_BT.shape[1] / median(times_s)
+        return Timing(rate=rate, seconds=time.perf_counter() - began)
+
+
+def time_gradients(engine: Engine, shape: ModelShape, *, rows: int) -> Timing:
+    """Tokens a second of a run's own model, which is left as it was; between two steps."""
+    x_BT, y_BT = _random_batch(shape, rows)
+    times_s: list[float] = []
     began = time.perf_counter()
-    while len(update_s) < 2 or (time.perf_counter() - began < seconds and len(update_s) < 40):
+    while not times_s or time.perf_counter() - began < LEAST_TRIAL_S:
         start = time.perf_counter()
         engine.begin(y_BT)
-        for first in range(0, rows, fit.micro_batch):
-            engine.accumulate(x_BT[first : first + fit.micro_batch], y_BT[first : first + fit.micro_batch])
-        gradients = time.perf_counter()
-        engine.update(1e-4)
-        gradient_s.append(gradients - start)
-        update_s.append(time.perf_counter() - gradients)
-    step_s = median(gradient_s[1:]) * batch / rows + median(update_s[1:])
-    return batch * shape.context / step_s
+        try:
+            engine.accumulate(x_BT, y_BT)
+        finally:
+            engine.abort()
+        times_s.append(time.perf_counter() - start)
+    return Timing(rate=x_BT.size / median(times_s), seconds=time.perf_counter() - began)
+
+
+def _random_batch(shape: ModelShape, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    ids = np.random.default_rng(0).integers(0, shape.vocab_size, (rows, shape.context + 1))
+    return np.ascontiguousarray(ids[:, :-1]), np.ascontiguousarray(ids[:, 1:])

@@ -41,7 +41,7 @@ class Pruner:
         done = Pruned()
         try:
             with self._store.changing:
-                decision = self._decide(step, losses, Policy.of(limits))
+                decision = self._decide(step, losses, Policy.of(limits), promoted=self._promoted)
                 done.removed = self._store.prune(set(self._store.steps()) - set(decision.remove))
                 done.lightened = [old for old in sorted(decision.lighten) if self._store.lighten(old)]
         except OndeviceError as error:
@@ -66,14 +66,16 @@ class Pruner:
             done.trouble = f"No older checkpoint was removed: {error}"
         return done
 
-    def _decide(self, step: int, losses: Mapping[int, float], policy: Policy) -> Decision:
+    def _decide(
+        self, step: int, losses: Mapping[int, float], policy: Policy, promoted: Collection[int] = ()
+    ) -> Decision:
         """Nothing older goes before the two that stay for sure have been read back."""
         steps = [saved for saved in self._store.steps() if saved <= step]
         complete = [saved for saved in self._store.complete_steps() if saved <= step]
         scores = Scores(losses=losses, quality=read_quality(self._evals))
         pins = self._store.pins()
         while True:
-            decision = decide(steps, complete, policy=policy, pins=pins, promoted=self._promoted, scores=scores)
+            decision = decide(steps, complete, policy=policy, pins=pins, promoted=promoted, scores=scores)
             doubtful = [saved for saved in complete[-FEWEST:] if saved not in self.sound]
             if not doubtful or not (decision.remove or decision.lighten):
                 return decision

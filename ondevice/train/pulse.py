@@ -1,7 +1,7 @@
 """The run's present tense: rates, time left, signs of life and ``status.json``. Fed by the loop, which decides when.
 
-Burst rates count time inside steps; sustained rates count the wall clock, rests and sleep included. Time asleep or
-frozen is noticed here and told as a ``note``.
+Burst rates count time inside steps; sustained rates count the wall clock, rests and sleep included. What is told of the
+future is `ondevice.train.outlook`'s. Time asleep or frozen is noticed here and told as a ``note``.
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ from statistics import median
 from typing import Any
 
 from ondevice.device.clock import Clocks
+from ondevice.device.host import on_android
 from ondevice.device.vitals import Vitals
+from ondevice.device.world import World
 from ondevice.errors import OndeviceError
 from ondevice.run.directory import RunDir, boot_id
-from ondevice.run.liveness import write_status
+from ondevice.run.liveness import read_status, write_status
 from ondevice.run.recipe import Recipe
 from ondevice.run.telemetry import TelemetryWriter
+from ondevice.run.usage import Usage
+from ondevice.train.outlook import Outlook
 
 __all__ = ["PHASES", "Pulse"]
 
@@ -40,16 +44,23 @@ class Pulse:
         story: TelemetryWriter,
         clocks: Clocks | None = None,
         vitals: Vitals | None = None,
+        world: World | None = None,
     ) -> None:
+        """Rates, and what is told of the future, go by the clocks of ``world``; None: by this machine's."""
         self._run, self._recipe, self._launch, self._story = run, recipe, launch, story
         self._clocks, self._vitals, self._boot_id = clocks or Clocks(), vitals or Vitals(), boot_id()
-        self._first_step, self._began_s = step, self._clocks.boottime_s()
+        self._elapsed = world.boottime if world else self._clocks.boottime_s
+        self._now = world.now if world else time.time
+        self._first_step, self._began_s = step, self._elapsed()
         self._step_s: deque[float] = deque(maxlen=33)
         self._written = 0.0
         self._told: tuple[str | None, str] = (None, "")  # the hold and the phase that the status has
         self._state = "running"
         self._facts: dict[str, Any] = {}
         self.phase = "start"
+        self.outlook = Outlook(
+            Usage.from_json(read_status(run).get("usage")), handheld=world.handheld if world else on_android(os.environ)
+        )
 
     @property
     def step_s(self) -> float | None:
@@ -62,14 +73,24 @@ class Pulse:
 
     def begin(self) -> None:
         """The state is ready: sustained rates count from here."""
-        self._began_s = self._clocks.boottime_s()
+        self._began_s = self._elapsed()
+        self.outlook.usage.begin(self._began_s)
 
     def after_step(self, step_s: float) -> None:
         self._step_s.append(step_s)
+        self.outlook.usage.step(self._elapsed(), step_s=step_s, tokens=self.tokens_per_step)
+
+    def feel(self, reading: dict[str, Any]) -> None:
+        """The sensors were read: shows their values and counts what the battery gave."""
+        self.note(**reading)
+        self.outlook.feel(self._elapsed(), reading)
 
     def rates(self, step: int) -> dict[str, float | None]:
-        """``tok_s`` burst, ``tok_s_sustained`` since the launch, ``eta_s`` at the sustained rate; seconds away."""
-        elapsed = self._clocks.boottime_s() - self._began_s
+        """``tok_s`` burst, ``tok_s_sustained`` since the launch, ``eta_s`` at the sustained rate; seconds away.
+
+        The status has a better ``eta_s``, and the sustained rate of the last hour of work: see `Outlook.told`.
+        """
+        elapsed = self._elapsed() - self._began_s
         done = step - self._first_step
         left = self._recipe.train.steps - step
         return {
@@ -94,6 +115,7 @@ class Pulse:
     def beat(self, *, state: str, step: int, tokens: int, hold: str = "", force: bool = False) -> dict[str, Any] | None:
         """Writes the status if it is due; gives what it wrote, or None."""
         self._look_at_clocks(step)
+        self.outlook.usage.at(self._elapsed(), waiting=state == "waiting")
         now = time.monotonic()
         if not force and (hold, self.phase) == self._told and now - self._written < STATUS_EVERY_S:
             return None
@@ -112,6 +134,7 @@ class Pulse:
             "tokens_total": self._recipe.train.tokens,
             "telemetry": self._story.position,
             **self.rates(step),
+            **self.outlook.told(tokens_left=self._recipe.train.tokens - tokens, now=self._now()),
             **self._facts,
             **self._vitals.read(),
         }

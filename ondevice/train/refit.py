@@ -1,6 +1,7 @@
 """Which fit a launch takes. It is sticky: it stays unless memory killed the run, the device shrank, or a person asks.
 
-A change never alters what is learned but by rounding (and by the masks of dropout); it says where exactness restarts.
+What changes it while a run goes on is in ``ondevice.train.refit_live``. A change never alters what is learned but by
+rounding (and by the masks of dropout); it says where exactness restarts.
 """
 
 from __future__ import annotations
@@ -9,24 +10,25 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from ondevice.device.host import on_android
 from ondevice.device.memory import machine_memory
 from ondevice.device.unknown import attempt
-from ondevice.device.vitals import MemoryGroup, on_android
-from ondevice.errors import CheckpointError
+from ondevice.device.vitals import MemoryGroup
 from ondevice.run.directory import RunDir
 from ondevice.run.files import read_json
 from ondevice.run.postmortem import Death
 from ondevice.run.recipe import Fit, ModelShape, Recipe
 from ondevice.run.schema import Limits
 from ondevice.run.store import Checkpoint
-from ondevice.run.telemetry import as_number, launch_files, launch_number, read_file
-from ondevice.train.autotune import candidates, choose
+from ondevice.run.telemetry import as_number, launch_files, read_file
+from ondevice.train.autotune import candidates, threads_to_try
 from ondevice.train.memory import estimate_memory
-from ondevice.train.prepare import LAPTOP_SHARE, PHONE_SHARE, measure_machine
+from ondevice.train.prepare import LAPTOP_SHARE, PHONE_SHARE, measure_machine, micro_batches
 from ondevice.train.sizing import choose_fit
+from ondevice.train.told_fits import Told, last_told
+from ondevice.train.tuned import tuned_choice
 from ondevice.train.wish import wish_of
 
 __all__ = ["Decision", "Device", "decide", "differences", "smaller"]
@@ -48,7 +50,7 @@ class Device:
 
     @classmethod
     def here(cls, limits: Limits) -> Device:
-        android, group = on_android(), MemoryGroup.of_this_process()
+        android, group = on_android(os.environ), MemoryGroup.of_this_process()
         total_mb = attempt({}, "", lambda: machine_memory().total_mb)
         bounds = [total_mb * (PHONE_SHARE if android else LAPTOP_SHARE)] if total_mb else []
         bounds += [GROUP_SHARE * group.limit_mb] if group and group.limit_mb else []
@@ -63,12 +65,21 @@ def _cores() -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """The fit of a launch, the one before it, and ``why`` it changed ("" where it did not). ``said``: sentences."""
+    """The fit of a launch, the one before it, and ``why`` it changed ("" where it did not). ``said``: sentences.
+
+    ``full_threads``: what the threads were before a live run gave some up, for as long as they are missing.
+    """
 
     fit: Fit
     before: Fit
     why: str = ""
     said: list[str] = field(default_factory=list)
+    told: Told | None = None
+
+    @property
+    def full_threads(self) -> int | None:
+        told = self.told
+        return told.full_threads if told is not None and told.fit.threads == self.fit.threads else None
 
     @property
     def changes(self) -> list[str]:
@@ -93,7 +104,8 @@ def decide(
     asked: bool = False,
 ) -> Decision:
     """The fit of the launch that begins now. ``asked``: a person wants it chosen anew for this device."""
-    before = _last_fit(run, checkpoint)
+    told = _last_fit(run, checkpoint)
+    before = told.fit
     died = death is not None and death.cause == "memory"
     fit, why = before, []
     if asked:
@@ -106,11 +118,12 @@ def decide(
         fit, reasons = _for_this_device(run, recipe, fit, device)
         why += reasons
     if fit == before:
-        return Decision(fit=before, before=before, said=_unchanged(before, recipe, limits, died=died, asked=asked))
+        said = _unchanged(before, recipe, limits, died=died, asked=asked)
+        return Decision(fit=before, before=before, said=said, told=told)
     if limits.fixed_fit:
         refused = f"The fit stays as it is because limits.fixed_fit is set, though {' and '.join(why)}."
-        return Decision(fit=before, before=before, said=[refused])
-    return _changed(before, fit, recipe, why=" and ".join(why))
+        return Decision(fit=before, before=before, said=[refused], told=told)
+    return dataclasses.replace(_changed(before, fit, recipe, why=" and ".join(why)), told=None if asked else told)
 
 
 def _changed(before: Fit, fit: Fit, recipe: Recipe, *, why: str) -> Decision:
@@ -170,29 +183,16 @@ def _ladder(fit: Fit, shape: ModelShape) -> Iterator[Fit]:
         yield fit
 
 
-def _last_fit(run: RunDir, checkpoint: Checkpoint | None) -> Fit:
+def _last_fit(run: RunDir, checkpoint: Checkpoint | None) -> Told:
     """The newest fit that is known: of the last launch, even if it saved nothing; of the checkpoint; of the start."""
     saved_by = checkpoint.facts.get("launch") if checkpoint is not None else 0
-    for path in reversed(launch_files(run.telemetry)):
-        if type(saved_by) is int and launch_number(path) < saved_by:
-            break
-        if (told := _told_fit(path)) is not None:
-            return told
+    told = last_told(run, since=saved_by if type(saved_by) is int else 0)
+    if told is not None:
+        return told
     if checkpoint is not None:
-        return Fit.from_json(checkpoint.facts.get("fit"), where=str(checkpoint.path / "manifest.json"))
-    return Fit.from_json(read_json(run.fit), where=str(run.fit))
-
-
-def _told_fit(path: Path) -> Fit | None:
-    told: Fit | None = None
-    for record in read_file(path):
-        raw = {"launch": record.get("fit"), "fit": record.get("new")}.get(record["kind"])
-        if raw is not None:
-            try:
-                told = Fit.from_json(raw, where=str(path))
-            except CheckpointError:  # a line changed by hand: an older one will do
-                continue
-    return told
+        made = Fit.from_json(checkpoint.facts.get("fit"), where=str(checkpoint.path / "manifest.json"))
+        return Told(fit=made, step=checkpoint.step)
+    return Told(fit=Fit.from_json(read_json(run.fit), where=str(run.fit)), step=0)
 
 
 def _for_this_device(run: RunDir, recipe: Recipe, fit: Fit, device: Device) -> tuple[Fit, list[str]]:
@@ -219,19 +219,20 @@ def _told_memory(run: RunDir) -> float | None:
 
 
 def _chosen_anew(run: RunDir, recipe: Recipe, fit: Fit, device: Device, *, keep_size: bool) -> tuple[Fit, str]:
-    """Micro-batch by the plan's rule and threads by timed steps, as for a new run; what the config fixed stays.
+    """Micro-batch and threads by the plan's rule and timed steps, as for a new run; what the config fixed stays.
 
     Raises ResourceError when nothing fits into the memory that may be used.
     """
-    config, shape, batch, now = wish_of(run), recipe.model, recipe.train.batch, fit.threads
+    config, shape, batch = wish_of(run), recipe.model, recipe.train.batch
+    sizes, plain = [fit.micro_batch], min(fit.threads, device.cores)
     if not keep_size:
         machine = measure_machine(config, cores=device.cores, android=device.android, flops_s=0.0)
-        fit = choose_fit(config, shape, machine, batch=batch, why={})
-    threads = [config.fit.threads] if config.fit.threads else sorted({min(4, device.cores), min(2, device.cores), 1})
-    wanted = candidates(precisions=[recipe.train.precision], threads=threads)
-    wanted.sort(key=lambda choice: choice.threads != now)  # the first stays unless another is clearly faster
-    if len(wanted) > 1:
-        choice = choose(shape, fit, wanted, batch=batch, optimizer=recipe.train.optimizer)
-        rate = f"{choice.threads} threads were timed to be fastest, {choice.tok_s:,.0f} tokens/s"
-        return dataclasses.replace(fit, threads=choice.threads), f"it was asked for ({rate})"
-    return dataclasses.replace(fit, threads=wanted[0].threads), "it was asked for"
+        fit = dataclasses.replace(choose_fit(config, shape, machine, batch=batch, why={}), threads=plain)
+        sizes = micro_batches(config, shape, fit, machine, batch=batch)
+    counts = [config.fit.threads] if config.fit.threads else threads_to_try(plain, device.cores)
+    wanted = candidates(precisions=[recipe.train.precision], threads=counts)
+    if len(wanted) == len(sizes) == 1:
+        return wanted[0].applied_to(fit), "it was asked for"
+    choice, _ = tuned_choice(shape, fit, wanted, sizes, batch=batch, optimizer=recipe.train.optimizer, again=True)
+    found = f"{choice.threads} threads and micro-batch {choice.micro_batch} were timed to be fastest"
+    return choice.applied_to(fit), f"it was asked for ({found}, {choice.tok_s:,.0f} tokens/s)"

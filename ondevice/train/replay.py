@@ -32,8 +32,10 @@ from ondevice.run.telemetry import read_records
 from ondevice.train.checkpoint import exactness_facts, freeze
 from ondevice.train.engine import Engine, StepResult, micro_batches
 from ondevice.train.launch import make_state, prepare_torch
+from ondevice.train.refit_live import put_in_force
 from ondevice.train.schedule import learning_rate
 from ondevice.train.state import TrainState
+from ondevice.train.told_fits import fits_by_step
 
 __all__ = ["Replay", "replay"]
 
@@ -65,11 +67,12 @@ def replay(run: RunDir, *, anyway: bool = False, progress: Callable[[int, int], 
     Raises UsageError where there are not two of them, DeviceError where torch, processor or threads are not those that
     trained (unless ``anyway``), CheckpointError or DataError.
     """
-    recipe = run.read_recipe()
-    dataset = open_dataset(recipe.data)
     with ExitStack() as leases:
         before, after = _pair(run, leases)
+        recipe = _recipe(run, after)
+        dataset = open_dataset(recipe.data)
         fit = Fit.from_json(after.facts.get("fit"), where=str(after.path / "manifest.json"))
+        fits = _fits(run, before, after, fit)
         prepare_torch(fit, recipe)
         result = Replay(first=before.step, last=after.step, elsewhere=_elsewhere(after))
         if result.elsewhere and not anyway:
@@ -77,10 +80,19 @@ def replay(run: RunDir, *, anyway: bool = False, progress: Callable[[int, int], 
                 f"{run.name}: its last steps cannot be replayed bit for bit here ({'; '.join(result.elsewhere)}); add "
                 "--replay-anyway to see how they differ."
             )
-        state = make_state(recipe, dataset, fit, before)
-        _go(_Pass(recipe, fit, state, dataset, read_json(after.path / "state.json")), run, result, progress)
+        state = make_state(recipe, dataset, fits[before.step], before)
+        goal = read_json(after.path / "state.json")
+        _go(_Pass(recipe, fits[before.step], fits, state, dataset, goal), run, result, progress)
         result.differences += _compare(state, recipe, fit, after)
     return result
+
+
+def _recipe(run: RunDir, after: Checkpoint) -> Recipe:
+    """The recipe, or the earlier revision of it under which the last steps were made."""
+    recipe, stated = run.read_recipe(), after.facts.get("recipe_sha256")
+    if stated == recipe.sha256 or not recipe.made(stated):
+        return recipe
+    return Recipe.from_json(read_json(after.path / "state.json")["recipe"], where=str(after.path / "state.json"))
 
 
 def _pair(run: RunDir, leases: ExitStack) -> tuple[Checkpoint, Checkpoint]:
@@ -99,6 +111,16 @@ def _pair(run: RunDir, leases: ExitStack) -> tuple[Checkpoint, Checkpoint]:
     )
 
 
+def _fits(run: RunDir, before: Checkpoint, after: Checkpoint, last: Fit) -> dict[int, Fit]:
+    """The fits from one checkpoint to the other, by the step each began with; ``last`` made the second one."""
+    told = fits_by_step(run)
+    first = [fit for step, fit in told.items() if step <= before.step]
+    between = {step: fit for step, fit in told.items() if before.step < step < after.step}
+    if not first or [first[-1], *between.values()][-1] != last:
+        return {before.step: last}  # the story is not whole
+    return {before.step: first[-1], **between}
+
+
 def _elsewhere(checkpoint: Checkpoint) -> list[str]:
     return [
         f"{key} was {checkpoint.facts.get(key)}, is {now}"
@@ -107,15 +129,23 @@ def _elsewhere(checkpoint: Checkpoint) -> list[str]:
     ]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Pass:
-    """What a replay goes through, and ``goal``: the ``state.json`` it must arrive at."""
+    """What a replay goes through, and ``goal``: the ``state.json`` it must arrive at. ``fit`` is in force, one of
+    ``fits`` by the step each began with."""
 
     recipe: Recipe
     fit: Fit
+    fits: Mapping[int, Fit]
     state: TrainState
     dataset: Dataset
     goal: dict[str, Any]
+
+    def refit(self, engine: Engine) -> None:
+        """Puts a fit in force that begins with this step, as the run did."""
+        if self.state.step in self.fits:
+            self.fit = self.fits[self.state.step]
+            put_in_force(self.fit, engine)
 
     def step(self, engine: Engine) -> StepResult:
         """One optimizer step as the loop does it."""
@@ -149,6 +179,7 @@ class _Pass:
 def _go(way: _Pass, run: RunDir, result: Replay, progress: Callable[[int, int], None] | None) -> None:
     told = _told(run, result)
     engine = Engine.of(way.state.model, way.state.optimizer, way.recipe, way.fit)
+    way.refit(engine)
     way.measure()
     while way.state.step < result.last:
         if progress is not None:
@@ -165,6 +196,7 @@ def _go(way: _Pass, run: RunDir, result: Replay, progress: Callable[[int, int], 
             if value != found[key]:
                 result.differences.append(f"{key} of step {step}: was {value}, is {found[key]}")
         way.measure()
+        way.refit(engine)
 
 
 def _told(run: RunDir, result: Replay) -> dict[int, dict[str, float]]:

@@ -6,6 +6,7 @@ No torch, no lock, nothing written. ``ondevice.train.replay`` goes further and d
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from ondevice.data.chunks import verify_chunk
@@ -18,6 +19,7 @@ from ondevice.infer.export_folder import EXPORT_FILE, ExportFolder
 from ondevice.run.directory import RunDir, home
 from ondevice.run.finding import Finding, damage, note, ok
 from ondevice.run.recipe import Recipe
+from ondevice.run.revision import newest_config
 from ondevice.run.verify import verify_folder
 from ondevice.run.verify_papers import readable_recipe
 
@@ -51,6 +53,8 @@ def _data(run: RunDir) -> Iterator[Finding]:
 
 
 def _build(run: RunDir) -> str:
+    with suppress(OndeviceError):
+        return f"`ondevice data build {newest_config(run)}` makes it again"
     return f"`ondevice data build {run.config}` makes it again"
 
 

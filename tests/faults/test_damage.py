@@ -27,11 +27,11 @@ def test_the_specimen_has_every_kind_of_file(specimen: Specimen) -> None:
 
 def test_nothing_is_missed_lost_or_loaded_wrong(specimen: Specimen, tmp_path: Path) -> None:
     made = Campaign(specimen, tmp_path / "trial", random.Random(1))
-    rows = made.run(trials=120)
-    assert sum(row.trials for row in rows) >= 120
+    rows = made.run(trials=70)  # of every kind some; `tools/faults/damage.py` makes thousands
+    assert sum(row.trials for row in rows) >= 70
     assert made.words == []
     assert sum(row.losses + row.silent for row in rows) == 0
-    assert made.continued >= 3
+    assert made.continued >= 2
 
 
 def test_a_sound_specimen_is_found_sound(specimen: Specimen) -> None:

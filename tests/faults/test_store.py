@@ -164,7 +164,7 @@ def _tiny_state() -> TrainState:
     return TrainState(
         model=SimpleNamespace(named_parameters=lambda: [("w", weight)]),
         optimizer=SimpleNamespace(state={weight: {"m": torch.ones(6)}}, slots=lambda _: ("m",)),
-        cursor=SimpleNamespace(state_dict=lambda: {"position": 5}, tokens_by_source=lambda: {"a": 5}),
+        cursor=SimpleNamespace(state_dict=lambda: {"position": 5}, tokens_by_source=lambda: {"a": 5}, exposure=dict),
         step=5,
     )
 

@@ -18,6 +18,7 @@ from ondevice.run import control, telemetry
 from ondevice.run.digest import digest
 from ondevice.run.files import write_json
 from tui.feed import Feed
+from tui.plots import AXES
 from tui.run_feed import RunFeed
 from tui.snapshot import FeedSnapshot, RunSnapshot
 
@@ -139,7 +140,7 @@ def test_a_newer_layout_is_refused(runs: Path, paper: Paper) -> None:
     trainer = paper("notes")
     write_json(trainer.run.identity, {"layout": 99})
     run = only(Feed([runs]).snapshot())
-    assert run.state == "unknown" and "layout 99" in run.trouble[0]
+    assert run.state == "newer" and "layout 99" in run.trouble[0]
 
 
 def test_damaged_status_is_told_and_survived(runs: Path, paper: Paper) -> None:
@@ -191,14 +192,14 @@ def test_a_named_run_that_was_deleted_leaves_a_sentence(runs: Path, paper: Paper
 
 
 def test_a_long_story_is_read_in_pieces(runs: Path, paper: Paper) -> None:
-    trainer = paper("notes").launch().steps(500)
+    trainer = paper("notes", steps=3000).launch().steps(3000)
     feed = Feed([runs], budget_s=0.0)
     first = feed.snapshot()
     assert first.catching_up and 0 < only(first).share_read < 1
     for _ in range(5000):
         if not (last := feed.snapshot()).catching_up:
             break
-    assert only(last).step == 500 and len(only(last).loss_curve) == 500
+    assert only(last).step == 3000 and len(only(last).plots.series("loss", max_points=5000)) == 3000
     trainer.die()
 
 
@@ -226,7 +227,7 @@ def test_dead_runs_are_not_read_again(runs: Path, paper: Paper, monkeypatch: pyt
     trainer = paper("notes").launch().steps(5).die()
     feed = RunFeed(trainer.run)
     feed.poll(time.monotonic() + 5)
-    monkeypatch.setattr("tui.run_feed.read_liveness", lambda *a, **k: pytest.fail("read again"))
+    monkeypatch.setattr("tui.life.read_liveness", lambda *a, **k: pytest.fail("read again"))
     feed.poll(time.monotonic() + 5)
 
 
@@ -265,21 +266,9 @@ def test_no_record_and_no_status_raises(
     (run / "telemetry" / "0001.jsonl").write_text("".join(text + "\n" for text in lines), "utf-8")
     (run / "status.json").write_text(json.dumps(status), "utf-8")
     snapshot = only(Feed([run]).snapshot())
-    for width in (5, 36, 100):
-        paint_everything(snapshot, width)
-
-
-def paint_everything(run: RunSnapshot, width: int) -> None:
-    from tui.draw import ASCII, UNICODE
-    from tui.widgets.controls import answer_text
-    from tui.widgets.loss_plot import loss_text
-    from tui.widgets.panes import events_text, facts_text, head_text, samples_text, validation_text
-    from tui.widgets.rows import run_row
-
-    for glyphs in (ASCII, UNICODE):
-        loss_text(run, width, 8, glyphs)
-        for text in (head_text, facts_text, validation_text, samples_text, events_text, answer_text, run_row):
-            text(run, width, glyphs)
+    for name in (*snapshot.plots.names, "nothing"):
+        for axis in AXES:
+            assert snapshot.plots.series(name, x=axis, start=-1e9, max_points=5).xs is not None
 
 
 def test_a_number_that_no_counter_reaches_counts_as_missing():

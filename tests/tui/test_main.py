@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import tui
-from tui.main import _speaks_unicode, main
+from tui.main import main
 
 
 def test_the_feed_pulls_neither_textual_nor_torch() -> None:
@@ -66,7 +66,9 @@ def test_without_a_terminal_one_sentence(tmp_path: Path, monkeypatch: Any, capsy
     assert "needs a terminal" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("argv", "word"), [(["nots"], "notes"), (["--asci"], "--help")])
+@pytest.mark.parametrize(
+    ("argv", "word"), [(["nots"], "notes"), (["--asci"], "--help"), (["--demo", "notes"], "leave out")]
+)
 def test_a_wrong_word_is_refused(
     argv: list[str], word: str, runs: Path, paper: Any, monkeypatch: Any, capsys: Any
 ) -> None:
@@ -74,17 +76,3 @@ def test_a_wrong_word_is_refused(
     monkeypatch.setenv("ONDEVICE_HOME", str(runs.parent))
     assert main(argv) == 2
     assert word in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("environ", "expected"),
-    [
-        ({}, True),
-        ({"LANG": "C"}, False),
-        ({"LANG": "C", "LC_ALL": "C.UTF-8"}, True),
-        ({"LANG": "it_IT.utf8"}, True),
-        ({"LANG": "en_US.UTF-8", "TERM": "linux"}, False),
-    ],
-)
-def test_who_speaks_unicode(environ: dict[str, str], expected: bool) -> None:
-    assert _speaks_unicode(environ) is expected

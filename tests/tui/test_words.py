@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tui.words import clock, count, decimal, duration, fit, megabytes, percent, printable
+from tui.words import clock, clock_short, count, decimal, degrees, duration, fit, megabytes, percent, printable, short
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,17 @@ from tui.words import clock, count, decimal, duration, fit, megabytes, percent, 
         (duration(1e12), ">1000d"),
         (clock(None), "--:--:--"),
         (clock(1e18), "--:--:--"),
+        (clock_short(None), "--:--"),
+        (degrees(41.25, "°C"), "41.2°C"),
+        (degrees(None, "°C"), "-"),
+        (short(None), "-"),
+        (short(950), "950"),
+        (short(999.6), "1.0k"),
+        (short(12_345), "12.3k"),
+        (short(2_400_000), "2.4M"),
+        (short(154_000_000), "154M"),
+        (short(-1500), "-1.5k"),
+        (short(1e18), "1e+18"),
         (printable("a\x1b[2Jb\tc\n\ud800"), "a\ufffd[2Jb c\n\ufffd"),
         (fit("a  long\nstory", 8), "a long …"),
         (fit("short", 8), "short"),

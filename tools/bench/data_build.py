@@ -1,11 +1,13 @@
 """Speed and memory of the dataset build.
 
 Speed: a build with a tokenizer that exists, against the tokenizer library's own batch encoding of the same documents,
-taking turns in one process; medians and their ratio. Memory: peak RSS of whole builds (tokenizer training included)
-of a small and a large corpus, each in a process of its own.
+taking turns in one process; medians and their ratio, and the ratio of the least processor seconds, which says more
+where others work. Memory: peak RSS of whole builds (tokenizer training included) of a small and a large corpus, each in
+a process of its own.
 
     python tools/bench/data_build.py            10 MB against 1 GB, some minutes
     python tools/bench/data_build.py --small    2 MB against 40 MB, half a minute
+    python tools/bench/data_build.py --near     the memory part with near copies left out (of byte ids)
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ondevice.data.build import build_dataset, train_from_sources
 from ondevice.data.tokenizer import import_tokenizer
-from ondevice.run.schema import DataConfig, SourceConfig, TokenizerConfig
+from ondevice.run.schema import CleanConfig, DataConfig, SourceConfig, TokenizerConfig
 
 KINDS = ("byte", "bpe", "sentencepiece-bpe", "sentencepiece-unigram")
 
@@ -36,14 +38,17 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="a quick look")
     parser.add_argument("--kinds", default="byte,bpe", help=f"for memory, of {','.join(KINDS)}")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--near", action="store_true", help="leave out near copies, at 0.8; no speed part")
     parser.add_argument("--child", nargs=2, metavar=("FOLDER", "KIND"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        print(peak_of_build(Path(args.child[0]), args.child[1]))
+        print(*peak_of_build(Path(args.child[0]), args.child[1], near=args.near))
         return
     with tempfile.TemporaryDirectory(prefix="bench-data-") as scratch:
-        speed(Path(scratch), megabytes=4 if args.small else 16, rounds=args.rounds)
-        memory(Path(scratch), sizes=(2, 40) if args.small else (10, 1000), kinds=args.kinds.split(","))
+        if not args.near:
+            speed(Path(scratch), megabytes=4 if args.small else 16, rounds=args.rounds)
+        kinds = ["byte"] if args.near else args.kinds.split(",")
+        memory(Path(scratch), sizes=(2, 40) if args.small else (10, 1000), kinds=kinds, near=args.near)
 
 
 def documents(megabytes: float) -> Iterator[str]:
@@ -66,15 +71,16 @@ def write_corpus(folder: Path, megabytes: float) -> Path:
     return folder
 
 
-def config() -> DataConfig:
-    return DataConfig(sources=(SourceConfig(path="text.txt", document="paragraph"),))
+def config(*, near: bool = False) -> DataConfig:
+    clean = CleanConfig(near_duplicates=0.8 if near else None)
+    return DataConfig(sources=(SourceConfig(path="text.txt", document="paragraph"),), clean=clean)
 
 
 def speed(scratch: Path, *, megabytes: float, rounds: int) -> None:
     corpus = write_corpus(scratch / "speed", megabytes)
     texts = (corpus / "text.txt").read_text(encoding="utf-8").strip().split("\n\n")
     size = (corpus / "text.txt").stat().st_size / 1e6
-    print(f"{'tokenizer':<22} {'library MB/s':>13} {'build MB/s':>11} {'ratio':>6}")
+    print(f"{'tokenizer':<22} {'library MB/s':>13} {'build MB/s':>11} {'ratio':>6} {'CPU ratio':>10}")
     for kind in KINDS:
         trained = corpus / kind
         train_from_sources(
@@ -82,9 +88,10 @@ def speed(scratch: Path, *, megabytes: float, rounds: int) -> None:
         )
         encode = library(trained, kind)
         turns = [(clock(lambda e=encode: e(texts)), clock_build(corpus, trained)) for _ in range(rounds)]
-        ours = size / statistics.median(mine for _, mine in turns)
-        theirs = size / statistics.median(theirs for theirs, _ in turns)
-        shown = "" if kind == "byte" else f"{theirs:13.1f} {ours:11.1f} {ours / theirs:6.2f}"
+        ours = size / statistics.median(mine.wall for _, mine in turns)
+        theirs = size / statistics.median(theirs.wall for theirs, _ in turns)
+        cpu = min(theirs.cpu for theirs, _ in turns) / min(mine.cpu for _, mine in turns)
+        shown = "" if kind == "byte" else f"{theirs:13.1f} {ours:11.1f} {ours / theirs:6.2f} {cpu:10.2f}"
         print(f"{kind:<22} {shown or f'{chr(45):>13} {ours:11.1f} {chr(45):>6}'}", flush=True)
 
 
@@ -105,14 +112,19 @@ def library(trained: Path, kind: str) -> Callable[[list[str]], Any]:
     return import_tokenizer(trained).encode_batch
 
 
-def clock(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+class Seconds(NamedTuple):
+    wall: float
+    cpu: float
+
+
+def clock(work: Callable[[], Any]) -> Seconds:
+    start, cpu = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - start
+    return Seconds(time.perf_counter() - start, time.process_time() - cpu)
 
 
-def clock_build(corpus: Path, trained: Path) -> float:
-    """Seconds of a whole first build with a tokenizer that exists."""
+def clock_build(corpus: Path, trained: Path) -> Seconds:
+    """A whole first build with a tokenizer that exists."""
     folder = corpus / "dataset"
     wish = TokenizerConfig(path=str(trained))
     seconds = clock(lambda: build_dataset(config(), wish, base=corpus, folder=folder))
@@ -120,30 +132,30 @@ def clock_build(corpus: Path, trained: Path) -> float:
     return seconds
 
 
-def memory(scratch: Path, *, sizes: tuple[int, int], kinds: list[str]) -> None:
+def memory(scratch: Path, *, sizes: tuple[int, int], kinds: list[str], near: bool) -> None:
     corpora = [write_corpus(scratch / f"memory-{size}", size) for size in sizes]
-    print(f"\n{'peak RSS of a build':<22}" + "".join(f"{f'{size} MB':>16}" for size in sizes))
+    print(f"\n{'peak RSS of a build':<22}" + "".join(f"{f'{size} MB':>18}" for size in sizes))
     for kind in kinds:
         cells = []
         for corpus in corpora:
-            start = time.perf_counter()
-            command = [sys.executable, __file__, "--child", str(corpus), kind]
-            peak = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            cells.append(f"{peak:.0f} MB, {time.perf_counter() - start:.0f} s")
-        print(f"{kind:<22}" + "".join(f"{cell:>16}" for cell in cells), flush=True)
+            command = [sys.executable, __file__, "--child", str(corpus), kind, *(["--near"] if near else [])]
+            said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            peak, seconds = map(float, said.split())
+            cells.append(f"{peak:.0f} MB, {seconds:.0f} s CPU")
+        print(f"{kind:<22}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
 
 
-def peak_of_build(corpus: Path, kind: str) -> float:
-    """Builds and returns this process's largest resident size in MB."""
+def peak_of_build(corpus: Path, kind: str, *, near: bool) -> tuple[float, float]:
+    """Builds and returns this process's largest resident size in MB and its processor seconds."""
     folder = corpus / f"dataset-{kind}"
-    build_dataset(config(), TokenizerConfig(kind=kind), base=corpus, folder=folder)
+    build_dataset(config(near=near), TokenizerConfig(kind=kind), base=corpus, folder=folder)
     shutil.rmtree(folder)
     try:
         status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) / 1e3
+        return int(status.split("VmHWM:")[1].split()[0]) / 1e3, time.process_time()
     except (OSError, IndexError):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / (1e6 if sys.platform == "darwin" else 1e3)
+        return peak / (1e6 if sys.platform == "darwin" else 1e3), time.process_time()
 
 
 if __name__ == "__main__":

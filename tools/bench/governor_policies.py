@@ -6,7 +6,7 @@ A policy sees readings, the clock and how long its last micro-batch took; it see
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from ondevice.device.readings import Reading
 from ondevice.governor.decide import decide
@@ -14,36 +14,25 @@ from ondevice.governor.history import begin, observe
 from ondevice.governor.order import Order
 from ondevice.run.schema import Limits
 
-__all__ = ["POLICIES", "Answer", "Boinc", "Caps", "Counted", "Duty", "Policy", "SimplePi", "make_policy"]
-
-
-Counted = Literal["battery", "skin", "cpu"]
+__all__ = ["POLICIES", "Answer", "Boinc", "Caps", "Duty", "Policy", "SimplePi", "make_policy"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Caps:
-    """Limits in degrees Celsius. One of them counts in a scenario: that of the best sensor that can be read."""
+    """Limits of the battery in degrees Celsius; the true temperature counts, whatever can be read."""
 
     battery_c: float = 40.0
     hard_battery_c: float = 42.0
-    skin_c: float = 46.0
-    cpu_c: float = 85.0
-
-    def by_node(self, counted: Counted) -> dict[str, float]:
-        """Node of the simulated network: limit."""
-        if counted == "cpu":
-            return {"cpu_big": self.cpu_c, "cpu_little": self.cpu_c}
-        return {"chassis": self.skin_c} if counted == "skin" else {"battery": self.battery_c}
 
 
 Answer = float | Order  # seconds of rest, or an order
 
 
 class Policy(Protocol):
-    """Asked before each micro-batch, and every few seconds while its order is to rest."""
+    """Asked before each micro-batch and, where it gives orders, at least every few seconds of a rest."""
 
     def step(self, reading: Reading, now: float, worked_s: float) -> Answer:
-        """``now``: unix seconds; ``worked_s``: what the micro-batch before took, 0 after resting on order."""
+        """``now``: unix seconds; ``worked_s``: what the micro-batch before took, 0 at the start and while resting."""
 
 
 class Duty:
@@ -84,34 +73,34 @@ class SimplePi:
 
 
 class Governed:
-    """The product's governor, with only the limit that counts in its way. Advice on threads is not taken: the oracle
+    """The product's governor, with only the battery's limit in its way. Advice on threads is not taken: the oracle
     could not either."""
 
-    def __init__(self, caps: Caps, counted: Counted, threads: int) -> None:
-        self._history = begin(handheld=True, battery=True, threads=threads)
+    def __init__(self, caps: Caps, threads: int, piece_s: float) -> None:
+        self.history = begin(handheld=True, battery=True, threads=threads, piece_s=piece_s)
         self._limits = Limits(
             preset="balanced",
             max_battery_c=caps.battery_c,
-            max_skin_c=caps.skin_c if counted == "skin" else 70.0,
-            max_cpu_c=caps.cpu_c if counted == "cpu" else 110.0,
+            max_skin_c=70.0,
+            max_cpu_c=110.0,
             battery_floor_percent=5.0,
             charge_target_percent=5.0,
         )
 
     def step(self, reading: Reading, now: float, worked_s: float) -> Answer:
         if worked_s > 0:
-            self._history = observe(self._history, worked_s, now)
-        order, self._history = decide(reading, self._limits, self._history, now)
+            self.history = observe(self.history, worked_s, now)
+        order, self.history = decide(reading, self._limits, self.history, now)
         return order
 
 
 POLICIES = ("always-on", "half", "boinc", "boinc-kept", "simple-pi", "governor")
 
 
-def make_policy(name: str, caps: Caps, counted: Counted, threads: int) -> Policy:
-    """A fresh one of that name; ``threads`` is what the phone trains with."""
+def make_policy(name: str, caps: Caps, threads: int, piece_s: float) -> Policy:
+    """A fresh one of that name; ``threads`` is what the phone trains with, ``piece_s`` what a micro-batch takes."""
     if name == "governor":
-        return Governed(caps, counted, threads)
+        return Governed(caps, threads, piece_s)
     made: dict[str, Policy] = {
         "always-on": Duty(1.0),
         "half": Duty(0.5),

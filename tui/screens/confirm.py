@@ -27,9 +27,9 @@ class Confirm(ModalScreen[bool]):
         self._question, self._yes = question, yes
 
     def compose(self) -> ComposeResult:
-        with Vertical(id="question"):
+        with Vertical(classes="dialog"):
             yield Static(Text(self._question))
-            with Horizontal(id="answers"):
+            with Horizontal(classes="answers"):
                 yield Button(self._yes, id="yes", variant="error")
                 yield Button("no (esc)", id="no")
 

@@ -1,120 +1,227 @@
-"""The Watch screen: one run at a glance, and the keys that ask things of its trainer."""
+"""The Watch screen: one run at a glance. A phone sees one pane at a time, a laptop pages of them, a wide one all."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable
+from functools import partial
 from typing import ClassVar
 
-from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
-from textual.screen import Screen
+from textual import events
+from textual.binding import BindingType
+from textual.containers import Grid
+from textual.widget import Widget
 
-from ondevice.errors import OndeviceError
-from ondevice.run import control
-from ondevice.run.directory import RunDir
-from tui.draw import Glyphs
-from tui.screens.confirm import Confirm
-from tui.snapshot import FeedSnapshot, RunSnapshot
-from tui.widgets.controls import Controls, Keys
-from tui.widgets.loss_plot import LossPlot
-from tui.widgets.panes import Pane, events_text, facts_text, head_text, samples_text, validation_text
+from tui.look import NARROW
+from tui.screens.base import bindings
+from tui.screens.control import CONTROL_KEYS, ControlScreen
+from tui.snapshot import EVENT_GROUPS, FeedSnapshot
+from tui.views.head import head_text, sentences
+from tui.views.heat import heat_text
+from tui.views.learned import saves_text, validation_text
+from tui.views.loss import loss_text
+from tui.views.machine import machine_text
+from tui.views.pace import now_text, pace_text
+from tui.views.story import events_text, samples_text
+from tui.views.window import Window
+from tui.widgets.bars import Key
+from tui.widgets.pane import Head, LinesPane, Pane
+from tui.widgets.plot import PlotPane
 
-__all__ = ["WatchScreen"]
+__all__ = ["PAGES", "WatchScreen", "pages_for"]
 
-_KEYS = (
-    ("p", "pause", "screen.ask('pause')"),
-    ("r", "resume", "screen.ask('resume')"),
-    ("s", "save", "screen.ask('save')"),
-    ("x", "stop", "screen.stop"),
-    ("esc", "back", "app.back"),
-    ("q", "quit", "app.quit"),
+Page = tuple[tuple[tuple[str, int], ...], ...]  # rows of (pane, columns of twelve)
+
+ORDER = ("now", "loss", "heat", "pace", "machine", "validation", "samples", "saves", "events")
+ALL: Page = (
+    (("loss", 8), ("pace", 4)),
+    (("heat", 5), ("machine", 4), ("validation", 3)),
+    (("samples", 4), ("saves", 4), ("events", 4)),
 )
+PAGES: tuple[Page, ...] = (
+    ((("loss", 7), ("pace", 5)), (("heat", 7), ("machine", 5))),
+    ((("samples", 7), ("validation", 5)), (("events", 7), ("saves", 5))),
+)
+_LEAST_ROWS = 10  # a pane on a phone
 
 
-class WatchScreen(Screen[None]):
-    """Watches one run directory until escape. Holds its path and nothing else of it."""
+def pages_for(width: int, height: int) -> tuple[Page, ...]:
+    """What a body of that size shows at a time."""
+    if width >= 110 and height >= 24:
+        return (ALL,)
+    if width >= NARROW:
+        return PAGES if height >= 12 else tuple((row,) for page in PAGES for row in page)
+    each = max(1, height // _LEAST_ROWS)
+    return tuple(tuple(((name, 12),) for name in ORDER[at : at + each]) for at in range(0, len(ORDER), each))
 
+
+class WatchScreen(ControlScreen):
+    """Watches the selected run. Holds where one looks, and nothing of the run."""
+
+    NAME = "watch"
+    KEYS: ClassVar[tuple[Key, ...]] = (
+        *CONTROL_KEYS,
+        ("←", "page", "screen.page(-1)"),
+        ("→", "page", "screen.page(1)"),
+        ("z", "zoom pane", "screen.one_pane"),
+        ("+", "in", "screen.zoom(0.5)"),
+        ("-", "out", "screen.zoom(2.0)"),
+        ("[", "earlier", "screen.pan(-0.25)"),
+        ("]", "later", "screen.pan(0.25)"),
+        ("0", "all", "screen.fit"),
+        ("a", "x axis", "screen.axis"),
+        ("l", "log", "screen.log"),
+        ("f", "filter events", "screen.filter"),
+    )
+    TOUCH = (("◀", "screen.page(-1)"), ("screens", "app.menu"), ("actions", "screen.actions"), ("▶", "screen.page(1)"))
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("p", "ask('pause')", "pause"),
-        Binding("r", "ask('resume')", "resume"),
-        Binding("s", "ask('save')", "save"),
-        Binding("x", "stop", "stop"),
-        Binding("escape", "app.back", "back"),
-        Binding("q", "app.quit", "quit"),
+        *bindings(KEYS),
+        *bindings((("up", "up", "screen.scroll_pane(-1)"), ("down", "down", "screen.scroll_pane(1)"))),
+        *bindings((("pageup", "up", "screen.scroll_pane(-10)"), ("pagedown", "down", "screen.scroll_pane(10)"))),
     ]
 
-    def __init__(self, path: Path, glyphs: Glyphs) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._path, self._glyphs = path, glyphs
-        self._run: RunSnapshot | None = None
+        self._page, self._alone, self._group = 0, "", ""
+        self._swiped_from: int | None = None
+        self._arranged: object = None
 
-    def compose(self) -> ComposeResult:
-        glyphs = self._glyphs
-        yield Pane(head_text, glyphs, id="head")
-        with VerticalScroll(id="body"):
-            yield LossPlot(glyphs, id="plot")
-            with VerticalScroll(id="numbers"):
-                yield Pane(facts_text, glyphs, title="now", id="facts")
-                yield Pane(validation_text, glyphs, title="validation", id="validation")
-            with VerticalScroll(id="sample") as sample:
-                sample.border_title = "last sample"
-                yield Pane(samples_text, glyphs)
-            with VerticalScroll(id="events") as events:
-                events.border_title = "events"
-                yield Pane(events_text, glyphs)
-        yield Controls(glyphs, id="asks")
-        yield Keys(_KEYS)
+    def body(self) -> Iterable[Widget]:
+        look = self.look
+        yield Head(head_text, look, id="head")
+        with Grid(id="panes"):
+            yield Pane(now_text, look, title="now", id="now")
+            yield PlotPane(loss_text, look, title="loss", id="loss")
+            yield PlotPane(heat_text, look, title="heat and duty", id="heat")
+            yield Pane(pace_text, look, title="pace", id="pace")
+            yield Pane(machine_text, look, title="device", id="machine")
+            yield Pane(validation_text, look, title="validation", id="validation")
+            yield LinesPane(samples_text, look, title="samples", id="samples")
+            yield Pane(saves_text, look, title="checkpoints", id="saves")
+            yield LinesPane(events_text, look, title="events", id="events")
 
-    def on_mount(self) -> None:
-        self.watch(self.app, "snapshot", self._show)
-        self.query_one("#body").focus()
-
-    def _show(self, snapshot: FeedSnapshot | None) -> None:
-        if snapshot is None:
-            return
-        run = snapshot.find(self._path) or self._vanished()
-        if run == self._run:
-            return
-        self._run = run
+    def show(self, snapshot: FeedSnapshot) -> None:
+        run = self.run_now
+        head = self.query_one("#head", Pane)
+        rows = min(5 if self.size.height >= 20 else 4, 3 + len(list(sentences(run, self.look)))) if run else 3
+        rows = rows if self.size.height >= 12 else 1
+        if head.styles.height is None or head.styles.height.value != rows:
+            head.styles.height = rows
+            self.call_after_refresh(self.repaint)
+        self._arrange()
         for pane in self.query(Pane):
-            pane.show(run)
-        self.query_one(LossPlot).show(run)
-        self.query_one(Controls).show(run)
+            pane.show(run, self.look)
 
-    def _vanished(self) -> RunSnapshot:
-        name = self._path.name
-        return RunSnapshot(
-            name=name, path=self._path, state="gone", trouble=(f"{name} was deleted or renamed; escape goes back.",)
-        )
+    @property
+    def pages(self) -> tuple[Page, ...]:
+        body = self.query_one("#panes", Grid)
+        return pages_for(self.size.width, body.size.height or self.size.height - 8)
 
-    def action_ask(self, verb: str) -> None:
-        """Drops a letter, unless the same one lies there already or nobody lives who could read it."""
-        run = self._run
-        if run is None:
+    @property
+    def place(self) -> str:
+        if not self.is_mounted or self._alone:
+            return ""
+        pages = len(self.pages)
+        return f" {self._page % pages + 1}/{pages}" if pages > 1 else ""
+
+    def _arrange(self) -> None:
+        """Shows the panes of the page, in its grid."""
+        pages = self.pages
+        self._page %= len(pages)
+        page: Page = (((self._alone, 12),),) if self._alone else pages[self._page]
+        grid = self.query_one("#panes", Grid)
+        shape = (self._page, page)
+        if self._arranged == shape:
             return
-        if not run.alive:
-            self._complain(f"No trainer holds {run.name}: `ondevice train {run.name}` starts one.")
-        elif (ask := run.asked(verb)) is None or ask.state != "asked":
-            self._send(verb)
+        self._arranged = shape
+        grid.styles.grid_size_columns, grid.styles.grid_size_rows = 12, len(page)
+        taller = "4fr" if any(name == "loss" for name, _ in page[0]) and len(page[0]) > 1 else "3fr"
+        grid.styles.grid_rows = " ".join([taller, *["3fr"] * (len(page) - 1)])
+        shown = {name: span for row in page for name, span in row}
+        for pane in grid.children:
+            pane.display = pane.id in shown
+            pane.styles.column_span = shown.get(pane.id or "", 1)
+        for number, name in enumerate(name for row in page for name, _ in row):
+            grid.move_child(self.query_one(f"#{name}"), before=number)
+        if self.focused is None or self.focused.id not in shown:
+            self.query_one(f"#{page[0][0][0]}").focus()
+        self.refresh_bars()
 
-    def action_stop(self) -> None:
-        """Asks the person first, then the trainer."""
-        if self._run is None or not self._run.alive:
-            self.action_ask("stop")
-            return
-        question = f"Stop {self._run.name}? It finishes its step, saves and leaves."
-        self.app.push_screen(Confirm(question, yes="stop (y)"), self._stop_if)
+    def on_resize(self, event: events.Resize) -> None:
+        self._arranged = None
 
-    def _stop_if(self, agreed: bool | None) -> None:
-        if agreed:
-            self.action_ask("stop")
+    def action_page(self, by: int) -> None:
+        """The panes before or after these."""
+        if self._alone:
+            self._alone = ""
+        else:
+            self._page = (self._page + by) % len(self.pages)
+        self._arranged = None
+        self.repaint()
 
-    def _send(self, verb: str) -> None:
-        try:
-            control.send(RunDir(self._path), verb, sender="ondevice-tui")
-        except (OndeviceError, OSError) as error:
-            self._complain(f"Could not ask to {verb}: {error}")
+    def action_one_pane(self) -> None:
+        """The pane that has the focus, alone; or all again."""
+        shown = [name for row in self.pages[self._page % len(self.pages)] for name, _ in row]
+        focused = self.focused.id if self.focused is not None else None
+        self._alone = "" if self._alone else focused if focused in shown else shown[0]
+        self._arranged = None
+        self.repaint()
 
-    def _complain(self, sentence: str) -> None:
-        self.notify(sentence, severity="warning", markup=False)
+    def action_zoom(self, factor: float) -> None:
+        self._see(self._window.zoomed(factor))
+
+    def action_pan(self, share: float) -> None:
+        self._see(self._window.panned(share))
+
+    def action_fit(self) -> None:
+        self._see(self._window.fitted())
+
+    def action_axis(self) -> None:
+        self._see(self._window.next_axis())
+
+    def action_log(self) -> None:
+        window = self._window
+        self._see(Window(axis=window.axis, log=not window.log, start=window.start, end=window.end))
+
+    @property
+    def _window(self) -> Window:
+        return self.query_one("#loss", PlotPane).window
+
+    def _see(self, window: Window) -> None:
+        for plot in self.query(PlotPane):
+            plot.see(window)
+
+    def on_plot_pane_seen(self, event: PlotPane.Seen) -> None:
+        self._see(event.window)
+
+    def action_filter(self) -> None:
+        """Events of the next group; after the last of all."""
+        groups = ("", *EVENT_GROUPS)
+        self._group = groups[(groups.index(self._group) + 1) % len(groups)]
+        pane = self.query_one("#events", LinesPane)
+        pane.border_title = f"events: {self._group}" if self._group else "events"
+        pane.look_with(partial(events_text, group=self._group))
+
+    def action_scroll_pane(self, lines: int) -> None:
+        """The focused text, else the first on the page."""
+        panes = [self.focused, *(pane for pane in self.query(LinesPane) if pane.display)]
+        pane = next((pane for pane in panes if isinstance(pane, LinesPane)), None)
+        if pane is not None:
+            pane.scroll_lines(lines)
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        """A swipe on a phone: the next pane, where the pane itself has nothing left to scroll."""
+        if len(self.pages) > 1 and self.size.width < NARROW:
+            self.action_page(1)
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        if len(self.pages) > 1 and self.size.width < NARROW:
+            self.action_page(-1)
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        self._swiped_from = event.screen_x
+
+    def on_mouse_up(self, event: events.MouseUp) -> None:
+        """A swipe sideways."""
+        began, self._swiped_from = self._swiped_from, None
+        if began is not None and abs(event.screen_x - began) >= 12 and self._window.whole:
+            self.action_page(1 if event.screen_x < began else -1)

@@ -1,1 +1,1 @@
-"""Widgets: each paints one part of a `RunSnapshot`; what it says is a pure function tested as plain text."""
+"""Widgets: they hold a run and a view, and paint again only when what they would say has changed."""

@@ -160,6 +160,17 @@ CASES = {
     "--set without a value": Case(
         ("data", "build", "--data", "words.txt", *BYTE, "--set", "train.lr"), 2, ("--set train.lr", "key=value")
     ),
+    "a device that nobody simulates": Case(
+        ("train", "--data", "words.txt", *BYTE, "--device", "sim:galaxy-s25"),
+        2,
+        ("'galaxy-s25'", "did you mean 'galaxy-s25plus'", "laptop"),
+    ),
+    "misspelt weather": Case(
+        ("train", "--data", "words.txt", *BYTE, "--device", "sim:laptop,ambiant=33"), 2, ("did you mean 'ambient'",)
+    ),
+    "speed of this machine": Case(
+        ("train", "--data", "words.txt", *BYTE, "--speed", "60"), 2, ("--speed", "name one with --device")
+    ),
     "minutes below nothing": Case(
         ("plan", "--data", "words.txt", *BYTE, "--minutes", "-1"), 2, ("'budget.minutes'", "more than 0", "-1")
     ),

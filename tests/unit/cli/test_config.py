@@ -12,14 +12,37 @@ from ondevice.run.config import explain, load_config, parse_config, preset_names
 def test_explain_prints_every_key_with_its_meaning(call):
     out = call("config", "explain").out
     rows = list(explain())
-    heads = [line for line in out.splitlines() if not line.startswith(" ")]
+    heads = [line for line in out.splitlines() if line and not line.startswith((" ", "["))]
     assert len(heads) == len(rows) > 70
     assert [head.partition(" = ")[0] for head in heads] == [row["key"] for row in rows]
-    assert "data.sources[].path = required   (text)" in out
+    assert "[[data.sources]]\ndata.sources[].path = required   (text)" in out
     assert "train.lr = derived   (number)" in out
-    assert "limits.save_every_s = 300.0   (number s)" in out
+    assert "limits.save_every_s = 300   (number s)" in out
+    assert "data.sources[].include = []   (list of text)" in out and "model.tied = true   (true/false)" in out
+    assert "limits.max_rss_mb = none   (number MB)" in out and "limits.duty_max = by preset   (number)" in out
+    assert "\n\n[limits]\n" in out and "balanced 39, gentle 37, plugged-overnight 39, desk 45." in " ".join(out.split())
     assert "One of: shuffled, sequential, alphabetical, proportional" in " ".join(out.split())
     assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("columns", [40, 45, 200])
+def test_explain_fits_the_screen(call, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = call("config", "explain").out.splitlines()
+    assert max(map(len, lines)) <= min(columns, 76)
+
+
+def test_one_key_is_explained_closely(call):
+    out = call("config", "explain", "max_battery_c").out
+    said = " ".join(out.split())
+    assert out.startswith("limits.max_battery_c = by preset   (number C)\n    warmest battery;")
+    assert "gentle: 37, about the warmth of a hand: nobody notices" in said
+    assert said.endswith("`ondevice limit RUN max_battery_c=37` changes it at any time.")
+    assert "--set data.order=staged, or [data] of a config file." in call("config", "explain", "data.order").out
+    assert "under [[data.sources]] in a config" in call("config", "explain", "data.sources[].weight").out
+    (row,) = call("config", "explain", "duty_max", "--json").json["keys"]
+    assert row["presets"] == {"balanced": 1.0, "gentle": 0.5, "plugged-overnight": 1.0, "desk": 1.0}
+    assert call("config", "explain", "[train]").out.startswith("[train]\ntrain.tokens = ")
 
 
 @pytest.mark.parametrize(("key", "count"), [("train.lr", 1), ("name", 1), ("limits", 5), ("data.sources[]", 10)])
@@ -35,7 +58,6 @@ def test_explain_one_key_or_table(call, key, count):
     [
         ("trian", "(did you mean 'train'?)"),
         ("train.lrr", "(did you mean 'train.lr'?)"),
-        ("lr", "(did you mean train.lr?)"),
         ("seed", "(did you mean data.seed, train.seed, sample.seed?)"),
     ],
 )

@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 
 from ondevice.cli import doctor, doctor_rules
+from ondevice.cli.doctor_finding import Finding
 from ondevice.cli.doctor_remedies import TORCH_WHEEL, TORCH_WHEEL_ARMV80, install_command
-from ondevice.cli.doctor_rules import Finding, judge
+from ondevice.cli.doctor_rules import judge
 from ondevice.device.facts import Cluster, DeviceFacts, Termux
 from ondevice.device.packages import OPTIONAL, REQUIRED, TRIALS, Trial
 from ondevice.device.readings import Reading
 from ondevice.device.storage import StorageFacts
+from ondevice.device.upkeep import Upkeep, read_upkeep
 
 ARM = {"atomics": True, "asimddp": True, "i8mm": False, "bf16": False}
 OLD_ARM = dict.fromkeys(ARM, False)
@@ -180,7 +182,10 @@ def test_device_notes() -> None:
     assert about(findings(PROOT), "proot").level == "note"
     assert about(findings(dataclasses.replace(PHONE, termux=None)), "without Termux").level == "note"
     assert about(findings(dataclasses.replace(PHONE, python_bits=32)), "32-bit").level == "problem"
-    assert "boot_id" in about(findings(dataclasses.replace(PHONE, unknown={"boot_id": "denied"})), "Not readable").text
+    assert (
+        "number of this boot"
+        in about(findings(dataclasses.replace(PHONE, unknown={"boot_id": "denied"})), "Not readable").text
+    )
     assert "2 x 4473 MHz" in about(findings(PHONE), "Core groups").text
     few = dataclasses.replace(PHONE, usable_cores=4, cpu_model=None)
     assert about(findings(few), "8 cores (4 usable now)").level == "ok"
@@ -200,6 +205,46 @@ def test_memory(total: float | None, available: float | None, level: str) -> Non
     assert [finding.level for finding in found if finding.topic == "memory"] == [level]
 
 
+GOOD_UPKEEP = Upkeep(wake_lock=True, notification=True, scheduled=True, boot=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words", "level", "command"),
+    [
+        ({}, "every 15 minutes or later and after a boot", "ok", None),
+        ({"boot": False}, "every 15 minutes or later", "ok", None),
+        ({"scheduled": False}, "Nothing starts a killed run again", "note", "termux/install.sh --scripts-only"),
+        ({"wake_lock": False}, "may sleep through a run", "note", "pkg upgrade"),
+        ({"notification": False}, "termux-notification is not installed", "note", "pkg install termux-api"),
+        ({}, "cannot be read", "note", None),
+    ],
+)
+def test_upkeep_of_a_phone(changes: dict[str, bool], words: str, level: str, command: str | None) -> None:
+    found = judge(PHONE, GOOD_STORAGE, WARM, {}, upkeep=dataclasses.replace(GOOD_UPKEEP, **changes))
+    finding = about(found, words)
+    assert (finding.level, finding.topic) == (level, "phone")
+    assert (command in (finding.command or "")) if command else finding.command is None
+    assert not [finding for finding in findings(LAPTOP) if finding.topic == "phone"]
+
+
+def test_upkeep_inside_proot() -> None:
+    nothing = Upkeep(wake_lock=False, notification=False, scheduled=False, boot=False)
+    found = [finding for finding in judge(PROOT, GOOD_STORAGE, WARM, {}, upkeep=nothing) if finding.topic == "phone"]
+    assert len(found) == 1 and "Inside proot" in found[0].text
+
+
+def test_upkeep_is_what_is_there(tmp_path: Path) -> None:
+    assert read_upkeep({"HOME": str(tmp_path), "PATH": str(tmp_path)}) is None
+    env = {"HOME": str(tmp_path), "PATH": str(tmp_path / "bin"), "TERMUX_VERSION": "0.118.3"}
+    assert read_upkeep(env) == Upkeep(wake_lock=False, notification=False, scheduled=False, boot=False)
+    for name in ("bin/termux-wake-lock", "bin/termux-notification", ".termux/ondevice/scheduled"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch(0o755)
+    (tmp_path / ".termux/boot").mkdir()
+    (tmp_path / ".termux/boot/ondevice-resume").touch()
+    assert read_upkeep(env) == GOOD_UPKEEP
+
+
 @pytest.mark.parametrize(("free", "level"), [(20000.0, "ok"), (600.0, "note"), (50.0, "problem"), (None, "note")])
 def test_disk(free: float | None, level: str) -> None:
     found = findings(storage=dataclasses.replace(GOOD_STORAGE, free_mb=free))
@@ -215,13 +260,15 @@ def test_shared_storage_is_a_problem_with_advice() -> None:
 
 def test_unreadable_sensors_are_notes() -> None:
     found = findings(reading=Reading(t=0.0))
-    assert [finding.level for finding in found if finding.topic == "sensors"] == ["note", "note"]
+    assert [finding.level for finding in found if finding.topic == "sensors"] == ["note"] * 3
+    assert "while on battery a run works at most 50 % of the time" in about(found, "No heat can be read").text
     assert about(findings(reading=dataclasses.replace(WARM, plugged=None)), "power unknown").level == "ok"
 
 
 def test_report_fits_forty_columns_but_commands_stay_whole() -> None:
     sick = dataclasses.replace(PHONE, packages=dict.fromkeys(VERSIONS), unknown={"boot_id": "denied"})
-    found = findings(sick, storage=SDCARD, reading=Reading(t=0.0))
+    nothing = Upkeep(wake_lock=False, notification=False, scheduled=False, boot=False)
+    found = judge(sick, SDCARD, Reading(t=0.0), {}, upkeep=nothing)
     commands = {finding.command for finding in found}
     for line in doctor._report(found, width=40):
         assert len(line) <= 40 or line.strip() in commands, line
@@ -250,7 +297,7 @@ def test_a_real_run_here_says_yes_or_no_and_makes_nothing(home: Path, capsys: py
     code = run_doctor("--quick", "--json")
     report = json.loads(capsys.readouterr().out)
     assert (code == 0) == report["possible"]
-    assert set(report) == {"v", "possible", "facts", "storage", "reading", "findings"}
+    assert set(report) == {"v", "possible", "facts", "storage", "reading", "upkeep", "findings"}
     assert report["storage"]["folder"] == str(home)
     assert not home.exists()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ondevice.cli.doctor_sensors import Gap, gaps, readable
+from ondevice.cli.doctor_sensors import Gap, gaps, readable, without_temperature
 from ondevice.device.facts import DeviceFacts, Termux, read_facts
 from ondevice.device.readings import NAMES, Reading, Sensors
 
@@ -116,7 +116,9 @@ def test_in_proot_the_remedy_is_outside(phone: DeviceFacts) -> None:
 def test_a_mains_powered_machine_needs_no_remedy(laptop: DeviceFacts) -> None:
     reading = unknown(battery_percent="no battery found", plugged="no battery found", thermal_status="only Android")
     found = list(gaps(laptop, reading))
-    assert about(found, "No battery is readable: no battery found.").command is None
+    assert not [gap for gap in found if "attery" in gap.text]
+    assert list(readable(reading)) == ["No battery: this machine lives on the mains"]
+    assert without_temperature(laptop, reading) == ""
     assert not any("Android" in gap.text or "Also unknown" in gap.text for gap in found)
 
 
@@ -139,3 +141,9 @@ def test_every_unknown_of_an_empty_machine_is_told(tmp_path: Path, phone: Device
     text = " ".join(gap.text for gap in gaps(phone, reading))
     for name in set(NAMES) & set(reading.unknown) - {"battery_c"}:
         assert reading.unknown[name] in text, name
+
+
+def test_what_it_means_that_no_heat_can_be_read(laptop: DeviceFacts, phone: DeviceFacts) -> None:
+    assert "so a run works at most 50 % of the time" in without_temperature(phone, Reading(t=0.0, plugged=True))
+    assert "so while on battery" in without_temperature(laptop, Reading(t=0.0))
+    assert without_temperature(phone, Reading(t=0.0, battery_c=30.0)) == ""

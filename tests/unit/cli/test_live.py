@@ -119,6 +119,24 @@ def test_pause_save_sample_resume_and_stop_from_another_shell(alive, call):
     assert "alive: stopped; `ondevice train alive` goes on" in call("status", "alive").out
 
 
+def test_a_live_run_is_measured_when_asked_and_a_paused_one_stays_paused(alive, call):
+    assert call("pause", "alive").code == 0
+    wait_for(lambda: read_liveness(alive).state == "waiting")
+    found = call("eval", "alive", "--json").json
+    assert found["kind"] == "eval" and set(found["val_loss"]) == {"words"} and found["val_loss_mixed"] < 6
+    again = call("eval", "alive")
+    assert again.out.startswith(f"alive: step {found['step']:,}\n  val       {found['val_loss']['words']:.4f} words, ")
+    assert again.out.endswith(" nats a token, the best so far\n")
+    assert read_liveness(alive).state == "waiting"
+    assert call("eval", "alive", "--wait", "0").out.startswith("alive: asked; ")
+
+
+def test_a_dead_run_says_where_its_losses_are(reading, call):
+    result = call("eval", "tiny")
+    assert (result.code, result.out) == (2, "")
+    assert "tiny: no trainer is running (finished)" in result.error and "`ondevice status tiny`" in result.error
+
+
 def test_flags_of_sample_reach_the_live_trainer(alive, call):
     assert call("pause", "alive").code == 0
     wait_for(lambda: read_liveness(alive).state == "waiting")  # the same weights for all

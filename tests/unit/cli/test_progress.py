@@ -44,6 +44,11 @@ def test_a_wide_status_line_says_everything():
     )
 
 
+def test_a_run_that_rests_shows_both_rates():
+    assert "  10 tok/s (6 sustained)  " in status_line({**STATUS, "tok_s": 10.0, "tok_s_sustained": 6.0}, 200)
+    assert "  10 tok/s  " in status_line({**STATUS, "tok_s": 10.0, "tok_s_sustained": 9.9}, 200)
+
+
 def test_a_narrow_status_line_keeps_the_most_useful():
     small = {**STATUS, "step": 120, "steps": 1000, "hold": ""}
     assert status_line(small, 39) == " 12%  step 120/1000  loss 3.142"

@@ -222,7 +222,7 @@ def test_one_pass_over_all_runs(killed, call, fake_trainer):
 
 
 def test_a_phone_takes_up_one_run_at_a_time(killed, call, monkeypatch, no_trainer):
-    monkeypatch.setattr(revive, "on_android", lambda: True)
+    monkeypatch.setattr(revive, "on_android", lambda _: True)
     other = RunDir(killed.path.with_name("other"))
     shutil.copytree(killed.path, other.path)
     lock = RunLock(other)

@@ -56,6 +56,6 @@ def test_a_file_that_became_readable_is_looked_at_again(notes, monkeypatch):
         patch.setattr(build_scan, "sha256_of", refusing)
         scans = build(notes).folder / "scan"
     source = SourceConfig(path=str(notes), document="paragraph")
-    listed = build_scan.list_content(source, base=notes, bad_utf8="skip_line", folder=scans)
+    listed = build_scan.list_content(source, DataConfig(), base=notes, folder=scans)
     hashes = {name: sha for name, _, _, sha in listed.files}
     assert hashes["b.txt"] == real(notes / "b.txt")

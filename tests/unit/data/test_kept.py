@@ -27,20 +27,38 @@ def _documents(count, source="s"):
 def _keep(file, *batches):
     with KeptSource(file) as source:
         for batch in batches:
-            source.add(batch)
+            source.add(batch, [len(document.text.encode()) for document in batch])
     return source
 
 
-def test_documents_come_back_with_their_ids(tmp_path, tokenizer):
+def _kept(source):
+    """Text (or None), origin and ids (or []) of all that is kept."""
+    found = []
+    for block in source.blocks():
+        ids = np.split(block.ids, np.cumsum(block.lengths.astype(np.int64))[:-1])
+        for (text, origin), own in zip(block.texts_and_origins(), ids, strict=True):
+            found.append((text, origin, own.tolist()))
+    return found
+
+
+def _texts(source):
+    return [text for text, _, _ in _kept(source)]
+
+
+def test_documents_come_back_as_their_ids_or_as_text(tmp_path, tokenizer):
     file = KeptFile(tmp_path, tokenizer=tokenizer, unencoded=3)
     one, other = _documents(10), _documents(4, "other")
     first, second = _keep(file, one[:6], one[6:]), _keep(file, [*other, *_documents(1)])
-    assert [(d.text, d.origin) for d in first.documents()] == [(d.text, d.origin) for d in one]
+    encoded = [[*tokenizer.encode(document.text), tokenizer.eot_id] for document in one]
+    assert _kept(first) == [(d.text, d.origin, []) for d in one[:3]] + [
+        (None, d.origin, ids) for d, ids in zip(one[3:], encoded[3:], strict=True)
+    ]
+    assert [block.bytes.tolist() for block in first.blocks()] == [
+        [len(d.text.encode()) for d in batch] for batch in (one[:6], one[6:])
+    ]
+    assert _texts(second) == [other[0].text, other[1].text, other[2].text, None, _documents(1)[0].text]
     assert first.count == 10 and second.count == 5
-    for index, document in enumerate(first.documents()):
-        expected = [*tokenizer.encode(document.text), tokenizer.eot_id] if index >= 3 else None
-        assert (None if document.ids is None else document.ids.tolist()) == expected
-    assert [document.ids is None for document in second.documents()] == [True, True, True, False, True]
+    assert first.encoded == {"s"} and second.encoded == {"other"}
     file.close()
     assert not [path for path in tmp_path.iterdir() if path.name != "tokenizer"]
 
@@ -48,8 +66,8 @@ def test_documents_come_back_with_their_ids(tmp_path, tokenizer):
 def test_without_a_tokenizer_only_texts_are_kept(tmp_path):
     file = KeptFile(tmp_path, tokenizer=None, unencoded=0)
     source = _keep(file, _documents(5))
-    assert [document.text for document in source.documents()] == [document.text for document in _documents(5)]
-    assert all(document.ids is None for document in source.documents())
+    assert _texts(source) == [document.text for document in _documents(5)] and not source.encoded
+    assert all(not len(block.ids) for block in source.blocks())
     file.close()
 
 
@@ -58,7 +76,7 @@ def test_the_file_is_bounded_and_what_is_kept_is_the_beginning(tmp_path):
     batches = [_documents(4) for _ in range(9)]
     first, second = _keep(file, *batches), _keep(file, _documents(1))
     assert 0 < first.count < 36 and first.count % 4 == 0 and second.count == 0
-    assert len(list(first.documents())) == first.count
+    assert len(_kept(first)) == first.count
     file.close()
 
 
@@ -74,7 +92,7 @@ def test_a_full_disk_only_ends_the_keeping(tmp_path, monkeypatch, code):
     assert _keep(file, _documents(4)).count == 0
     monkeypatch.undo()
     assert _keep(file, _documents(4)).count == 0
-    assert [document.text for document in first.documents()] == [document.text for document in _documents(4)]
+    assert _texts(first) == [document.text for document in _documents(4)]
     file.close()
 
 
@@ -103,6 +121,18 @@ def test_a_build_is_the_same_whatever_is_kept(tmp_path, monkeypatch, split):
             dataset = build_dataset(data, wanted, base=tmp_path, folder=tmp_path / f"{name}-{kind}")
             hashes.add(dataset.sha256)
     assert len(hashes) == 1
+
+
+def test_text_that_was_only_encoded_is_read_again_where_it_must_be_cut(tmp_path, tokenizer):
+    """More than a hundred documents are seen, but fewer are left without the copies: they are cut into sections."""
+    rows = [f"line {i % 60} " + "words and more words " * 40 for i in range(150)]
+    (tmp_path / "a.txt").write_text("\n".join(rows), encoding="utf-8")
+    data = DataConfig(sources=(SourceConfig(path="a.txt", document="line"),), split="hash:0.2")
+    known, new = TokenizerConfig(path=str(tmp_path / "tokenizer")), TokenizerConfig(kind="byte")
+    one, other = (build_dataset(data, wish, base=tmp_path, folder=tmp_path / wish.kind) for wish in (known, new))
+    assert one.sha256 == other.sha256 and one.sources[0].documents == 60
+    assert one.manifest["totals"]["val_documents"] > 0
+    assert one.manifest["problems"] == other.manifest["problems"]
 
 
 def _bounded(limit):

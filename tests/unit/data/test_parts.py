@@ -1,6 +1,7 @@
 """Parts of a chain: every window in exactly one, computed from a position alone, and free to change until begun."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -82,8 +83,9 @@ def test_parts_not_begun_may_change_and_what_was_read_stays():
     one, two = (PartsOrder(grid_of((60, 30, 50)), NAMES, parts) for parts in (planned, changed))
     before, after = one.windows(np.arange(end)), two.windows(np.arange(end))
     assert (before.starts == after.starts).all() and (before.sources == after.sources).all()
-    assert one.begun(end) == two.begun(end) == planned[:3] and one.begun(end + 1) != two.begun(end + 1)
-    assert one.begun(0) == () and one.begun(1) == planned[:1]
+    assert one.begun(end) == two.begun(end) == planned[:3] and one.digest(end) == two.digest(end)
+    assert one.digest(end + 1) != two.digest(end + 1)
+    assert one.begun(0) == () and [part.windows for part in one.begun(1)] == [1]
 
 
 def test_replay_reads_what_earlier_stages_read():
@@ -108,3 +110,34 @@ def test_slips_get_a_sentence():
     long = PartRecipe(name="1", stage="x", windows=4, sources=(PartSource(name="web", first=3, windows=9, share=1.0),))
     with pytest.raises(UsageError, match="reads windows 3 to 12 of 'web', which has 5"):
         PartsOrder(grid_of((5, 5, 5)), NAMES, [long])
+
+
+@settings(deadline=None, max_examples=40)
+@given(cut=st.integers(0, 40), more=st.integers(0, 3), safety=st.floats(1, 2))
+def test_a_part_cut_short_and_text_put_beside_it_change_nothing_before(cut, more, safety):
+    stages = [
+        StageText(name="general", windows={"web": 60, "wiki": 30}),
+        StageText(name="talk", windows={"talk": 50}, replay=0.3),
+    ]
+    planned = plan_parts(stages, parts=4, batch=5, safety=safety)
+    number = cut % 4
+    begin = sum(part.windows for part in planned[:number])
+    end = begin + min(cut, planned[number].windows)
+    shorter = replace(planned[number], windows=end - begin, skipped="as asked")
+    names, windows = [f"new{n}" for n in range(more)] + list(NAMES), [9] * more + [60, 30, 50]
+    one = PartsOrder(grid_of((60, 30, 50)), NAMES, planned)
+    two = PartsOrder(grid_of(windows), names, [*planned[:number], shorter, *planned[number + 1 :]])
+    before, after = one.windows(np.arange(end)), two.windows(np.arange(end))
+    assert [NAMES[index] for index in before.sources] == [names[index] for index in after.sources]
+    assert (before.starts == after.starts).all() and (before.epochs == after.epochs).all()
+    assert one.digest(end) == two.digest(end)
+    assert [*one.counts(end)] == [*two.counts(end)][more:]
+
+
+def test_a_part_that_was_left_out_is_not_read_and_the_texts_count():
+    planned = plan_parts([StageText(name="all", windows={"web": 60})], parts=3, batch=5, safety=1.0)
+    without = [planned[0], replace(planned[1], windows=0, skipped="dull"), planned[2]]
+    order = PartsOrder(grid_of((60, 0, 0)), NAMES, without)
+    assert sorted(order.windows(np.arange(40)).starts // 4) == [*range(20), *range(40, 60)]
+    texts = [PartsOrder(grid_of((60, 0, 0)), NAMES, planned, texts={"web": text}) for text in "ab"]
+    assert texts[0].digest(0) == texts[1].digest(0) and texts[0].digest(1) != texts[1].digest(1)

@@ -52,6 +52,21 @@ def test_a_broken_line_names_file_line_and_cure(line, message):
         texts(b'{"text": "fine"}\n' + line + b"\n")
 
 
+@pytest.mark.slow
+def test_line_seven_million_is_named():
+    block = b'{"text": "fine"}\n' * 1000
+
+    def blocks():
+        for _ in range(6999):
+            yield block
+        yield block[:-17] + b'{"text": "bro\n'
+
+    leaf = Leaf("rows.jsonl", "/x/rows.jsonl", "rows.jsonl", 1, blocks)
+    with pytest.raises(DataError, match=r"rows.jsonl:7000000: not valid JSON"):
+        for _ in jsonl_texts(leaf, text_field="text", title_field=""):
+            pass
+
+
 def test_line_7000_is_named():
     data = b'{"text": "fine"}\n' * 6999 + b'{"text": "bro\n' + b'{"text": "fine"}\n'
     with pytest.raises(DataError, match=r"rows.jsonl:7000: "):

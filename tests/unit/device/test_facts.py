@@ -100,10 +100,29 @@ def test_proot_by_version_and_by_environment(tree: Any) -> None:
         ({"TERMUX_VERSION": "googleplay.2025.01.18"}, Termux("googleplay.2025.01.18", "googleplay")),
         ({"TERMUX_VERSION": "0.118.3"}, Termux("0.118.3", None)),
         ({"PREFIX": "/data/data/com.termux/files/usr"}, Termux(None, None)),  # the bare environment of a widget
+        ({"PATH": "/usr/bin:/data/data/com.termux/files/usr/bin"}, Termux(None, None)),  # proot-distro's
     ],
 )
 def test_termux_flavours(env: dict[str, str], expected: Termux | None) -> None:
     assert host.find_termux(env) == expected
+
+
+@pytest.mark.parametrize(
+    ("platform", "env", "expected"),
+    [
+        ("linux", {}, False),
+        ("linux", {"ANDROID_HOME": "/opt/sdk", "ANDROID_ROOT": "/opt/sdk", "PATH": "/usr/bin"}, False),
+        ("darwin", {}, False),
+        ("android", {}, True),
+        ("linux", TERMUX_ENV, True),
+        ("linux", {"ANDROID_ROOT": "/system", "ANDROID_DATA": "/data"}, True),  # inside proot
+    ],
+)
+def test_one_place_says_whether_it_is_a_phone(
+    platform: str, env: dict[str, str], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    assert host.on_android(env) is expected
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,10 @@
-"""Recorded traces and fast time, with the face of the real sensors."""
+"""Recorded traces with the face of the real sensors."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from ondevice.device.readings import Reading
-from ondevice.device.simulate import SimulatedPhone
-from ondevice.device.simulate_live import LivePhone, SimClock
 from ondevice.device.simulate_replay import ReplayPhone
 from ondevice.errors import UsageError
 
@@ -61,67 +58,3 @@ def test_the_real_recordings_replay(name):
         replay.advance(5.0)
         reading = replay.read()
         assert reading.cpu_c is not None and reading.battery_c is not None and reading.skin_c is not None
-
-
-# --- fast time --------------------------------------------------------------------------------------------------------
-
-
-class Wall:
-    def __init__(self) -> None:
-        self.now = 50.0
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
-def live(**keys) -> tuple[LivePhone, SimClock, Wall]:
-    wall = Wall()
-    clock = SimClock(60, monotonic=lambda: wall.now, sleep=wall.sleep)
-    return LivePhone(SimulatedPhone("galaxy-s25plus", **keys), clock), clock, wall
-
-
-def test_a_minute_passes_in_a_second():
-    phone, clock, wall = live()
-    wall.now += 2.0
-    assert clock.now_s() == 120.0
-    clock.sleep(30.0)
-    assert wall.now == 52.5 and phone.read().t == 1.7e9 + 150
-    with pytest.raises(ValueError, match="speed"):
-        SimClock(0)
-
-
-def test_work_warms_and_rest_cools():
-    phone, clock, wall = live(ambient_c=25)
-    for _ in range(20):
-        wall.now += 0.5
-        clock.sleep(phone.worked(30.0))
-    warm_c = phone.phone.truth.battery_c
-    assert warm_c > 35 and phone.phone.worked_s == pytest.approx(600.0)
-    wall.now += 60
-    phone.read()
-    assert phone.phone.truth.battery_c < 29
-    assert phone.phone.now_s == pytest.approx(clock.now_s())
-
-
-def test_throttling_costs_time():
-    phone, clock, wall = live(ambient_c=38)
-    extra_s = 0.0
-    for _ in range(60):
-        wall.now += 0.5
-        extra_s = phone.worked(30.0)
-        clock.sleep(extra_s)
-    assert extra_s > 5.0
-    assert phone.phone.now_s == pytest.approx(clock.now_s())
-
-
-class Real:
-    def read(self) -> Reading:
-        return Reading(t=1.0, available_mb=3000.0, cpu_c=99.0)
-
-
-def test_memory_is_this_machines():
-    phone, clock, _ = live()
-    reading = LivePhone(phone.phone, clock, real=Real()).read()
-    assert reading.available_mb == 3000.0 and reading.cpu_c != 99.0
-    assert reading.sources["available_mb"] == "this machine" and "available_mb" not in reading.unknown
-    assert "total_mb" in reading.unknown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -9,10 +10,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ondevice.governor.forecast import Charge, charge_share, energy, forecast
+from ondevice.governor.forecast import (
+    WEEK_S,
+    Battery,
+    Charge,
+    Forecast,
+    _end,
+    charge_share,
+    energy,
+    expect,
+    forecast,
+    wh_of,
+)
 from ondevice.governor.hours import parse_hours
+from ondevice.governor.presets import resolve
+from ondevice.run.schema import Limits
+from ondevice.run.usage import Usage
 
 ROME = ZoneInfo("Europe/Rome")
+LIMITS = Limits(preset="balanced")
 
 
 def test_rests_count() -> None:
@@ -53,13 +69,67 @@ def test_time_on_the_charger() -> None:
 
 
 def test_energy_and_its_price() -> None:
-    found = energy(power_w=4.6, idle_w=1.0, tok_s=100.0, tokens_left=5e6, price_per_kwh=0.3)
+    found = energy(wh_of(3.6, 100.0), tokens_left=5e6, price_per_kwh=0.3)
     assert found.wh_per_mtok == pytest.approx(10.0)
     assert found.wh_left == pytest.approx(50.0)
     assert found.price_per_mtok == pytest.approx(0.003) and found.price_left == pytest.approx(0.015)
 
 
-@pytest.mark.parametrize(("power_w", "tok_s"), [(None, 10.0), (-3.0, 10.0), (4.0, 0.0)])
+@pytest.mark.parametrize(("power_w", "tok_s"), [(None, 10.0), (-3.0, 10.0), (0.0, 10.0), (4.0, 0.0)])
 def test_unknown_power_stays_unknown(power_w: float | None, tok_s: float) -> None:
-    found = energy(power_w=power_w, tok_s=tok_s, tokens_left=1e6, price_per_kwh=0.3)
+    found = energy(wh_of(power_w, tok_s), tokens_left=1e6, price_per_kwh=0.3)
     assert found.wh_per_mtok is None and found.price_left is None
+
+
+def seen(**sums: float) -> Usage:
+    """Half the time worked, at 10 tokens a second of work."""
+    plain = {"recent_open_s": 100.0, "recent_worked_s": 50.0, "recent_tokens": 500.0}
+    return Usage(**(plain | sums))
+
+
+def ahead(usage: Usage, battery: Battery, *, tokens_left: float = 18_000.0, limits: Limits = LIMITS) -> Forecast:
+    policy = resolve(limits, handheld=True)
+    found = expect(usage, policy, battery, tokens_left=tokens_left, now=0.0, zone=ROME)
+    assert found is not None
+    return found
+
+
+def test_before_the_first_step_nothing_is_foretold() -> None:
+    assert expect(Usage(), resolve(LIMITS, handheld=True), Battery(), tokens_left=5.0, now=0.0) is None
+
+
+def test_rests_are_as_they_were_lately() -> None:
+    found = ahead(seen(), Battery())
+    assert (found.burst_tok_s, found.sustained_tok_s, found.done_t, found.battery_s) == (10.0, 5.0, 3600.0, None)
+
+
+def test_a_battery_that_lasts_costs_no_time_and_one_that_does_not_costs_charging() -> None:
+    draining = {"drained_percent": 10.0, "drain_s": 3600.0}  # ten percent an hour
+    assert ahead(seen(**draining), Battery(percent=41.0, plugged=False)).done_t == 3600.0
+    short = ahead(seen(**draining), Battery(percent=35.0, plugged=False))
+    assert short.battery_s == pytest.approx(1800.0)
+    assert short.done_t is None, "nobody knows when it will be charged"
+    assert (short.sustained_tok_s, short.open_s) == (5.0, 3600.0), "what it would take with a charger is known"
+    charging = {"charged_percent": 30.0, "charge_s": 3600.0}
+    there = ahead(seen(**draining, **charging), Battery(percent=35.0, plugged=False))
+    assert there.sustained_tok_s == pytest.approx(5.0 * 0.75) and there.done_t == pytest.approx(4800.0)
+
+
+def test_a_charger_that_is_not_there_has_no_end() -> None:
+    plugged_only = Limits(preset="balanced", plugged_only=True)
+    assert ahead(seen(), Battery(percent=90.0, plugged=False), limits=plugged_only).done_t is None
+    assert ahead(seen(), Battery(percent=90.0, plugged=True), limits=plugged_only).done_t == 3600.0
+    assert ahead(seen(), Battery(percent=20.0, plugged=False)).done_t is None
+
+
+def test_hours_count_and_far_ends_are_found_at_once() -> None:
+    limits = Limits(preset="balanced", hours="22:00-06:00")
+    monday = datetime(2026, 3, 2, 12, tzinfo=ROME).timestamp()
+    for weeks in (0, 1, 30):
+        done_t = _end(monday, 4 * 3600.0 + weeks * 7 * 8 * 3600.0, parse_hours("22:00-06:00"), ROME)
+        assert done_t is not None
+        night = datetime.fromtimestamp(done_t, ROME)
+        assert abs(done_t - monday - weeks * WEEK_S - 14 * 3600.0) <= 3600.0, night  # clocks change once
+    began = time.perf_counter()
+    assert ahead(seen(), Battery(), tokens_left=1e9, limits=limits).done_t is None
+    assert time.perf_counter() - began < 0.1

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ondevice.governor.control import Cycle, duty_for
 from ondevice.governor.heat import SIGNALS
 from ondevice.governor.node import Node, advanced, corrected, first_seen
-from ondevice.governor.work import Work, after_piece, loads
+from ondevice.governor.work import Work, after_piece, burst_s, loads
 
 BATTERY = SIGNALS[0].bodies[0]
 STEADY = Cycle(0.0, 0.0)
@@ -127,6 +127,28 @@ def test_no_second_of_work_is_lost_or_invented(pieces: list[tuple[float, float]]
     truth = sum(max(0.0, end - max(start, end - worked_s)) for end, worked_s in since)
     assert told == pytest.approx(truth, abs=2.5)
     assert sum(seconds for seconds, _ in loads(work, start, t + 7.0, 0.5)) == pytest.approx(107.0)
+
+
+def test_a_burst_is_the_work_since_the_last_real_rest() -> None:
+    work, t = Work(), 1000.0
+    for rest_s in (30.0, 0.0, 1.0, 0.0):
+        t += rest_s + 2.0
+        work = after_piece(work, 2.0, t)
+    assert burst_s(work) == pytest.approx(8.0)
+    assert burst_s(after_piece(work, 2.0, t + 22.0)) == pytest.approx(2.0)
+    assert burst_s(Work()) == 0.0
+
+
+def test_a_bundle_in_progress_counts_as_half_paid() -> None:
+    """At the steady course of a bundled duty, the duty that is asked for hardly depends on the moment of asking."""
+    b, tau_s = BATTERY.warming, BATTERY.tau_s
+    duties = []
+    for burst_s_, rested_s in ((0.0, None), (6.0, 0.0), (12.0, 0.0), (12.0, 10.0), (12.0, 20.0)):
+        rest_c = 0.4 * (rested_s or 0.0)
+        temp_c = 36.0 + b * (burst_s_ * 0.6 - rest_c)
+        node = Node(**{**vars(first_seen(temp_c, 0.0, BATTERY, 0.4)), "idle_c": 36.0 - 0.4 * b * tau_s, "tt": 0.04})
+        duties.append(duty_for(node, BATTERY, 37.3, Cycle(2.0, rested_s, rest_s=18.0, burst_s=burst_s_), duty_now=0.4))
+    assert max(duties) - min(duties) < 0.1
 
 
 def test_short_pieces_do_not_grow_the_memory() -> None:

@@ -18,7 +18,7 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "digest"
 
 
 def as_json(story: Digest) -> dict[str, Any]:
-    plain = {key: value for key, value in vars(story).items() if not key.startswith("_")}
+    plain = {key: value for key, value in vars(story).items() if not key.startswith("_") and key != "usage"}
     for key in ("loss", "lr", "grad_norm", "tok_s"):
         plain[key] = plain[key].points
     plain["val_loss"] = {name: series.points for name, series in story.val_loss.items()}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ondevice.errors import DataError, ResourceError
-from ondevice.run.telemetry import KINDS, TelemetryWriter, as_number, launch_files, read_file, read_records
+from ondevice.run.telemetry import KINDS, TelemetryWriter, as_number, launch_files, read_end, read_file, read_records
 
 
 def line(**fields: Any) -> bytes:
@@ -34,6 +34,22 @@ def test_records_come_back_in_order_over_launches(tmp_path: Path) -> None:
     assert [r["launch"] for r in records if r["kind"] == "launch"] == [1, 2, 10]
     assert list(records[1]) == ["v", "t", "kind", "step", "loss", "chain"]
     assert list(read_records(tmp_path / "nothing")) == []
+
+
+def test_the_end_of_a_long_file_is_read_alone(tmp_path: Path) -> None:
+    path = tmp_path / "0001.jsonl"
+    lines = [line(step=n, text="x" * 100) for n in range(5000)]
+    path.write_bytes(b"".join(lines) + line(kind="end") + b'{"v": 1, "t": 5.0, "ki')
+    found = list(read_end(path))
+    assert found[-1]["kind"] == "end" and found == list(read_file(path))[-len(found) :]
+    assert 100 < len(found) < 3000
+    path.write_bytes(b"".join(lines[:3]))
+    assert list(read_end(path)) == list(read_file(path))
+    path.write_bytes(line(v=2))
+    with pytest.raises(DataError, match="telemetry version 2"):
+        list(read_end(path))
+    with pytest.raises(DataError, match="cannot be read"):
+        list(read_end(tmp_path / "none"))
 
 
 def test_numbers_are_finite_or_null_and_text_is_any_text(tmp_path: Path) -> None:

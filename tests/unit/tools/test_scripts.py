@@ -264,10 +264,15 @@ def test_termux_upgrades_before_it_installs_and_takes_torch_from_pkg(place: Plac
     be_termux(place, installed=False)
     done = place.run("tools/setup")
     assert done.returncode == 0, done.stderr
-    upgrade, repository, packages, venv, project = place.calls()
+    upgrade, packages, *wishes, venv, project = place.calls()
     assert upgrade.startswith("pkg upgrade -y")
-    assert repository == "pkg install -y tur-repo"
-    assert "python-torch" in packages and "python-tokenizers" in packages
+    assert packages == "pkg install -y python python-torch python-numpy python-psutil"
+    assert [wish.removeprefix("pkg install -y ") for wish in wishes] == [
+        "python-onnxruntime",
+        "termux-api",
+        "tur-repo",
+        "python-tokenizers",
+    ]
     assert venv == f"python -m venv --clear --system-site-packages {place.root}/.venv"
     assert project == f"-m pip install -e {place.root}[textual]"
 
@@ -276,6 +281,48 @@ def test_termux_with_its_packages_upgrades_nothing(place: Place) -> None:
     be_termux(place, installed=True)
     assert place.run("tools/setup").returncode == 0
     assert not [call for call in place.calls() if call.startswith("pkg")]
+
+
+def test_termux_trains_without_packages_that_its_mirror_lacks(place: Place) -> None:
+    be_termux(place, installed=False)
+    place.program("pkg", 'echo "pkg $*" >>"$CALLS"\ncase "$*" in *tur-repo | *tokenizers) exit 100 ;; esac')
+    done = place.run("tools/setup")
+    assert done.returncode == 0, done.stderr
+    assert "NOT installed (tokenizers, for byte-level BPE)" in done.stdout
+    place.program("pkg", "exit 100")
+    (place.root / ".venv/setup.stamp").unlink()
+    assert place.run("tools/setup").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("version", "refused"),
+    [("2.10.0", True), ("1:2.10.0-1", True), ("2.9.1-2", True), ("2.10", True), ("2.11.0", False), ("2.100", False)],
+)
+@pytest.mark.parametrize("installed", [True, False], ids=["installed", "offered"])
+def test_termux_refuses_torch_that_leaks_before_it_is_installed(
+    place: Place, version: str, refused: bool, installed: bool
+) -> None:
+    be_termux(place, installed=installed)
+    if installed:
+        place.program("dpkg-query", f"echo {version}")
+    else:
+        place.program("dpkg-query", "exit 1")
+        place.program("apt-cache", f'echo "python-torch:"; echo "  Installed: (none)"; echo "  Candidate: {version}"')
+    done = place.run("tools/setup")
+    assert (done.returncode == 1) == refused
+    assert ("leaks memory" in done.stderr) == refused
+    assert ("pkg install -y python python-torch python-numpy python-psutil" in place.calls()) == (
+        not installed and not refused
+    )
+
+
+def test_termux_finishes_what_was_interrupted_first(place: Place) -> None:
+    be_termux(place, installed=False)
+    place.program(
+        "dpkg", 'case $1 in --audit) echo half-installed ;; -s) exit 1 ;; *) echo "dpkg $*" >>"$CALLS" ;; esac'
+    )
+    assert place.run("tools/setup").returncode == 0
+    assert place.calls()[0] == "dpkg --configure -a"
 
 
 def test_termux_refuses_the_test_groups(place: Place) -> None:
@@ -311,7 +358,7 @@ def test_check_passes_and_ends_with_the_line_of_pytest(place: Place) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-2:] == ["== all passed", "12 passed in 0.10s"]
     assert [call.split()[0] for call in place.calls()] == ["ruff", "ruff", "mypy", "lint-imports", "pytest"]
-    assert place.calls()[-1] == "pytest -m not slow"
+    assert place.calls()[-1] == "pytest -m not slow -n 2 --dist loadfile"
 
 
 @pytest.mark.parametrize(

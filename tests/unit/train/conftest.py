@@ -72,3 +72,23 @@ def make(home, corpus):
         return make_run(config, prepare(config, dataset, cores=1, android=False, rate=1000.0), dataset)
 
     return build
+
+
+@pytest.fixture
+def make_chain(home, corpus):
+    """``make_chain("chain.retries=1", name="x")`` -> a run of four parts of four or five steps, not started."""
+    plain = TINY.replace("steps = 24\n", "").replace("count = 2\n", "count = 0\n")
+
+    def build(*changes, name="tiny", sources=("first", "second"), stages=""):
+        named = "".join(
+            f'\n[[data.sources]]\npath = "{corpus / source}.txt"\nname = "{source}"\ndocument = "line"\n'
+            for source in sources
+        )
+        chain = "\n[chain]\nparts = 4\n" + stages
+        wish = ("data.max_unique_tokens=3264", "eval.max_tokens=64", *changes)
+        config = parse_config(plain + named + chain, where="tiny.toml", base=corpus, changes=wish)
+        config = dataclasses.replace(config, name=name)
+        dataset = make_dataset(config)
+        return make_run(config, prepare(config, dataset, cores=1, android=False, rate=1000.0), dataset)
+
+    return build

@@ -50,11 +50,30 @@ def _equal(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """One folder for all tests of this file, one after the other: a trained run knows where its text is."""
+    return tmp_path_factory.mktemp("fork") / "now"
+
+
 @pytest.fixture
-def parent(make):
-    """24 steps at a constant rate, with every eighth step kept."""
-    changes = ('train.schedule="constant"', "limits.keep_every_steps=8", "limits.save_every_steps=8")
-    return _train(make(*changes, "limits.drop_old_optimizer=false", "model.dropout=0.1", name="parent"))
+def tmp_path(place):
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    return place
+
+
+@pytest.fixture
+def parent(make, place):
+    """24 steps at a constant rate, with every eighth step kept; trained once."""
+    trained = place.with_name("trained")
+    if not trained.exists():
+        changes = ('train.schedule="constant"', "limits.keep_every_steps=8", "limits.save_every_steps=8")
+        _train(make(*changes, "limits.drop_old_optimizer=false", "model.dropout=0.1", name="parent"))
+        shutil.copytree(place, trained)
+    shutil.rmtree(place)
+    shutil.copytree(trained, place)
+    return RunDir(place / "home" / "runs" / "parent")
 
 
 def test_a_fork_that_changes_nothing_learns_what_its_parent_learned(parent):

@@ -6,7 +6,10 @@ import time
 import pytest
 
 from ondevice.device.readings import Reading
+from ondevice.device.world import Machine
+from ondevice.governor.debt import LONGEST_CREDIT_S, LONGEST_DEBT_S
 from ondevice.governor.order import Order
+from ondevice.governor.threads import Wish
 from ondevice.run import control
 from ondevice.run.liveness import read_liveness, read_status
 from ondevice.run.schema import Limits
@@ -58,7 +61,7 @@ def warm(monkeypatch):
 
 def _ordered(monkeypatch, order):
     monkeypatch.setattr(pacer_module, "decide", lambda reading, limits, history, now: (order, history))
-    return Pacer(Warm(None).read(), threads=1)
+    return Pacer(Machine(Warm(None)), threads=1)
 
 
 @pytest.mark.parametrize("duty", [0.1, 0.5, 0.9])
@@ -66,33 +69,33 @@ def test_rests_are_the_share_that_was_ordered(monkeypatch, duty):
     pacer = _ordered(monkeypatch, Order(duty=duty, reason="warm"))
     worked_s = rested_s = 0.0
     for turn in range(200):
-        pacer.decide(Warm(None).read(), Limits())
+        pacer.decide(Limits())
         rest_s = min(0.2, pacer.owed_s)
         pacer.rested(rest_s)
         rested_s += rest_s
         work_s = 0.001 * (1 + turn % 7)
         pacer.after(work_s, piece=True)
         worked_s += work_s
-    pacer.decide(Warm(None).read(), Limits())
+    pacer.decide(Limits())
     assert (worked_s / (worked_s + rested_s + pacer.owed_s)) == pytest.approx(duty, rel=1e-6)
 
 
 def test_a_rest_is_never_owed_for_ever_and_freedom_forgives_it(monkeypatch):
     pacer = _ordered(monkeypatch, Order(duty=0.01, reason="hot"))
     pacer.after(100.0, piece=True)
-    pacer.decide(Warm(None).read(), Limits())
-    assert pacer.owed_s == pacer_module.LONGEST_DEBT_S
+    pacer.decide(Limits())
+    assert pacer.owed_s == LONGEST_DEBT_S
     monkeypatch.setattr(pacer_module, "decide", lambda reading, limits, history, now: (Order(), history))
-    pacer.decide(Warm(None).read(), Limits())
+    pacer.decide(Limits())
     assert pacer.owed_s == 0.0
 
 
 def test_only_changes_are_news(monkeypatch):
     pacer = _ordered(monkeypatch, Order())
-    assert not pacer.decide(Warm(None).read(), Limits())[1]  # working from the start is none
+    assert not pacer.decide(Limits())[1]  # working from the start is none
     for order, news in ((Order(duty=0.95), False), (Order(duty=0.5), True), (Order(kind="rest", duty=0.0), True)):
         monkeypatch.setattr(pacer_module, "decide", lambda *given, order=order: (order, given[2]))
-        assert pacer.decide(Warm(None).read(), Limits())[1] is news
+        assert pacer.decide(Limits())[1] is news
 
 
 def _bytes(run, step=24):
@@ -159,3 +162,44 @@ def _wait_for(condition, seconds=60):
     while not condition():
         assert time.monotonic() < until, "it did not happen in time"
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("battery_c", "most"), [(30.0, 1.0), (36.5, 0.7), (38.0, 0.3), (39.5, 0.0), (None, 0.5)])
+def test_a_launch_begins_gently_on_a_phone_that_is_hot_or_says_nothing_yet(warm, monkeypatch, battery_c, most):
+    """Whatever the launch before knew of the heat died with it."""
+    monkeypatch.setenv("TERMUX_VERSION", "0.118.3")
+    warm.battery_c = battery_c
+    order, _ = Pacer(Machine(Warm(None)), threads=4).decide(Limits())
+    assert order.duty <= most and (order.duty > 0) == (most > 0), order
+
+
+def test_work_is_told_to_the_world_and_takes_what_it_takes_there():
+    told = []
+
+    class Slow(Machine):
+        def worked(self, busy_s, *, piece, threads):
+            told.append((busy_s, piece, threads))
+            return 2 * busy_s
+
+    warm = Slow(Warm(None))
+    pacer = Pacer(warm, threads=3)
+    pacer.after(1.0, piece=True)
+    pacer.refitted(Wish(kind="fewer", threads=2, why=""), threads=2)
+    pacer.after(0.5, piece=False)
+    assert told == [(1.0, True, 3), (0.5, False, 2)]
+    pacer.decide(Limits(duty_max=0.5, preset="desk"))
+    assert pacer.owed_s == pytest.approx(3.0, rel=0.01), "the rest is for the time it took there"
+
+
+def test_a_rest_that_was_a_little_too_long_counts_for_the_next_one(monkeypatch):
+    pacer = _ordered(monkeypatch, Order(duty=0.5, reason="warm"))
+    pacer.after(1.0, piece=True)
+    pacer.decide(Limits())
+    pacer.rested(1.05)
+    pacer.after(1.0, piece=True)
+    pacer.decide(Limits())
+    assert pacer.owed_s == pytest.approx(0.95)
+    pacer.rested(100.0)
+    assert pacer.owed_s == -LONGEST_CREDIT_S
+    pacer.rested(100.0)
+    assert pacer.owed_s == -LONGEST_CREDIT_S, "a wait for something else pays for nothing"

@@ -17,6 +17,7 @@ from ondevice.run.store import Store
 from ondevice.run.telemetry import read_records
 from ondevice.train.launch import launch, make_loop
 from ondevice.train.memory import estimate_memory
+from ondevice.train.race import Timing
 from ondevice.train.refit import Device, decide, smaller
 
 ROOMY = Device(cores=8, total_mb=16_000.0, memory_mb=9_600.0, android=False)
@@ -212,16 +213,21 @@ def test_a_fit_chosen_anew_times_threads_and_follows_the_plan(make, monkeypatch)
     run.config.write_text(text)
     timed = []
 
-    def step_rate(shape, fit, **how):
-        timed.append(fit.threads)
-        assert fit.micro_batch == 6 and how["precision"] == "fp32"
-        return {1: 10.0, 2: 50.0, 4: 20.0}[fit.threads]
+    class Timer:
+        def __init__(self, shape, fit, *, optimizer, most_rows):
+            assert (fit.micro_batch, most_rows) == (6, 6)
 
-    monkeypatch.setattr("ondevice.train.autotune.step_rate", step_rate)
+        def time(self, fit, *, precision, rows, batch):
+            timed.append(fit.threads)
+            assert precision == "fp32"
+            return Timing(rate={2: 50.0, 4: 20.0}.get(fit.threads, 10.0), seconds=0.01)
+
+    monkeypatch.setattr("ondevice.train.autotune.StepTimer", Timer)
+    monkeypatch.setattr("ondevice.train.autotune.RATE_S", 0.01)
     device = dataclasses.replace(ROOMY, cores=8)
     decision = decide(run, run.read_recipe(), None, death=None, limits=Limits(), device=device, asked=True)
     assert (decision.fit.micro_batch, decision.fit.threads) == (6, 2)
-    assert set(timed) == {1, 2, 4} and "timed to be fastest" in decision.why
+    assert set(timed) == {1, 2, 3, 4, 6, 8} and "timed to be fastest" in decision.why
     after_oom = decide(run, run.read_recipe(), None, death=death(), limits=Limits(), device=device)
     assert after_oom.fit.micro_batch == 2  # a death is no wish: half of what it was
 

@@ -1,0 +1,72 @@
+"""Parquet tables, through the pyarrow package: one row a document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ondevice.data.readers import BOMB_BYTES, BOMB_RATIO
+from ondevice.data.readers_jsonl import field_of, titled
+from ondevice.errors import DataError, DeviceError
+
+__all__ = ["parquet_texts"]
+
+_ROWS = 512  # at once: the longest text of real corpora times this is little memory
+
+
+def parquet_texts(path: Path, shown: str, *, text_field: str, title_field: str) -> Iterator[tuple[int, str]]:
+    """Number of each row (from 1) and its text: title, blank line, text; empty where the table has none.
+
+    Raises DataError for a damaged file, a field that is not there or holds no text, and a compressed bomb; DeviceError
+    where the package is missing.
+    """
+    parquet = _package()
+    try:
+        with parquet.ParquetFile(path, memory_map=True, pre_buffer=False) as table:
+            yield from _rows(table, path, shown, text_field, title_field)
+    except OSError as error:  # pyarrow's own errors are kinds of OSError and ValueError
+        raise DataError(f"{shown}: cannot be read as Parquet ({error}); fetch it again or leave it out.") from error
+    except ValueError as error:
+        raise DataError(f"{shown}: not a Parquet file or a damaged one ({error}); fetch it again.") from error
+
+
+def _package() -> Any:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise DeviceError(
+            "The pyarrow package, which reads Parquet, is not installed: run `pip install pyarrow` (in Termux `pkg "
+            "install python-pyarrow`), or turn the table into JSONL."
+        ) from error
+    return parquet
+
+
+def _rows(table: Any, path: Path, shown: str, text_field: str, title_field: str) -> Iterator[tuple[int, str]]:
+    _check_fields(table.schema_arrow, shown, text_field, title_field)
+    _refuse_bomb(table.metadata, path, shown)
+    number = 0
+    for batch in table.iter_batches(batch_size=_ROWS, columns=[name for name in (text_field, title_field) if name]):
+        texts = batch.column(text_field).to_pylist()
+        titles = batch.column(title_field).to_pylist() if title_field else [None] * len(texts)
+        for title, text in zip(titles, texts, strict=True):
+            number += 1
+            yield number, titled(title, text or "").replace("\r\n", "\n")
+
+
+def _check_fields(schema: Any, shown: str, text_field: str, title_field: str) -> None:
+    kinds = {field.name: str(field.type) for field in schema}
+    for name, key in ((text_field, "text_field"), (title_field, "title_field")):
+        if name and field_of(kinds, name, key, shown) not in ("string", "large_string", "string_view"):
+            raise DataError(f"{shown}: the field '{name}' holds {kinds[name]}, not text; set {key} to another.")
+
+
+def _refuse_bomb(metadata: Any, path: Path, shown: str) -> None:
+    """Raises DataError where few bytes on disk swell to very many in one stretch of rows."""
+    stored = path.stat().st_size
+    largest = max((metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)), default=0)
+    if largest > BOMB_BYTES and largest > BOMB_RATIO * stored:
+        raise DataError(
+            f"{shown}: {stored:,} compressed bytes swell to more than {largest // 1_000_000} MB, which no real text "
+            "does; leave this file out."
+        )

@@ -1,0 +1,40 @@
+"""What was learned of heat, carried over to another number of threads: full work is then more watts, or fewer.
+
+Only the unit of load changes, so that what work did until now foretells the same temperatures as before; how much
+warmer full work makes the device is guessed by the number of cores, and trusted less.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ondevice.governor.heat import Heat
+from ondevice.governor.node import Node
+from ondevice.governor.work import Work
+
+__all__ = ["rescaled_heat", "rescaled_work"]
+
+GUESS = 0.3  # of the warming: how far the number of cores may mislead
+
+
+def rescaled_heat(heat: Heat, factor: float) -> Heat:
+    """The same knowledge where full work is ``factor`` times the watts."""
+    nodes = {name: tuple(_rescaled(node, factor) for node in bodies) for name, bodies in heat.nodes.items()}
+    return replace(heat, nodes=nodes, peak=None)
+
+
+def _rescaled(node: Node, factor: float) -> Node:
+    warming = factor * node.warming
+    return replace(
+        node,
+        warming=warming,
+        heat=node.heat / factor,
+        tb=factor * node.tb,
+        eb=factor * node.eb,
+        bb=factor**2 * node.bb + (GUESS * warming) ** 2,
+    )
+
+
+def rescaled_work(work: Work, factor: float) -> Work:
+    """The same past, in loads of the new unit."""
+    return replace(work, spans=tuple((end, load / factor) for end, load in work.spans), piece_s=0.0)
