@@ -8,14 +8,15 @@ from typing import Any
 
 from ondevice.export.graph import Graph
 from ondevice.export.graph_parts import Decoder
+from ondevice.export.plan import FP32, Plan
 from ondevice.run.recipe import ModelShape
 
 __all__ = ["build_gpt2"]
 
 
-def build_gpt2(shape: ModelShape, state: Mapping[str, Any]) -> Graph:
+def build_gpt2(shape: ModelShape, state: Mapping[str, Any], plan: Plan = FP32) -> Graph:
     """The graph over ``state`` (names of ARCHITECTURE.md). Raises CheckpointError for missing or misshapen weights."""
-    decoder = Decoder(shape, state)
+    decoder = Decoder(shape, state, plan)
     x = _add_positions(decoder, decoder.embed())
     for layer in range(shape.layers):
         x = _block(decoder, layer, x)

@@ -9,14 +9,15 @@ import numpy as np
 
 from ondevice.export.graph import Graph
 from ondevice.export.graph_parts import Decoder
+from ondevice.export.plan import FP32, Plan
 from ondevice.run.recipe import ModelShape
 
 __all__ = ["build_llama"]
 
 
-def build_llama(shape: ModelShape, state: Mapping[str, Any]) -> Graph:
+def build_llama(shape: ModelShape, state: Mapping[str, Any], plan: Plan = FP32) -> Graph:
     """The graph over ``state`` (names of ARCHITECTURE.md). Raises CheckpointError for missing or misshapen weights."""
-    decoder = Decoder(shape, state)
+    decoder = Decoder(shape, state, plan)
     rope = _Rope(decoder)
     x = decoder.embed()
     for layer in range(shape.layers):

@@ -20,6 +20,7 @@ from ondevice.export.graph_gpt2 import build_gpt2
 from ondevice.export.graph_llama import build_llama
 from ondevice.export.onnx_format import IR_VERSION, OPSET
 from ondevice.export.place import check_place, folder_in_place
+from ondevice.export.plan import FP32, Plan
 from ondevice.export.verify import LogitsFn, Parity, verify_onnx
 from ondevice.infer.export_folder import EXPORT_FILE, EXPORT_VERSION, PARITY_FILE
 from ondevice.infer.onnx_session import OLDEST_ONNXRUNTIME
@@ -47,13 +48,14 @@ class ExportInfo:
         return sum(each.bytes for each in self.files)
 
 
-def build_graph(shape: ModelShape, state: Mapping[str, Any]) -> Graph:
-    """The portable graph of a decoder. Raises UsageError for an unknown architecture, CheckpointError for weights
-    that do not fit the shape."""
+def build_graph(shape: ModelShape, state: Mapping[str, Any], plan: Plan = FP32) -> Graph:
+    """The portable graph of a decoder, its matrices in the bits of a plan.
+
+    Raises UsageError for an unknown architecture, CheckpointError for weights that do not fit the shape."""
     builders = {"gpt2": build_gpt2, "llama": build_llama}
     if shape.arch not in builders:
         raise UsageError(f"No ONNX graph for the architecture {shape.arch!r}; known: {', '.join(builders)}.")
-    return builders[shape.arch](shape, state)
+    return builders[shape.arch](shape, state, plan)
 
 
 def export_onnx(

@@ -131,10 +131,13 @@ def model(
     opset: int = OPSET,
     ir_version: int = IR_VERSION,
     metadata: Mapping[str, str] | None = None,
+    domains: Iterable[str] = (),
 ) -> Message:
-    """ModelProto: the whole file."""
+    """ModelProto: the whole file. ``domains`` are further sets of operators, in their version 1."""
     message = Message().varint(1, ir_version).text(2, producer).text(3, producer_version).message(7, graph)
     message.message(8, Message().text(1, "").varint(2, opset))
+    for domain in domains:
+        message.message(8, Message().text(1, domain).varint(2, 1))
     for key, value in (metadata or {}).items():
         message.message(14, Message().text(1, key).text(2, value))
     return message
