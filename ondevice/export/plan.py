@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 from ondevice.run.recipe import ModelShape
 
-__all__ = ["CANDIDATES", "FP32", "PLANS", "Plan"]
+__all__ = ["CANDIDATES", "FP32", "MOST_GROWTH", "PLANS", "Plan"]
+
+MOST_GROWTH = 0.03
+"""Share by which the perplexity on validation text may grow where ``auto`` chooses."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from ondevice.export.onnx import build_graph
 from ondevice.export.plan import CANDIDATES, FP32, PLANS, Plan
 from ondevice.export.quantize import Int4, Int8
+from ondevice.export.trial import build_graph
 from ondevice.infer.onnx_session import OnnxSession
 from ondevice.infer.torch_backend import TorchBackend
 from ondevice.model.build import build_model
