@@ -25,6 +25,7 @@ EXAMPLES = """examples:
   ondevice export notes --step 1200 --out ~/storage/shared/notes-onnx
   ondevice export notes --quantize auto      as few bits as cost at most 3 % of perplexity on validation text
   ondevice export notes --format hf          a folder that transformers loads, with a model card
+  ondevice export notes --format gguf --type q8_0      one file for llama.cpp and its relatives
   ondevice export tuned --format peft        the adapter alone, as the PEFT library loads it"""
 
 _CHECKED_WORK = 1.5e11  # parameters x tokens: the text that bits are judged by takes seconds, not minutes
@@ -34,12 +35,13 @@ _WINDOW = 256  # tokens
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="name or path of the run")
     parser.add_argument("--step", type=int, help="this checkpoint instead of the best by validation loss")
-    parser.add_argument("--format", choices=("onnx", "hf", "peft"), default="onnx", help="what to write (onnx)")
+    parser.add_argument("--format", choices=("onnx", "hf", "gguf", "peft"), default="onnx", help="what to write (onnx)")
     parser.add_argument(
         "--quantize",
         choices=("int8", "int4", "auto"),
         help="store matrices in fewer bits; auto takes the smallest that validation text allows",
     )
+    parser.add_argument("--type", choices=("f32", "f16", "q8_0", "q4_0"), help="how a GGUF file stores matrices (f16)")
     parser.add_argument("--out", metavar="FOLDER", help="where to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export in that place")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -52,7 +54,10 @@ def run(args: argparse.Namespace) -> int:
     checkpoint, why = choose_checkpoint(run_dir, args.step)
     if args.quantize and args.format != "onnx":
         raise UsageError("--quantize is for --format onnx.")
-    kind = f"{args.format}-{args.quantize}" if args.quantize else args.format
+    if args.type and args.format != "gguf":
+        raise UsageError("--type is for --format gguf; --quantize is for --format onnx.")
+    bits = args.quantize or args.type
+    kind = f"{args.format}-{bits}" if bits else args.format
     folder = default_folder(run_dir, checkpoint, kind)
     if args.out:
         folder = Path(os.path.expanduser(args.out)).absolute()
@@ -79,6 +84,7 @@ def _export_files(args: argparse.Namespace, run_dir: RunDir, checkpoint: Checkpo
     write, what = {
         "peft": (_export_adapter, "the adapter"),
         "hf": (_export_hugging_face, "a Hugging Face folder"),
+        "gguf": (_export_gguf, "a GGUF file"),
     }[args.format]
     with Store(run_dir.checkpoints).lease(checkpoint.step) as leased:
         files = write(args, run_dir, leased, folder)
@@ -113,6 +119,24 @@ def _export_hugging_face(args: argparse.Namespace, run_dir: RunDir, leased: Chec
         card=model_card(story, model.shape, parameters=count_parameters(model.shape)),
         overwrite=args.overwrite,
     )
+
+
+def _export_gguf(args: argparse.Namespace, run_dir: RunDir, leased: Checkpoint, folder: Path) -> dict[str, int]:
+    from ondevice.data.tokenizer import load_tokenizer
+    from ondevice.export.gguf import FILE, export_gguf
+    from ondevice.infer.open import load_decoder
+
+    model = load_decoder(run_dir, leased)
+    info = export_gguf(
+        model.shape,
+        dict(model.named_parameters()),
+        folder,
+        tokenizer=load_tokenizer(run_dir.tokenizer),
+        name=run_dir.name,
+        kind=args.type or "f16",
+        overwrite=args.overwrite,
+    )
+    return {FILE: info.bytes}
 
 
 def export_facts(info: ExportInfo) -> dict[str, object]:

@@ -100,7 +100,7 @@ def test_perplexity_compares_token_by_token() -> None:
     same = Perplexity.of(before, before + np.log(1.02))
     assert same.change == pytest.approx(0.02) and same.change_stderr == pytest.approx(0, abs=1e-12)
     assert (same.before, same.tokens) == (pytest.approx(np.exp(2)), 3)
-    assert Perplexity.of(before, before + [0.1, -0.1, 0.0]).change_stderr > 0.05
+    assert Perplexity.of(before, before + np.array([0.1, -0.1, 0.0])).change_stderr > 0.05
 
 
 def test_a_graph_of_another_model_is_refused(parts, tmp_path: Path) -> None:
