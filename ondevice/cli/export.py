@@ -28,7 +28,6 @@ EXAMPLES = """examples:
   ondevice export notes --format gguf --type q8_0      one file for llama.cpp and its relatives
   ondevice export tuned --format peft        the adapter alone, as the PEFT library loads it"""
 
-_CHECKED_WORK = 1.5e11  # parameters x tokens: the text that bits are judged by takes seconds, not minutes
 _WINDOW = 256  # tokens
 
 
@@ -222,6 +221,7 @@ def validation_text(run_dir: RunDir) -> list[np.ndarray]:
     """Windows of the run's validation text; none where its dataset is not on this machine."""
     from ondevice.data.parcel import open_dataset
     from ondevice.evaluate.windows import validation_windows
+    from ondevice.export.measure import text_tokens
     from ondevice.model.counts import count_parameters
 
     recipe = run_dir.read_recipe()
@@ -231,5 +231,4 @@ def validation_text(run_dir: RunDir) -> list[np.ndarray]:
         print(f"The cost on validation text is not measured: {error}", file=sys.stderr)
         return []
     length = min(recipe.model.context, _WINDOW)
-    tokens = min(8192, max(1024, int(_CHECKED_WORK / count_parameters(recipe.model))))
-    return validation_windows(dataset, length=length, tokens=tokens)
+    return validation_windows(dataset, length=length, tokens=text_tokens(count_parameters(recipe.model)))

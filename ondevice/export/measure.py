@@ -14,9 +14,10 @@ from ondevice.export.verify import LogitsFn
 from ondevice.infer.onnx_session import OnnxSession
 from ondevice.run.recipe import ModelShape
 
-__all__ = ["Perplexity", "decode_rate", "session_logits", "token_losses"]
+__all__ = ["Perplexity", "decode_rate", "session_logits", "text_tokens", "token_losses"]
 
 _ROWS = 64
+_WORK = 1e11  # parameters x tokens: the text takes seconds, not minutes
 _RATE_S = 1.0
 _MOST_STEPS = 64
 
@@ -48,6 +49,11 @@ class Perplexity:
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+def text_tokens(parameters: int) -> int:
+    """How much text is read for a comparison: 8,192 tokens, fewer for a large model."""
+    return min(8192, max(512, int(_WORK / parameters)))
 
 
 def token_losses(logits: LogitsFn, windows: Sequence[np.ndarray]) -> np.ndarray:
