@@ -37,7 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "save": ("control", "let a live run save a checkpoint now"),
     "sample": ("sample", "text from a run: from the live trainer, or from its checkpoint"),
     "generate": ("generate", "text from a run, a checkpoint or an export"),
-    "export": ("export", "write a run's model as ONNX, for transformers or llama.cpp, or its adapter"),
+    "export": ("export", "write a run's model as ONNX, for transformers or llama.cpp"),
     "plan": ("plan", "what a run would take: parameters, steps, memory, time"),
     "fork": ("fork", "a new run from a checkpoint, with something changed"),
     "limit": ("limit", "how politely a run behaves: heat, battery, hours; shown or changed"),
