@@ -40,6 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("int8", "int4", "auto"),
         help="store matrices in fewer bits; auto takes the smallest that validation text allows",
     )
+    parser.add_argument(
+        "--native",
+        action="store_true",
+        help="use operators of opset 23 where onnxruntime runs them: faster, needs onnxruntime 1.23 to load",
+    )
     parser.add_argument("--type", choices=("f32", "f16", "q8_0", "q4_0"), help="how a GGUF file stores matrices (f16)")
     parser.add_argument("--out", metavar="FOLDER", help="where to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export in that place")
@@ -51,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
 
     run_dir = find_run(args.run)
     checkpoint, why = choose_checkpoint(run_dir, args.step)
-    if args.quantize and args.format != "onnx":
-        raise UsageError("--quantize is for --format onnx.")
+    if (args.quantize or args.native) and args.format != "onnx":
+        raise UsageError("--quantize and --native are for --format onnx.")
     if args.type and args.format != "gguf":
         raise UsageError("--type is for --format gguf; --quantize is for --format onnx.")
     bits = args.quantize or args.type
@@ -62,7 +67,14 @@ def run(args: argparse.Namespace) -> int:
         folder = Path(os.path.expanduser(args.out)).absolute()
     if args.format != "onnx":
         return _export_files(args, run_dir, checkpoint, folder)
-    info = export_run(run_dir, checkpoint, folder, overwrite=args.overwrite, quantize=args.quantize or "fp32")
+    info = export_run(
+        run_dir,
+        checkpoint,
+        folder,
+        overwrite=args.overwrite,
+        quantize=args.quantize or "fp32",
+        native=args.native,
+    )
     if args.json:
         print_json({"path": str(folder), "step": checkpoint.step, "why": why, **export_facts(info)})
     else:
@@ -70,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
         print(export_verdict(info))
         if cost := export_cost(info):
             print(cost)
+        if info.trial.not_native:
+            print(f"Written with portable operators: {info.trial.not_native}")
         print(f'Try it: ondevice generate {folder} "..."')
     return 0
 
@@ -145,6 +159,7 @@ def export_facts(info: ExportInfo) -> dict[str, object]:
         "nodes": info.nodes,
         "parameters": info.parameters,
         "plan": info.trial.plan.name,
+        "opset": info.trial.opset,
         "parity": info.parity.to_json() if info.parity else None,
         "perplexity": info.trial.perplexity.to_json() if info.trial.perplexity else None,
         "decode_tok_s": info.trial.tok_s,
@@ -182,7 +197,13 @@ def export_cost(info: ExportInfo) -> str:
 
 
 def export_run(
-    run_dir: RunDir, checkpoint: Checkpoint, folder: Path, *, overwrite: bool, quantize: str = "fp32"
+    run_dir: RunDir,
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    overwrite: bool,
+    quantize: str = "fp32",
+    native: bool = False,
 ) -> ExportInfo:
     """Exports a checkpoint while holding a lease on it. Raises as `export_onnx`."""
     from ondevice.data.tokenizer import load_tokenizer
@@ -200,6 +221,7 @@ def export_run(
             tokenizer=load_tokenizer(run_dir.tokenizer).save,
             reference=TorchBackend(model).logits,
             quantize=quantize,
+            native=native,
             text=validation_text(run_dir) if quantize != "fp32" else (),
             threads=cores() if quantize != "fp32" else 1,
             overwrite=overwrite,

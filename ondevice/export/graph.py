@@ -105,8 +105,9 @@ class Graph:
     >>> g.output(g.node("Add", x, x, name="y"), "float32", ["n"])
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, opset: int = onnx_format.OPSET) -> None:
         self.name = name
+        self.opset = opset
         self.domains: set[str] = set()
         """Domains of operators beyond ONNX's own."""
         self._nodes: list[Message] = []
@@ -209,6 +210,8 @@ class Graph:
             producer_version=__version__,
             metadata=metadata,
             domains=sorted(self.domains),
+            opset=self.opset,
+            ir_version=onnx_format.ir_version(self.opset),
         )
         files = [_write(folder / MODEL_FILE, message.pieces)]
         if outside:

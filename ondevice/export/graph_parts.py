@@ -15,6 +15,7 @@ import numpy as np
 from ondevice.errors import CheckpointError
 from ondevice.export.graph import Graph
 from ondevice.export.graph_linear import Matrix, matrix
+from ondevice.export.onnx_format import NATIVE_OPSET, OPSET
 from ondevice.export.plan import FP32, Plan
 from ondevice.run.recipe import ModelShape
 
@@ -52,11 +53,12 @@ class Weights:
 class Decoder:
     """A decoder's graph while it is built."""
 
-    def __init__(self, shape: ModelShape, state: Mapping[str, Any], plan: Plan = FP32) -> None:
+    def __init__(self, shape: ModelShape, state: Mapping[str, Any], plan: Plan = FP32, *, opset: int = OPSET) -> None:
         self.shape = shape
         self.plan = plan
+        self.native = opset >= NATIVE_OPSET
         self.weights = Weights(state)
-        self.graph = g = Graph(shape.arch)
+        self.graph = g = Graph(shape.arch, opset=opset)
         self.ids_BT = g.input("input_ids", "int64", ["batch", "sequence"])
         self.mask_BS = g.input("attention_mask", "int64", ["batch", "past + sequence"])
         self.positions_BT = g.input("position_ids", "int64", ["batch", "sequence"])
@@ -94,7 +96,7 @@ class Decoder:
         real_B11S = g.node("Unsqueeze", g.node("Cast", self.mask_BS, to=9), g.ints(1, 2))
         seen = g.node("And", causal_TS, real_B11S)
         bias = g.node("Where", seen, g.scalar(0.0), g.scalar(_HIDDEN), name="attention_bias")
-        group = self.shape.heads // self.shape.kv_heads
+        group = 1 if self.native else self.shape.heads // self.shape.kv_heads
         return g.node("Concat", *[bias] * group, axis=2, name="attention_bias_grouped") if group > 1 else bias
 
     def embed(self) -> str:
@@ -120,6 +122,10 @@ class Decoder:
         """
         g, shape = self.graph, self.shape
         past_k, past_v = self.past[layer]
+        if self.native:
+            names = ("mixed", f"present.{layer}.key", f"present.{layer}.value")
+            inputs = (q_BHTD, k_BKTD, v_BKTD, self._bias, past_k, past_v)
+            return self._flat(g.split_node("Attention", *inputs, names=names)[0])
         k_BKSD = g.node("Concat", past_k, k_BKTD, axis=2, name=f"present.{layer}.key")
         v_BKSD = g.node("Concat", past_v, v_BKTD, axis=2, name=f"present.{layer}.value")
         grouped = shape.heads != shape.kv_heads
@@ -130,7 +136,12 @@ class Decoder:
         mixed = g.node("MatMul", odds, v_BKSD)
         if grouped:
             mixed = g.node("Reshape", mixed, g.ints(0, shape.heads, -1, shape.head_dim))
-        mixed_BTHD = g.node("Transpose", mixed, perm=[0, 2, 1, 3])
+        return self._flat(mixed)
+
+    def _flat(self, mixed_BHTD: str) -> str:
+        """``[B, H, T, D] -> [N, H*D]``."""
+        g, shape = self.graph, self.shape
+        mixed_BTHD = g.node("Transpose", mixed_BHTD, perm=[0, 2, 1, 3])
         return g.node("Reshape", mixed_BTHD, g.ints(-1, shape.heads * shape.head_dim))
 
     def finish(self, hidden_NC: str) -> Graph:

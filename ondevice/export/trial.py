@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.errors import DeviceError, UsageError
+from ondevice.errors import DataError, DeviceError, UsageError
 from ondevice.export.graph import Graph, WrittenFile
 from ondevice.export.graph_gpt2 import build_gpt2
 from ondevice.export.graph_llama import build_llama
 from ondevice.export.measure import Perplexity, decode_rate, session_logits, token_losses
+from ondevice.export.onnx_format import OPSET
 from ondevice.export.plan import CANDIDATES, FP32, MOST_GROWTH, PLANS, Plan
-from ondevice.export.verify import LogitsFn, Parity, verify_onnx
+from ondevice.export.verify import LogitsFn, Parity, WrongGraphError, verify_onnx
 from ondevice.infer.export_folder import DATA_FILE, MODEL_FILE
 from ondevice.infer.onnx_session import OnnxSession
 from ondevice.run.recipe import ModelShape
@@ -31,7 +32,8 @@ _EXTERNAL_ABOVE = 64 << 20  # bytes: mapped weights need no copy in memory; prot
 class Trial:
     """A plan as it was written. ``parity`` is None when it could not be checked (``unchecked`` says why),
     ``perplexity`` where there was no text; ``tried`` are the plans that lost too much, with the growth
-    of perplexity; ``mapped``, whether it was measured with weights as they lie in the file, which is slower."""
+    of perplexity; ``mapped``, whether it was measured with weights as they lie in the file, which is slower;
+    ``not_native``, why it has not the newer operators that were asked for."""
 
     plan: Plan
     files: tuple[WrittenFile, ...]
@@ -43,6 +45,8 @@ class Trial:
     tok_s: float | None = None
     threads: int = 1
     mapped: bool = False
+    opset: int = OPSET
+    not_native: str = ""
     tried: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -56,6 +60,7 @@ class Trial:
             **checked,
             **({} if self.parity else {"reason": self.unchecked}),
             "plan": self.plan.name,
+            "opset": self.opset,
             "bytes": self.bytes,
             "fp32_bytes": self.fp32_bytes,
             "size": round(self.bytes / self.fp32_bytes, 4),
@@ -67,22 +72,24 @@ class Trial:
         }
 
 
-def build_graph(shape: ModelShape, state: Mapping[str, Any], plan: Plan = FP32) -> Graph:
-    """The portable graph of a decoder, its matrices in the bits of a plan.
+def build_graph(shape: ModelShape, state: Mapping[str, Any], plan: Plan = FP32, *, opset: int = OPSET) -> Graph:
+    """The graph of a decoder, its matrices in the bits of a plan: portable, or with the operators of `NATIVE_OPSET`.
 
     Raises UsageError for an unknown architecture, CheckpointError for weights that do not fit the shape."""
     builders = {"gpt2": build_gpt2, "llama": build_llama}
     if shape.arch not in builders:
         raise UsageError(f"No ONNX graph for the architecture {shape.arch!r}; known: {', '.join(builders)}.")
-    return builders[shape.arch](shape, state, plan)
+    return builders[shape.arch](shape, state, plan, opset=opset)
 
 
-def graphs_for(shape: ModelShape, state: Mapping[str, Any], quantize: str) -> list[tuple[Plan, Graph]]:
+def graphs_for(
+    shape: ModelShape, state: Mapping[str, Any], quantize: str, *, opset: int = OPSET
+) -> list[tuple[Plan, Graph]]:
     """The graphs to try, the smallest first; one for a plan that is named. Raises UsageError, CheckpointError."""
     if quantize != "auto" and quantize not in PLANS:
         raise UsageError(f"No plan {quantize!r} of bits; choose {', '.join(PLANS)} or auto.")
     plans = CANDIDATES if quantize == "auto" else (PLANS[quantize],)
-    graphs = [(plan, build_graph(shape, state, plan)) for plan in plans]
+    graphs = [(plan, build_graph(shape, state, plan, opset=opset)) for plan in plans]
     return sorted(graphs, key=lambda each: each[1].data_bytes)
 
 
@@ -96,6 +103,18 @@ class Bench:
     text: Sequence[np.ndarray]
     threads: int
     external: bool | None
+
+    def try_native(
+        self, native: Sequence[tuple[Plan, Graph]], portable: Sequence[tuple[Plan, Graph]], folder: Path
+    ) -> Trial:
+        """`try_plans` of the native graphs; of the portable ones where this onnxruntime cannot run those rightly."""
+        try:
+            trial = self.try_plans(native, folder)
+        except (DataError, DeviceError, WrongGraphError) as error:
+            return dataclasses.replace(self.try_plans(portable, folder), not_native=str(error))
+        return (
+            trial if trial.parity else dataclasses.replace(self.try_plans(portable, folder), not_native=trial.unchecked)
+        )
 
     def try_plans(self, graphs: Sequence[tuple[Plan, Graph]], folder: Path) -> Trial:
         """Writes one plan after another into ``folder`` until one is good enough; of one plan, whatever it is.
@@ -122,7 +141,14 @@ class Bench:
         outside = graph.data_bytes > _EXTERNAL_ABOVE if self.external is None else self.external
         files = graph.save(folder, external=outside, metadata={"arch": self.shape.arch, "plan": plan.name})
         whole = 4 * self.parameters
-        return Trial(plan=plan, files=tuple(files), nodes=graph.nodes, fp32_bytes=whole, threads=self.threads)
+        return Trial(
+            plan=plan,
+            files=tuple(files),
+            nodes=graph.nodes,
+            fp32_bytes=whole,
+            threads=self.threads,
+            opset=graph.opset,
+        )
 
     def _measured(self, trial: Trial, folder: Path) -> Trial:
         if self.reference is None:

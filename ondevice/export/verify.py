@@ -17,7 +17,7 @@ from ondevice.errors import CheckpointError, OndeviceError
 from ondevice.infer.onnx_session import OnnxSession
 from ondevice.run.recipe import ModelShape
 
-__all__ = ["TOLERANCE", "LogitsFn", "Parity", "verify_onnx"]
+__all__ = ["TOLERANCE", "LogitsFn", "Parity", "WrongGraphError", "verify_onnx"]
 
 TOLERANCE = 1e-4  # largest absolute error of a logit in fp32
 UNRELATED = 1.0  # relative error of a quantized file: logits that have nothing to do with the model's come to 1.4
@@ -25,6 +25,10 @@ _LONGEST = 24  # tokens: with a large vocabulary the compared logits would be th
 _DECODED = 6
 
 LogitsFn = Callable[[np.ndarray], np.ndarray]  # ids_BT int64 -> logits_BTV
+
+
+class WrongGraphError(OndeviceError):
+    """A file that computes something else than its model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +52,7 @@ def verify_onnx(
 ) -> Parity:
     """Compares a session with ``reference(ids_BT) -> logits_BTV`` on random tokens.
 
-    Raises OndeviceError above the tolerance, CheckpointError when the reference itself gives NaN or infinity.
+    Raises WrongGraphError above the tolerance, CheckpointError when the reference itself gives NaN or infinity.
     """
     length = min(shape.context, _LONGEST)
     ids_BT = np.random.default_rng(seed).integers(0, shape.vocab_size, (3, length), dtype=np.int64)
@@ -86,7 +90,7 @@ def _relative(got: np.ndarray, wanted: np.ndarray) -> float:
 def _refuse(errors: dict[str, float], most: float) -> None:
     for name, error in errors.items():
         if not error <= most:  # so that NaN fails too
-            raise OndeviceError(
+            raise WrongGraphError(
                 f"The exported graph is wrong: {name} differs from the model by {error:.2g} (at most {most:.0e} is "
                 "allowed); this is a fault of ondevice, please report it with the model's shape."
             )

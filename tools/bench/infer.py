@@ -27,7 +27,7 @@ SHAPE = ModelShape(
     arch="gpt2", vocab_size=50257, context=1024, layers=12, width=768, heads=12, kv_heads=12, hidden=3072, tied=True
 )
 PROMPT = list(range(100, 116))
-PLANS = ("fp32", "int8", "int4")
+PLANS = ("fp32", "fp32 native", "int8", "int4", "int4 native")
 
 EXPORT = """
 import dataclasses, json, sys, time
@@ -42,11 +42,12 @@ from ondevice.model.build import build_model
 import torch
 torch.set_num_threads(int(sys.argv[4]))
 model = build_model(shape, seed=1).eval()
-count = text_tokens(sum(each.numel() for each in model.parameters())) // 256 if sys.argv[3] != "fp32" else 0
+count = text_tokens(sum(each.numel() for each in model.parameters())) // 256 if not sys.argv[3].startswith("fp32") else 0
 text = [np.random.default_rng(i).integers(0, shape.vocab_size, 257) for i in range(count)]
 began = time.monotonic()
 info = export_onnx(shape, dict(model.named_parameters()), Path(sys.argv[2]), metadata={},
-                   reference=TorchBackend(model).logits, quantize=sys.argv[3], text=text, threads=int(sys.argv[4]))
+                   reference=TorchBackend(model).logits, quantize=sys.argv[3].split()[0],
+                   native="native" in sys.argv[3], text=text, threads=int(sys.argv[4]))
 print(json.dumps({"export_s": time.monotonic() - began, "bytes": info.bytes}))
 """
 GENERATE = """

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ondevice.errors import DeviceError, UsageError
+from ondevice.errors import DataError, DeviceError, UsageError
 from ondevice.export import trial
 from ondevice.export.measure import Perplexity, token_losses
 from ondevice.export.onnx import export_onnx
-from ondevice.infer.export_folder import ExportFolder
+from ondevice.infer.export_folder import ExportFolder, release
 from ondevice.infer.onnx_backend import OnnxBackend
+from ondevice.infer.onnx_session import OLDEST_NATIVE
 from ondevice.run.recipe import ModelShape
 
 SHAPE = ModelShape(
@@ -86,6 +87,44 @@ def test_auto_needs_text_and_onnxruntime(parts, tmp_path: Path, monkeypatch) -> 
     assert list(tmp_path.iterdir()) == []
     info = export(tmp_path / "x", parts, quantize="int4", text=TEXT)
     assert info.parity is None and "not installed" in info.unchecked
+
+
+@pytest.mark.parametrize("kind", ["fp32", "int4"])
+def test_native_operators_are_taken_where_they_compute_the_same(kind: str, parts, tmp_path: Path) -> None:
+    if not runs_native():
+        pytest.skip("this onnxruntime is older than opset 23")
+    info = export(tmp_path / "x", parts, quantize=kind, native=True, text=TEXT)
+    assert (info.trial.opset, info.trial.not_native) == (23, "")
+    raw = json.loads((tmp_path / "x" / "export.json").read_text())
+    assert (raw["opset"], raw["ir_version"], raw["onnxruntime"]) == (23, 11, "1.23")
+    portable = export(tmp_path / "y", parts, quantize=kind, text=TEXT)
+    assert info.nodes < 0.7 * portable.nodes
+    got, wanted = (OnnxBackend(tmp_path / each).logits(TEXT[0][None]) for each in "xy")
+    assert np.abs(got - wanted).max() < (1e-5 if kind == "fp32" else 0.1)
+
+
+def runs_native() -> bool:
+    import onnxruntime
+
+    return release(onnxruntime.__version__) >= release(OLDEST_NATIVE)
+
+
+@pytest.mark.parametrize("fault", [DataError("cannot load it"), trial.WrongGraphError("is wrong")])
+def test_native_operators_that_fail_give_way_to_the_portable_ones(fault, parts, tmp_path: Path, monkeypatch) -> None:
+    if not runs_native():
+        pytest.skip("this onnxruntime refuses them itself")
+    right = trial.verify_onnx
+    calls = iter([True, False])
+
+    def verify(*args, **settings):
+        if next(calls):
+            raise fault
+        return right(*args, **settings)
+
+    monkeypatch.setattr(trial, "verify_onnx", verify)
+    info = export(tmp_path / "x", parts, native=True)
+    assert (info.trial.opset, info.trial.not_native) == (17, str(fault))
+    assert json.loads((tmp_path / "x" / "export.json").read_text())["opset"] == 17
 
 
 def test_losses_are_those_of_cross_entropy(parts) -> None:
