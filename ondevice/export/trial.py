@@ -20,7 +20,7 @@ from ondevice.export.onnx_format import OPSET
 from ondevice.export.plan import CANDIDATES, FP32, MOST_GROWTH, PLANS, Plan
 from ondevice.export.verify import LogitsFn, Parity, WrongGraphError, verify_onnx
 from ondevice.infer.export_folder import DATA_FILE, MODEL_FILE
-from ondevice.infer.onnx_session import OnnxSession
+from ondevice.infer.onnx_session import OLDEST_NATIVE, OnnxSession, import_onnxruntime
 from ondevice.run.recipe import ModelShape
 
 __all__ = ["Bench", "Trial", "build_graph", "graphs_for"]
@@ -109,6 +109,7 @@ class Bench:
     ) -> Trial:
         """`try_plans` of the native graphs; of the portable ones where this onnxruntime cannot run those rightly."""
         try:
+            import_onnxruntime(OLDEST_NATIVE)
             trial = self.try_plans(native, folder)
         except (DataError, DeviceError, WrongGraphError) as error:
             return dataclasses.replace(self.try_plans(portable, folder), not_native=str(error))

@@ -42,7 +42,8 @@ from ondevice.model.build import build_model
 import torch
 torch.set_num_threads(int(sys.argv[4]))
 model = build_model(shape, seed=1).eval()
-count = text_tokens(sum(each.numel() for each in model.parameters())) // 256 if not sys.argv[3].startswith("fp32") else 0
+parameters = sum(each.numel() for each in model.parameters())
+count = 0 if sys.argv[3].startswith("fp32") else text_tokens(parameters) // 256
 text = [np.random.default_rng(i).integers(0, shape.vocab_size, 257) for i in range(count)]
 began = time.monotonic()
 info = export_onnx(shape, dict(model.named_parameters()), Path(sys.argv[2]), metadata={},

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from ondevice.data.tokenizer import Tokenizer, train_tokenizer
-from ondevice.errors import UsageError
+from ondevice.errors import ResourceError, UsageError
 from ondevice.export.gguf import export_gguf
 from ondevice.export.gguf_tensors import rope_factors
 from ondevice.export.hf_tokenizer import HARD_TEXTS
@@ -119,6 +119,16 @@ def test_tokenizers_that_llama_cpp_has_not_are_refused(tokenizers, tmp_path: Pat
     with pytest.raises(UsageError, match="q3"):
         export(decoder(SHAPES["llama"]), tokenizers["bpe"], tmp_path / "x", "q3")
     assert not (tmp_path / "x").exists()
+
+
+def test_a_full_disk_leaves_nothing(tokenizers, tmp_path: Path, monkeypatch) -> None:
+    def short(writer, tensor) -> None:
+        raise OSError("768 requested and 512 written")  # what numpy says, without a number
+
+    monkeypatch.setattr(gguf.GGUFWriter, "write_tensor_data", short)
+    with pytest.raises(ResourceError, match="disk is full"):
+        export(decoder(SHAPES["llama"]), tokenizers["bpe"], tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
 
 
 LLAMA_CPP = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ondevice.data.tokenizer import Tokenizer, train_tokenizer
-from ondevice.errors import CheckpointError, UsageError
+from ondevice.errors import CheckpointError, ResourceError, UsageError
 from ondevice.export.hf_tokenizer import HARD_TEXTS
 from ondevice.export.hugging_face import export_hugging_face
 from ondevice.infer.generate import generate
@@ -20,6 +21,7 @@ from ondevice.infer.sampling import Sampling
 from ondevice.infer.torch_backend import TorchBackend
 from ondevice.model.build import build_model
 from ondevice.model.decoder import Decoder
+from ondevice.run import files
 from ondevice.run.recipe import ModelShape, RopeScaling
 from ondevice.run.schema import TokenizerConfig
 
@@ -117,6 +119,21 @@ def test_shards(name: str, tokenizers, tmp_path: Path) -> None:
     ids = torch.arange(30)[None]
     with torch.no_grad():
         assert np.abs((theirs(ids).logits - model.logits(model(ids))).numpy()).max() < 1e-4
+
+
+def test_a_full_disk_leaves_nothing(tokenizers, tmp_path: Path, monkeypatch) -> None:
+    left, write_all = [60_000], files.write_all
+
+    def short_of_space(fd: int, data: bytes | memoryview) -> None:
+        left[0] -= len(data)
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_all(fd, data)
+
+    monkeypatch.setattr(files, "write_all", short_of_space)
+    with pytest.raises(ResourceError, match="disk is full"):
+        export(decoder(SHAPES["llama"]), tokenizers["bpe"], tmp_path / "hf")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_left_of_a_refused_export(tokenizers, tmp_path: Path) -> None:

@@ -109,6 +109,15 @@ def runs_native() -> bool:
     return release(onnxruntime.__version__) >= release(OLDEST_NATIVE)
 
 
+def test_an_onnxruntime_that_is_too_old_gets_the_portable_operators(parts, tmp_path: Path, monkeypatch) -> None:
+    def too_old(oldest: str) -> None:
+        raise DeviceError(f"onnxruntime is too old, this needs {oldest}")
+
+    monkeypatch.setattr(trial, "import_onnxruntime", too_old)
+    info = export(tmp_path / "x", parts, native=True)
+    assert info.trial.opset == 17 and info.trial.not_native.endswith("this needs 1.23") and info.parity is not None
+
+
 @pytest.mark.parametrize("fault", [DataError("cannot load it"), trial.WrongGraphError("is wrong")])
 def test_native_operators_that_fail_give_way_to_the_portable_ones(fault, parts, tmp_path: Path, monkeypatch) -> None:
     if not runs_native():
