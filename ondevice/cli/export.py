@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ondevice.cli.common import print_json
+from ondevice.cli.common import cores, print_json
+from ondevice.errors import DataError, UsageError
 from ondevice.run.directory import RunDir, find_run
 from ondevice.run.store import Checkpoint, Store
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ondevice.export.onnx import ExportInfo
 
 __all__ = ["EXAMPLES", "add_arguments", "export_run", "run"]
@@ -19,13 +23,29 @@ __all__ = ["EXAMPLES", "add_arguments", "export_run", "run"]
 EXAMPLES = """examples:
   ondevice export notes                      the best checkpoint, to runs/notes/exports/onnx-<step>
   ondevice export notes --step 1200 --out ~/storage/shared/notes-onnx
+  ondevice export notes --quantize auto      as few bits as cost at most 3 % of perplexity on validation text
+  ondevice export notes --format hf          a folder that transformers loads, with a model card
+  ondevice export notes --format gguf --type q8_0      one file for llama.cpp and its relatives
   ondevice export tuned --format peft        the adapter alone, as the PEFT library loads it"""
+
+_WINDOW = 256  # tokens
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="name or path of the run")
     parser.add_argument("--step", type=int, help="this checkpoint instead of the best by validation loss")
-    parser.add_argument("--format", choices=("onnx", "peft"), default="onnx", help="what to write (onnx)")
+    parser.add_argument("--format", choices=("onnx", "hf", "gguf", "peft"), default="onnx", help="what to write (onnx)")
+    parser.add_argument(
+        "--quantize",
+        choices=("int8", "int4", "auto"),
+        help="store matrices in fewer bits; auto takes the smallest that validation text allows",
+    )
+    parser.add_argument(
+        "--native",
+        action="store_true",
+        help="use operators of opset 23 where onnxruntime runs them: faster, needs onnxruntime 1.23 to load",
+    )
+    parser.add_argument("--type", choices=("f32", "f16", "q8_0", "q4_0"), help="how a GGUF file stores matrices (f16)")
     parser.add_argument("--out", metavar="FOLDER", help="where to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export in that place")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -36,17 +56,34 @@ def run(args: argparse.Namespace) -> int:
 
     run_dir = find_run(args.run)
     checkpoint, why = choose_checkpoint(run_dir, args.step)
-    folder = default_folder(run_dir, checkpoint, args.format)
+    if (args.quantize or args.native) and args.format != "onnx":
+        raise UsageError("--quantize and --native are for --format onnx.")
+    if args.type and args.format != "gguf":
+        raise UsageError("--type is for --format gguf; --quantize is for --format onnx.")
+    bits = args.quantize or args.type
+    kind = f"{args.format}-{bits}" if bits else args.format
+    folder = default_folder(run_dir, checkpoint, kind)
     if args.out:
         folder = Path(os.path.expanduser(args.out)).absolute()
-    if args.format == "peft":
-        return _export_adapter(args, run_dir, checkpoint, folder)
-    info = export_run(run_dir, checkpoint, folder, overwrite=args.overwrite)
+    if args.format != "onnx":
+        return _export_files(args, run_dir, checkpoint, folder)
+    info = export_run(
+        run_dir,
+        checkpoint,
+        folder,
+        overwrite=args.overwrite,
+        quantize=args.quantize or "fp32",
+        native=args.native,
+    )
     if args.json:
         print_json({"path": str(folder), "step": checkpoint.step, "why": why, **export_facts(info)})
     else:
         print(f"{folder}: step {checkpoint.step} ({why}), {info.bytes / 2**20:,.1f} MB.")
         print(export_verdict(info))
+        if cost := export_cost(info):
+            print(cost)
+        if info.trial.not_native:
+            print(f"Written with portable operators: {info.trial.not_native}")
         print(f'Try it: ondevice generate {folder} "..."')
     return 0
 
@@ -55,16 +92,64 @@ def default_folder(run_dir: RunDir, checkpoint: Checkpoint, kind: str = "onnx") 
     return run_dir.exports / f"{kind}-{checkpoint.step:08d}"
 
 
-def _export_adapter(args: argparse.Namespace, run_dir: RunDir, checkpoint: Checkpoint, folder: Path) -> int:
-    from ondevice.export.adapter import export_adapter
-
+def _export_files(args: argparse.Namespace, run_dir: RunDir, checkpoint: Checkpoint, folder: Path) -> int:
+    """The formats that other libraries load."""
+    write, what = {
+        "peft": (_export_adapter, "the adapter"),
+        "hf": (_export_hugging_face, "a Hugging Face folder"),
+        "gguf": (_export_gguf, "a GGUF file"),
+    }[args.format]
     with Store(run_dir.checkpoints).lease(checkpoint.step) as leased:
-        files = export_adapter(run_dir.read_recipe(), leased, folder, overwrite=args.overwrite)
+        files = write(args, run_dir, leased, folder)
     if args.json:
         print_json({"path": str(folder), "step": checkpoint.step, "files": files})
     else:
-        print(f"{folder}: the adapter of step {checkpoint.step}, {sum(files.values()) / 2**20:,.1f} MB.")
+        print(f"{folder}: {what} of step {checkpoint.step}, {sum(files.values()) / 2**20:,.1f} MB.")
     return 0
+
+
+def _export_adapter(args: argparse.Namespace, run_dir: RunDir, leased: Checkpoint, folder: Path) -> dict[str, int]:
+    from ondevice.export.adapter import export_adapter
+
+    return export_adapter(run_dir.read_recipe(), leased, folder, overwrite=args.overwrite)
+
+
+def _export_hugging_face(args: argparse.Namespace, run_dir: RunDir, leased: Checkpoint, folder: Path) -> dict[str, int]:
+    from ondevice.data.tokenizer import load_tokenizer
+    from ondevice.export.hugging_face import export_hugging_face
+    from ondevice.export.model_card import model_card
+    from ondevice.export.story import read_story
+    from ondevice.infer.open import load_decoder
+    from ondevice.model.counts import count_parameters
+
+    story = read_story(run_dir, step=leased.step, checkpoint_sha256=leased.sha256)
+    model = load_decoder(run_dir, leased)
+    return export_hugging_face(
+        model.shape,
+        dict(model.named_parameters()),
+        folder,
+        tokenizer=load_tokenizer(run_dir.tokenizer),
+        card=model_card(story, model.shape, parameters=count_parameters(model.shape)),
+        overwrite=args.overwrite,
+    )
+
+
+def _export_gguf(args: argparse.Namespace, run_dir: RunDir, leased: Checkpoint, folder: Path) -> dict[str, int]:
+    from ondevice.data.tokenizer import load_tokenizer
+    from ondevice.export.gguf import FILE, export_gguf
+    from ondevice.infer.open import load_decoder
+
+    model = load_decoder(run_dir, leased)
+    info = export_gguf(
+        model.shape,
+        dict(model.named_parameters()),
+        folder,
+        tokenizer=load_tokenizer(run_dir.tokenizer),
+        name=run_dir.name,
+        kind=args.type or "f16",
+        overwrite=args.overwrite,
+    )
+    return {FILE: info.bytes}
 
 
 def export_facts(info: ExportInfo) -> dict[str, object]:
@@ -73,7 +158,11 @@ def export_facts(info: ExportInfo) -> dict[str, object]:
         "bytes": info.bytes,
         "nodes": info.nodes,
         "parameters": info.parameters,
+        "plan": info.trial.plan.name,
+        "opset": info.trial.opset,
         "parity": info.parity.to_json() if info.parity else None,
+        "perplexity": info.trial.perplexity.to_json() if info.trial.perplexity else None,
+        "decode_tok_s": info.trial.tok_s,
         "unchecked": info.unchecked,
     }
 
@@ -82,13 +171,40 @@ def export_verdict(info: ExportInfo) -> str:
     """Whether the file was proven, in a sentence."""
     if info.parity is None:
         return f"Not verified here: {info.unchecked}"
+    if info.parity.tolerance is None:
+        return (
+            f"{info.trial.plan.name}, run with onnxruntime {info.parity.onnxruntime}: logits differ by "
+            f"{info.parity.relative_error:.1%} of their spread, the likeliest token is the same at "
+            f"{info.parity.same_argmax:.0%} of random positions."
+        )
     return (
         f"Verified with onnxruntime {info.parity.onnxruntime}: largest logit error {info.parity.max_abs_error:.1e} "
         f"(allowed {info.parity.tolerance:.0e})."
     )
 
 
-def export_run(run_dir: RunDir, checkpoint: Checkpoint, folder: Path, *, overwrite: bool) -> ExportInfo:
+def export_cost(info: ExportInfo) -> str:
+    """What fewer bits cost and save, in a sentence; empty where nothing was measured or nothing changed."""
+    trial = info.trial
+    if trial.perplexity is None or not (trial.plan.quantized or trial.tried):
+        return ""
+    cost = trial.perplexity
+    lost = "".join(f" {name} was tried: {growth:+.1%}." for name, growth in trial.tried.items())
+    return (
+        f"Perplexity on {cost.tokens:,} tokens of validation text: {cost.before:.3f} before, {cost.after:.3f} after "
+        f"({cost.change:+.2%} ± {cost.change_stderr:.2%}); {trial.bytes / trial.fp32_bytes:.2f}x the size.{lost}"
+    )
+
+
+def export_run(
+    run_dir: RunDir,
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    overwrite: bool,
+    quantize: str = "fp32",
+    native: bool = False,
+) -> ExportInfo:
     """Exports a checkpoint while holding a lease on it. Raises as `export_onnx`."""
     from ondevice.data.tokenizer import load_tokenizer
     from ondevice.export.onnx import export_onnx
@@ -101,14 +217,40 @@ def export_run(run_dir: RunDir, checkpoint: Checkpoint, folder: Path, *, overwri
             model.shape,
             dict(model.named_parameters()),
             folder,
-            metadata={
-                "run": run_dir.name,
-                "run_id": run_dir.read_identity()["id"],
-                "step": leased.step,
-                "checkpoint_sha256": leased.sha256,
-                "recipe_sha256": run_dir.read_recipe().sha256,
-            },
+            metadata=lineage(run_dir, leased),
             tokenizer=load_tokenizer(run_dir.tokenizer).save,
             reference=TorchBackend(model).logits,
+            quantize=quantize,
+            native=native,
+            text=validation_text(run_dir) if quantize != "fp32" else (),
+            threads=cores() if quantize != "fp32" else 1,
             overwrite=overwrite,
         )
+
+
+def lineage(run_dir: RunDir, checkpoint: Checkpoint) -> dict[str, object]:
+    """Where an export comes from."""
+    return {
+        "run": run_dir.name,
+        "run_id": run_dir.read_identity()["id"],
+        "step": checkpoint.step,
+        "checkpoint_sha256": checkpoint.sha256,
+        "recipe_sha256": run_dir.read_recipe().sha256,
+    }
+
+
+def validation_text(run_dir: RunDir) -> list[np.ndarray]:
+    """Windows of the run's validation text; none where its dataset is not on this machine."""
+    from ondevice.data.parcel import open_dataset
+    from ondevice.evaluate.windows import validation_windows
+    from ondevice.export.measure import text_tokens
+    from ondevice.model.counts import count_parameters
+
+    recipe = run_dir.read_recipe()
+    try:
+        dataset = open_dataset(recipe.data)
+    except DataError as error:
+        print(f"The cost on validation text is not measured: {error}", file=sys.stderr)
+        return []
+    length = min(recipe.model.context, _WINDOW)
+    return validation_windows(dataset, length=length, tokens=text_tokens(count_parameters(recipe.model)))

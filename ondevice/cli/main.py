@@ -38,7 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("eval", "let a live run measure its validation text now"),
     "sample": ("sample", "text from a run: from the live trainer, or from its checkpoint"),
     "generate": ("generate", "text from a run, a checkpoint or an export"),
-    "export": ("export", "write a run's model as ONNX, verified, or its adapter"),
+    "export": ("export", "write a run's model as ONNX, for transformers or llama.cpp"),
     "plan": ("plan", "what a run would take: parameters, steps, memory, time"),
     "compare": ("compare", "two or more runs: what differs, and what came of it"),
     "fork": ("fork", "a new run from a checkpoint, with something changed"),

@@ -6,11 +6,11 @@ nothing of decoders.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,10 +21,11 @@ from ondevice.export.protobuf import Blob, Message, write_pieces
 from ondevice.infer.export_folder import DATA_FILE, MODEL_FILE
 from ondevice.run.files import HashedFile
 
-__all__ = ["Graph", "WrittenFile", "as_float32"]
+__all__ = ["Graph", "Payload", "WrittenFile", "as_float32"]
 
 _BLOCK_BYTES = 4 << 20
 _ALIGNMENT = 65_536  # onnxruntime maps external data from a page boundary; 64 KiB covers every ARM page size
+MICROSOFT = "com.microsoft"
 _EXTERNAL_FROM = 16_384  # smaller tensors stay in the model file: padding would outweigh them
 
 
@@ -33,6 +34,16 @@ def as_float32(tensor: Any) -> np.ndarray:
     if hasattr(tensor, "detach"):
         tensor = tensor.detach().cpu().float().numpy()
     return np.ascontiguousarray(tensor, dtype="<f4")
+
+
+class Payload(Blob, Protocol):
+    """The content of an initializer."""
+
+    @property
+    def dims(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -94,8 +105,11 @@ class Graph:
     >>> g.output(g.node("Add", x, x, name="y"), "float32", ["n"])
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, opset: int = onnx_format.OPSET) -> None:
         self.name = name
+        self.opset = opset
+        self.domains: set[str] = set()
+        """Domains of operators beyond ONNX's own."""
         self._nodes: list[Message] = []
         self._initializers: list[_Initializer] = []
         self._inputs: list[Message] = []
@@ -122,6 +136,11 @@ class Graph:
         self._initializers.append(_Initializer(self._unique(name), data.dims, "float32", data))
         return name
 
+    def payload(self, name: str, data: Payload) -> str:
+        """An initializer of any type whose bytes are made when the file is written."""
+        self._initializers.append(_Initializer(self._unique(name), data.dims, data.dtype, data))
+        return name
+
     def constant(self, value: Any, dtype: str) -> str:
         """A small initializer; equal constants are one."""
         array = np.asarray(value, dtype=dtype)
@@ -146,8 +165,24 @@ class Graph:
 
     def split_node(self, op: str, *inputs: str, names: tuple[str, ...], **attributes: Attribute) -> list[str]:
         """Adds a node of several outputs and returns their names."""
+        return self._add(op, inputs, names, attributes)
+
+    def microsoft_node(self, op: str, *inputs: str, name: str = "", **attributes: Attribute) -> str:
+        """`node` for an operator that is onnxruntime's own."""
+        self.domains.add(MICROSOFT)
+        return self._add(op, inputs, (name or op.lower(),), attributes, MICROSOFT)[0]
+
+    def _add(
+        self,
+        op: str,
+        inputs: Sequence[str],
+        names: Sequence[str],
+        attributes: Mapping[str, Attribute],
+        domain: str = "",
+    ) -> list[str]:
         outputs = [self._unique(each) for each in names]
-        self._nodes.append(onnx_format.node(op, inputs, outputs, attributes, name=f"{op}:{outputs[0]}"))
+        name = f"{op}:{outputs[0]}"
+        self._nodes.append(onnx_format.node(op, inputs, outputs, attributes, name=name, domain=domain))
         return outputs
 
     @property
@@ -174,6 +209,9 @@ class Graph:
             producer="ondevice",
             producer_version=__version__,
             metadata=metadata,
+            domains=sorted(self.domains),
+            opset=self.opset,
+            ir_version=onnx_format.ir_version(self.opset),
         )
         files = [_write(folder / MODEL_FILE, message.pieces)]
         if outside:

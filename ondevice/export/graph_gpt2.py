@@ -8,14 +8,16 @@ from typing import Any
 
 from ondevice.export.graph import Graph
 from ondevice.export.graph_parts import Decoder
+from ondevice.export.onnx_format import OPSET
+from ondevice.export.plan import FP32, Plan
 from ondevice.run.recipe import ModelShape
 
 __all__ = ["build_gpt2"]
 
 
-def build_gpt2(shape: ModelShape, state: Mapping[str, Any]) -> Graph:
+def build_gpt2(shape: ModelShape, state: Mapping[str, Any], plan: Plan = FP32, *, opset: int = OPSET) -> Graph:
     """The graph over ``state`` (names of ARCHITECTURE.md). Raises CheckpointError for missing or misshapen weights."""
-    decoder = Decoder(shape, state)
+    decoder = Decoder(shape, state, plan, opset=opset)
     x = _add_positions(decoder, decoder.embed())
     for layer in range(shape.layers):
         x = _block(decoder, layer, x)
@@ -40,7 +42,7 @@ def _block(decoder: Decoder, layer: int, x: str) -> str:
     x = g.node("Add", x, decoder.linear(mixed, f"{at}.attn.out", width, width, bias=True))
     normed = _layer_norm(decoder, x, f"{at}.norm2")
     up = decoder.linear(normed, f"{at}.mlp.up", shape.hidden, width, bias=True)
-    down = decoder.linear(_gelu(g, up), f"{at}.mlp.down", width, shape.hidden, bias=True)
+    down = decoder.linear(_gelu(decoder, up), f"{at}.mlp.down", width, shape.hidden, bias=True)
     return g.node("Add", x, down)
 
 
@@ -49,8 +51,11 @@ def _layer_norm(decoder: Decoder, x: str, name: str) -> str:
     return decoder.graph.node("LayerNormalization", x, weight, bias, axis=-1, epsilon=decoder.shape.norm_eps, name=name)
 
 
-def _gelu(g: Graph, x: str) -> str:
+def _gelu(decoder: Decoder, x: str) -> str:
     """``x * 0.5 * (1 + tanh(sqrt(2/pi) * x * (1 + 0.044715 * x * x)))``, the form that onnxruntime fuses."""
+    g = decoder.graph
+    if decoder.native:
+        return g.node("Gelu", x, approximate="tanh")
     cubic = g.node("Mul", x, g.node("Mul", x, g.scalar(0.044715)))
     inside = g.node("Mul", g.node("Add", cubic, g.scalar(1.0)), g.node("Mul", x, g.scalar(math.sqrt(2 / math.pi))))
     opened = g.node("Add", g.node("Tanh", inside), g.scalar(1.0))

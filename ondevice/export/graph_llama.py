@@ -9,14 +9,16 @@ import numpy as np
 
 from ondevice.export.graph import Graph
 from ondevice.export.graph_parts import Decoder
+from ondevice.export.onnx_format import OPSET
+from ondevice.export.plan import FP32, Plan
 from ondevice.run.recipe import ModelShape
 
 __all__ = ["build_llama"]
 
 
-def build_llama(shape: ModelShape, state: Mapping[str, Any]) -> Graph:
+def build_llama(shape: ModelShape, state: Mapping[str, Any], plan: Plan = FP32, *, opset: int = OPSET) -> Graph:
     """The graph over ``state`` (names of ARCHITECTURE.md). Raises CheckpointError for missing or misshapen weights."""
-    decoder = Decoder(shape, state)
+    decoder = Decoder(shape, state, plan, opset=opset)
     rope = _Rope(decoder)
     x = decoder.embed()
     for layer in range(shape.layers):
@@ -39,8 +41,13 @@ class _Rope:
     """Rotary positions; the rows of this call are gathered once for all layers."""
 
     def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
         self._graph = g = decoder.graph
-        self._half = decoder.shape.head_dim // 2
+        self._half = half = decoder.shape.head_dim // 2
+        if decoder.native:
+            cos_PD, sin_PD = rope_tables(decoder.shape)
+            self._cos, self._sin = g.weight("rope.cos", cos_PD[:, half:]), g.weight("rope.sin", sin_PD[:, half:])
+            return
         self._cos, self._sin = (
             g.node("Unsqueeze", g.node("Gather", g.weight(f"rope.{name}", table), decoder.positions_BT), g.ints(1))
             for name, table in zip(("cos", "sin"), rope_tables(decoder.shape), strict=True)
@@ -48,6 +55,8 @@ class _Rope:
 
     def rotate(self, x_BHTD: str) -> str:
         g = self._graph
+        if self._decoder.native:
+            return g.node("RotaryEmbedding", x_BHTD, self._cos, self._sin, self._decoder.positions_BT)
         halves = g.split_node("Split", x_BHTD, g.ints(self._half, self._half), names=("x1", "x2"), axis=3)
         swapped = g.node("Concat", halves[1], halves[0], axis=3)
         return g.node("Add", g.node("Mul", x_BHTD, self._cos), g.node("Mul", swapped, self._sin))
@@ -78,6 +87,9 @@ def _feed_forward(decoder: Decoder, x: str, at: str) -> str:
 def _rms_norm(decoder: Decoder, x: str, name: str) -> str:
     """``x / sqrt(mean(x^2) + eps) * weight``, in the form that onnxruntime fuses into one kernel."""
     g, width = decoder.graph, decoder.shape.width
+    if decoder.native:
+        weight = decoder.weight(f"{name}.weight", width)
+        return g.node("RMSNormalization", x, weight, axis=-1, epsilon=decoder.shape.norm_eps, name=name)
     mean = g.node("ReduceMean", g.node("Pow", x, g.scalar(2.0)), axes=[-1], keepdims=1)
     scale = g.node("Sqrt", g.node("Add", mean, g.scalar(decoder.shape.norm_eps)))
     return g.node("Mul", g.node("Div", x, scale), decoder.weight(f"{name}.weight", width), name=name)

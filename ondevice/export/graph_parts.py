@@ -14,6 +14,9 @@ import numpy as np
 
 from ondevice.errors import CheckpointError
 from ondevice.export.graph import Graph
+from ondevice.export.graph_linear import Matrix, matrix
+from ondevice.export.onnx_format import NATIVE_OPSET, OPSET
+from ondevice.export.plan import FP32, Plan
 from ondevice.run.recipe import ModelShape
 
 __all__ = ["Decoder", "Weights"]
@@ -50,10 +53,12 @@ class Weights:
 class Decoder:
     """A decoder's graph while it is built."""
 
-    def __init__(self, shape: ModelShape, state: Mapping[str, Any]) -> None:
+    def __init__(self, shape: ModelShape, state: Mapping[str, Any], plan: Plan = FP32, *, opset: int = OPSET) -> None:
         self.shape = shape
+        self.plan = plan
+        self.native = opset >= NATIVE_OPSET
         self.weights = Weights(state)
-        self.graph = g = Graph(shape.arch)
+        self.graph = g = Graph(shape.arch, opset=opset)
         self.ids_BT = g.input("input_ids", "int64", ["batch", "sequence"])
         self.mask_BS = g.input("attention_mask", "int64", ["batch", "past + sequence"])
         self.positions_BT = g.input("position_ids", "int64", ["batch", "sequence"])
@@ -62,7 +67,7 @@ class Decoder:
             tuple(g.input(f"past_key_values.{i}.{part}", "float32", dims) for part in ("key", "value"))
             for i in range(shape.layers)
         ]
-        self.embed_VC = self.weight("embed.weight", shape.vocab_size, shape.width)
+        self._table = self._matrix("embed.weight", plan.embedding, shape.vocab_size, shape.width)
         self._bt = g.node("Shape", self.ids_BT, name="batch_sequence")
         heads = shape.heads + 2 * shape.kv_heads
         self._heads_shape = g.node("Concat", self._bt, g.ints(heads, shape.head_dim), axis=0, name="heads_shape")
@@ -71,6 +76,9 @@ class Decoder:
     def weight(self, name: str, *dims: int) -> str:
         """A trained tensor as an initializer of the same name."""
         return self.graph.weight(name, self.weights.take(name, *dims))
+
+    def _matrix(self, name: str, kind: str, *dims: int) -> Matrix:
+        return matrix(self.graph, kind, name, self.weights.take(name, *dims))
 
     def _attention_bias(self) -> str:
         """0 where a query may look, the lowest float where not: ``[B, 1, G*T, S]``, G query heads a key head.
@@ -88,21 +96,19 @@ class Decoder:
         real_B11S = g.node("Unsqueeze", g.node("Cast", self.mask_BS, to=9), g.ints(1, 2))
         seen = g.node("And", causal_TS, real_B11S)
         bias = g.node("Where", seen, g.scalar(0.0), g.scalar(_HIDDEN), name="attention_bias")
-        group = self.shape.heads // self.shape.kv_heads
+        group = 1 if self.native else self.shape.heads // self.shape.kv_heads
         return g.node("Concat", *[bias] * group, axis=2, name="attention_bias_grouped") if group > 1 else bias
 
     def embed(self) -> str:
         """Token embeddings ``[N, C]``."""
         g = self.graph
-        rows_BTC = g.node("Gather", self.embed_VC, self.ids_BT, axis=0)
-        return g.node("Reshape", rows_BTC, g.ints(-1, self.shape.width))
+        return self._table.rows(g.node("Reshape", self.ids_BT, g.ints(-1)))
 
     def linear(self, x: str, name: str, out: int, into: int, *, bias: bool) -> str:
-        """``x @ weight.T + bias`` of flat activations: ``[N, into] -> [N, out]``."""
-        terms = [self.weight(f"{name}.weight", out, into)]
-        if bias:
-            terms.append(self.weight(f"{name}.bias", out))
-        return self.graph.node("Gemm", x, *terms, transB=1, name=name)
+        """``x @ weight.T + bias`` of flat activations, ``[N, into] -> [N, out]``, in the bits of the plan."""
+        layer = int(name.split(".")[1])
+        weight = self._matrix(f"{name}.weight", self.plan.block(layer, self.shape), out, into)
+        return weight.linear(x, self.weight(f"{name}.bias", out) if bias else None, name=name)
 
     def split_heads(self, qkv_NX: str) -> str:
         """``[N, (H+2K)*D] -> [B, H+2K, T, D]``."""
@@ -116,6 +122,10 @@ class Decoder:
         """
         g, shape = self.graph, self.shape
         past_k, past_v = self.past[layer]
+        if self.native:
+            names = ("mixed", f"present.{layer}.key", f"present.{layer}.value")
+            inputs = (q_BHTD, k_BKTD, v_BKTD, self._bias, past_k, past_v)
+            return self._flat(g.split_node("Attention", *inputs, names=names)[0])
         k_BKSD = g.node("Concat", past_k, k_BKTD, axis=2, name=f"present.{layer}.key")
         v_BKSD = g.node("Concat", past_v, v_BKTD, axis=2, name=f"present.{layer}.value")
         grouped = shape.heads != shape.kv_heads
@@ -126,15 +136,22 @@ class Decoder:
         mixed = g.node("MatMul", odds, v_BKSD)
         if grouped:
             mixed = g.node("Reshape", mixed, g.ints(0, shape.heads, -1, shape.head_dim))
-        mixed_BTHD = g.node("Transpose", mixed, perm=[0, 2, 1, 3])
+        return self._flat(mixed)
+
+    def _flat(self, mixed_BHTD: str) -> str:
+        """``[B, H, T, D] -> [N, H*D]``."""
+        g, shape = self.graph, self.shape
+        mixed_BTHD = g.node("Transpose", mixed_BHTD, perm=[0, 2, 1, 3])
         return g.node("Reshape", mixed_BTHD, g.ints(-1, shape.heads * shape.head_dim))
 
     def finish(self, hidden_NC: str) -> Graph:
         """Adds the head over all positions and declares the outputs."""
         g, shape = self.graph, self.shape
-        head = self.embed_VC if shape.tied else self.weight("head.weight", shape.vocab_size, shape.width)
+        head = self._table
+        if not shape.tied:
+            head = self._matrix("head.weight", self.plan.head, shape.vocab_size, shape.width)
         logits_shape = g.node("Concat", self._bt, g.ints(shape.vocab_size), axis=0, name="logits_shape")
-        logits = g.node("Reshape", g.node("Gemm", hidden_NC, head, transB=1), logits_shape, name="logits")
+        logits = g.node("Reshape", head.linear(hidden_NC, None, name="head"), logits_shape, name="logits")
         g.output(logits, "float32", ["batch", "sequence", shape.vocab_size])
         for i in range(shape.layers):
             for part in ("key", "value"):

@@ -9,51 +9,48 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ondevice.errors import DeviceError, UsageError
-from ondevice.export.graph import Graph, WrittenFile
-from ondevice.export.graph_gpt2 import build_gpt2
-from ondevice.export.graph_llama import build_llama
-from ondevice.export.onnx_format import IR_VERSION, OPSET
+import numpy as np
+
+from ondevice.export.graph import WrittenFile
+from ondevice.export.onnx_format import NATIVE_OPSET, OPSET, ir_version
 from ondevice.export.place import check_place, folder_in_place
-from ondevice.export.verify import LogitsFn, Parity, verify_onnx
+from ondevice.export.trial import Bench, Trial, graphs_for
+from ondevice.export.verify import LogitsFn, Parity
 from ondevice.infer.export_folder import EXPORT_FILE, EXPORT_VERSION, PARITY_FILE
-from ondevice.infer.onnx_session import OLDEST_ONNXRUNTIME
+from ondevice.infer.onnx_session import OLDEST_NATIVE, OLDEST_ONNXRUNTIME
 from ondevice.run.files import sha256_of, write_json
 from ondevice.run.recipe import ModelShape
 
-__all__ = ["ExportInfo", "build_graph", "export_onnx"]
-
-_EXTERNAL_ABOVE = 64 << 20  # bytes: mapped weights need no copy in memory; protobuf itself ends at 2 GiB
+__all__ = ["ExportInfo", "export_onnx"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportInfo:
-    """What was written. ``parity`` is None when it could not be checked; ``unchecked`` then says why."""
+    """What was written, and what became of the plan that was chosen."""
 
     folder: Path
     files: tuple[WrittenFile, ...]
     parameters: int
     nodes: int
-    parity: Parity | None
-    unchecked: str = ""
+    trial: Trial
+
+    @property
+    def parity(self) -> Parity | None:
+        """None when it could not be checked; ``unchecked`` then says why."""
+        return self.trial.parity
+
+    @property
+    def unchecked(self) -> str:
+        return self.trial.unchecked
 
     @property
     def bytes(self) -> int:
         return sum(each.bytes for each in self.files)
-
-
-def build_graph(shape: ModelShape, state: Mapping[str, Any]) -> Graph:
-    """The portable graph of a decoder. Raises UsageError for an unknown architecture, CheckpointError for weights
-    that do not fit the shape."""
-    builders = {"gpt2": build_gpt2, "llama": build_llama}
-    if shape.arch not in builders:
-        raise UsageError(f"No ONNX graph for the architecture {shape.arch!r}; known: {', '.join(builders)}.")
-    return builders[shape.arch](shape, state)
 
 
 def export_onnx(
@@ -64,6 +61,10 @@ def export_onnx(
     metadata: Mapping[str, Any],
     tokenizer: Callable[[Path], object] | Path | None = None,
     reference: LogitsFn | None = None,
+    quantize: str = "fp32",
+    native: bool = False,
+    text: Sequence[np.ndarray] = (),
+    threads: int = 1,
     external: bool | None = None,
     overwrite: bool = False,
 ) -> ExportInfo:
@@ -72,32 +73,37 @@ def export_onnx(
     ``state`` maps the names of ARCHITECTURE.md to torch tensors or numpy arrays of any float type. ``metadata`` goes
     into ``export.json`` under ``lineage`` (run id, step, hashes). ``tokenizer`` is called with the folder to fill
     (`Tokenizer.save`), or is a file or folder to copy. ``reference(ids_BT) -> logits_BTV`` is the model itself, such as
-    `TorchBackend.logits`. ``external`` puts the weights into ``model.onnx.data``, which onnxruntime maps instead of
-    reading; None does so above 64 MB.
+    `TorchBackend.logits`. ``quantize`` is a plan's name or ``auto``, the smallest plan that costs at most
+    `MOST_GROWTH` of perplexity on ``text``, windows of token ids. ``native`` uses the operators of
+    opset 23 where the installed onnxruntime runs them rightly (fewer nodes, faster; needs that onnxruntime).
+    ``external`` puts the weights into
+    ``model.onnx.data``, which onnxruntime maps instead of reading; None does so above 64 MB.
 
-    Raises UsageError when the folder exists (``overwrite`` replaces an earlier export, never another folder),
-    CheckpointError for wrong weights, ResourceError for a full disk, OndeviceError when the parity check fails; in
-    each case nothing is left behind.
+    Raises UsageError when the folder exists (``overwrite`` replaces an earlier export, never another folder) and for
+    ``auto`` without text, CheckpointError for wrong weights, ResourceError for a full disk, OndeviceError when the
+    parity check fails, DeviceError for ``auto`` without onnxruntime; in each case nothing is left behind.
 
     >>> export_onnx(decoder.shape, decoder.state_dict(), Path("exports/first"), metadata={"run": "notes", "step": 800},
-    ...             tokenizer=tokenizer.save, reference=TorchBackend(decoder).logits)
+    ...             tokenizer=tokenizer.save, reference=TorchBackend(decoder).logits, quantize="int4")
     """
     check_place(folder, marker=EXPORT_FILE, overwrite=overwrite)
-    graph = build_graph(shape, state)
-    outside = graph.data_bytes > _EXTERNAL_ABOVE if external is None else external
-    with folder_in_place(folder, need_bytes=graph.data_bytes) as temporary:
-        files = graph.save(temporary, external=outside, metadata={"arch": shape.arch})
-        files += _save_tokenizer(tokenizer, temporary)
-        parity, unchecked = _check(temporary, reference, shape)
-        write_json(temporary / PARITY_FILE, _parity_json(parity, unchecked))
+    graphs = graphs_for(shape, state, quantize)
+    newer = graphs_for(shape, state, quantize, opset=NATIVE_OPSET) if native else []
+    with folder_in_place(folder, need_bytes=max(graph.data_bytes for _, graph in graphs)) as temporary:
+        bench = Bench(
+            shape=shape,
+            parameters=_parameters(state),
+            reference=reference,
+            text=text,
+            threads=threads,
+            external=external,
+        )
+        trial = bench.try_native(newer, graphs, temporary) if native else bench.try_plans(graphs, temporary)
+        files = [*trial.files, *_save_tokenizer(tokenizer, temporary)]
+        write_json(temporary / PARITY_FILE, {"v": EXPORT_VERSION, **trial.to_json()})
         files.append(_written(temporary / PARITY_FILE, temporary))
         info = ExportInfo(
-            folder=folder,
-            files=tuple(files),
-            parameters=_parameters(state),
-            nodes=graph.nodes,
-            parity=parity,
-            unchecked=unchecked,
+            folder=folder, files=tuple(files), parameters=bench.parameters, nodes=trial.nodes, trial=trial
         )
         write_json(temporary / EXPORT_FILE, _export_json(shape, info, metadata))
     return info
@@ -122,21 +128,6 @@ def _written(path: Path, folder: Path) -> WrittenFile:
     return WrittenFile(name=path.relative_to(folder).as_posix(), bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
-def _check(folder: Path, reference: LogitsFn | None, shape: ModelShape) -> tuple[Parity | None, str]:
-    if reference is None:
-        return None, "no reference model was given"
-    try:
-        return verify_onnx(folder, reference, shape=shape), ""
-    except DeviceError as error:  # a phone without onnxruntime may still export for another machine
-        return None, str(error)
-
-
-def _parity_json(parity: Parity | None, unchecked: str) -> dict[str, Any]:
-    if parity is None:
-        return {"v": EXPORT_VERSION, "checked": False, "reason": unchecked}
-    return {"v": EXPORT_VERSION, "checked": True, **parity.to_json()}
-
-
 def _parameters(state: Mapping[str, Any]) -> int:
     total = 0
     for tensor in state.values():
@@ -151,10 +142,11 @@ def _export_json(shape: ModelShape, info: ExportInfo, metadata: Mapping[str, Any
     return {
         "v": EXPORT_VERSION,
         "format": "onnx",
-        "precision": "fp32",
-        "opset": OPSET,
-        "ir_version": IR_VERSION,
-        "onnxruntime": OLDEST_ONNXRUNTIME,
+        "precision": info.trial.plan.name,
+        "plan": dataclasses.asdict(info.trial.plan),
+        "opset": info.trial.opset,
+        "ir_version": ir_version(info.trial.opset),
+        "onnxruntime": OLDEST_ONNXRUNTIME if info.trial.opset == OPSET else OLDEST_NATIVE,
         "shape": dataclasses.asdict(shape),
         "parameters": info.parameters,
         "nodes": info.nodes,

@@ -14,12 +14,14 @@ from ondevice.export.protobuf import Blob, Message
 
 __all__ = [
     "IR_VERSION",
+    "NATIVE_OPSET",
     "OPSET",
     "Attribute",
     "attribute",
     "element_type",
     "external_tensor",
     "graph",
+    "ir_version",
     "model",
     "node",
     "tensor",
@@ -28,12 +30,18 @@ __all__ = [
 
 OPSET = 17  # the newest whose operators every onnxruntime from 1.20 on runs natively; has LayerNormalization
 IR_VERSION = 8
+NATIVE_OPSET = 23  # has attention with a cache, RMSNorm and rotary positions as operators of their own
 
 Attribute = int | float | str | Sequence[int] | Sequence[float]
 
 _ELEMENT_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "bool": 9, "float16": 10}
 _FLOAT, _INT, _STRING, _FLOATS, _INTS = 1, 2, 3, 6, 7
 _EXTERNAL = 1
+
+
+def ir_version(opset: int) -> int:
+    """The version of the file format that came with a set of operators."""
+    return IR_VERSION if opset == OPSET else 11
 
 
 def element_type(dtype: np.dtype | str) -> int:
@@ -131,10 +139,13 @@ def model(
     opset: int = OPSET,
     ir_version: int = IR_VERSION,
     metadata: Mapping[str, str] | None = None,
+    domains: Iterable[str] = (),
 ) -> Message:
-    """ModelProto: the whole file."""
+    """ModelProto: the whole file. ``domains`` are further sets of operators, in their version 1."""
     message = Message().varint(1, ir_version).text(2, producer).text(3, producer_version).message(7, graph)
     message.message(8, Message().text(1, "").varint(2, opset))
+    for domain in domains:
+        message.message(8, Message().text(1, domain).varint(2, 1))
     for key, value in (metadata or {}).items():
         message.message(14, Message().text(1, key).text(2, value))
     return message

@@ -1,5 +1,6 @@
 """Whether an ONNX file computes what the model computes: onnxruntime's logits against a reference's, case by case.
 
+A file in fp32 must give the model's logits; one in fewer bits must at least be the same model, and says how far off.
 Covers the ways a decoder is driven: an empty past, batches, left padding, prefill in pieces, decoding token by token.
 """
 
@@ -8,32 +9,36 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ondevice.errors import CheckpointError, OndeviceError
-from ondevice.infer.export_folder import MODEL_FILE
 from ondevice.infer.onnx_session import OnnxSession
 from ondevice.run.recipe import ModelShape
 
-__all__ = ["TOLERANCE", "LogitsFn", "Parity", "verify_onnx"]
+__all__ = ["TOLERANCE", "LogitsFn", "Parity", "WrongGraphError", "verify_onnx"]
 
 TOLERANCE = 1e-4  # largest absolute error of a logit in fp32
+UNRELATED = 1.0  # relative error of a quantized file: logits that have nothing to do with the model's come to 1.4
 _LONGEST = 24  # tokens: with a large vocabulary the compared logits would be the largest arrays of an export
 _DECODED = 6
 
 LogitsFn = Callable[[np.ndarray], np.ndarray]  # ids_BT int64 -> logits_BTV
 
 
+class WrongGraphError(OndeviceError):
+    """A file that computes something else than its model."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """The result: largest absolute logit error of each case, and the share of positions with the same likeliest
-    token."""
+    """The result: largest absolute logit error of each case, root mean square of the error over the spread of the
+    logits, and the share of positions with the same likeliest token. ``tolerance`` is None for a quantized file."""
 
     max_abs_error: float
-    tolerance: float
+    relative_error: float
+    tolerance: float | None
     cases: dict[str, float]
     same_argmax: float
     onnxruntime: str
@@ -43,43 +48,52 @@ class Parity:
 
 
 def verify_onnx(
-    folder: Path,
-    reference: LogitsFn,
-    *,
-    shape: ModelShape,
-    tolerance: float = TOLERANCE,
-    threads: int = 1,
-    seed: int = 0,
+    session: OnnxSession, reference: LogitsFn, *, shape: ModelShape, quantized: bool = False, seed: int = 0
 ) -> Parity:
-    """Compares ``folder/model.onnx`` with ``reference(ids_BT) -> logits_BTV`` on random tokens.
+    """Compares a session with ``reference(ids_BT) -> logits_BTV`` on random tokens.
 
-    Raises OndeviceError above the tolerance, CheckpointError when the reference itself gives NaN or infinity,
-    DeviceError when onnxruntime is missing or too old.
+    Raises WrongGraphError above the tolerance, CheckpointError when the reference itself gives NaN or infinity.
     """
-    session = OnnxSession(folder / MODEL_FILE, shape, threads=threads, low_memory=True)
     length = min(shape.context, _LONGEST)
     ids_BT = np.random.default_rng(seed).integers(0, shape.vocab_size, (3, length), dtype=np.int64)
     wanted = reference(ids_BT)
     if not np.isfinite(wanted).all():
         raise CheckpointError("The model's logits are not finite numbers; export an earlier checkpoint.")
     cases: dict[str, float] = {}
+    relative: dict[str, float] = {}
     same = []
     for name, got, expected in _cases(session, reference, ids_BT, wanted):
-        cases[name] = max(cases.get(name, 0.0), float(np.abs(got - expected).max()))
+        cases[name] = _larger(cases.get(name), float(np.abs(got - expected).max()))
+        relative[name] = _larger(relative.get(name), _relative(got, expected))
         same.append((got.argmax(-1) == expected.argmax(-1)).mean())
-    worst = max(cases, key=lambda name: cases[name])
-    if not cases[worst] <= tolerance:  # so that NaN fails too
-        raise OndeviceError(
-            f"The exported graph is wrong: {worst} differs from the model by {cases[worst]:.2g} (at most "
-            f"{tolerance:.0e} is allowed); this is a fault of ondevice, please report it with the model's shape."
-        )
+    _refuse(relative if quantized else cases, UNRELATED if quantized else TOLERANCE)
     return Parity(
-        max_abs_error=cases[worst],
-        tolerance=tolerance,
+        max_abs_error=max(cases.values()),
+        relative_error=max(relative.values()),
+        tolerance=None if quantized else TOLERANCE,
         cases=cases,
         same_argmax=float(np.mean(same)),
         onnxruntime=session.version,
     )
+
+
+def _larger(known: float | None, new: float) -> float:
+    """NaN stays NaN."""
+    return new if known is None or not new <= known else known
+
+
+def _relative(got: np.ndarray, wanted: np.ndarray) -> float:
+    spread = float(wanted.std())
+    return float(np.sqrt(np.mean((got - wanted) ** 2))) / spread if spread else 0.0
+
+
+def _refuse(errors: dict[str, float], most: float) -> None:
+    for name, error in errors.items():
+        if not error <= most:  # so that NaN fails too
+            raise WrongGraphError(
+                f"The exported graph is wrong: {name} differs from the model by {error:.2g} (at most {most:.0e} is "
+                "allowed); this is a fault of ondevice, please report it with the model's shape."
+            )
 
 
 _Case = tuple[str, np.ndarray, np.ndarray]

@@ -18,9 +18,12 @@ from ondevice.errors import DataError, DeviceError
 from ondevice.infer.export_folder import release
 from ondevice.run.recipe import ModelShape
 
-__all__ = ["OLDEST_ONNXRUNTIME", "OnnxSession", "import_onnxruntime"]
+__all__ = ["OLDEST_NATIVE", "OLDEST_ONNXRUNTIME", "OnnxSession", "import_onnxruntime"]
 
 OLDEST_ONNXRUNTIME = "1.20"
+OLDEST_NATIVE = "1.23"
+"""The first that runs attention of opset 23."""
+
 _ERRORS_ONLY = 3
 
 

@@ -18,6 +18,8 @@ from ondevice.run.telemetry import read_records
 if TYPE_CHECKING:
     from ondevice.model.decoder import Decoder
 
+_FOR_OTHERS = ("model.gguf", "config.json", "adapter_config.json")
+
 __all__ = ["Opened", "choose_checkpoint", "load_decoder", "open_checkpoint", "open_target"]
 
 
@@ -50,6 +52,8 @@ def open_target(target: str, *, step: int | None = None, threads: int | None = N
         )
     if (path / "manifest.json").is_file() and path.parent.name == "checkpoints":
         run, step = RunDir(path.absolute().parent.parent), _step_of(path)
+    elif any((path / name).is_file() for name in _FOR_OTHERS):
+        raise UsageError(f"{path}: an export for other programs; name the run, or an export made with --format onnx.")
     else:
         run = find_run(target)
     chosen, why = choose_checkpoint(run, step)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from ondevice.export.onnx import build_graph, export_onnx
+from ondevice.export.onnx import export_onnx
+from ondevice.export.trial import build_graph
 from ondevice.infer.onnx_session import OnnxSession
 from ondevice.infer.torch_backend import TorchBackend
 from ondevice.model.build import build_model

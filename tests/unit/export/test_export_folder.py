@@ -18,7 +18,8 @@ import pytest
 from ondevice.data.tokenizer import load_tokenizer
 from ondevice.data.tokenizer_byte import ByteTokenizer
 from ondevice.errors import CheckpointError, DataError, DeviceError, OndeviceError, ResourceError, UsageError
-from ondevice.export.onnx import build_graph, export_onnx
+from ondevice.export.onnx import export_onnx
+from ondevice.export.trial import build_graph
 from ondevice.infer.export_folder import ExportFolder, release
 from ondevice.infer.onnx_session import import_onnxruntime
 from ondevice.run import files

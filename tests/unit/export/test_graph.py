@@ -76,3 +76,22 @@ def test_weights_are_checked() -> None:
         weights.take("c", 1)
     with pytest.raises(CheckpointError, match=r"\[1\], the model shape wants \[2\]"):
         weights.take("b", 2)
+
+
+@pytest.mark.slow
+def test_data_beyond_two_gigabytes_are_found(tmp_path: Path) -> None:
+    """Broadcast arrays take no memory here; the last tensor begins after the 2 GiB that protobuf itself could hold."""
+    ort = pytest.importorskip("onnxruntime")
+    g = Graph("large")
+    ids = g.input("ids", "int64", ["n"])
+    table = g.weight("table", np.broadcast_to(np.float32(3), (540_000, 1024)))
+    last = np.random.default_rng(0).standard_normal((96, 1024), dtype=np.float32)
+    rows = g.node("Gather", table, ids, axis=0)
+    g.output(g.node("Gemm", rows, g.weight("last", last), transB=1, name="y"), "float32", ["n", 96])
+    files = g.save(tmp_path, external=True)
+    assert files[0].bytes < 10_000 and files[1].bytes > 2**31
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    session = ort.InferenceSession(str(tmp_path / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    got = session.run(None, {"ids": np.array([7, 539_999])})[0]
+    np.testing.assert_allclose(got, np.broadcast_to(3 * last.sum(axis=1), (2, 96)), atol=1e-3)

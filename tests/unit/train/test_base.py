@@ -7,10 +7,12 @@ import shutil
 import pytest
 import torch
 
+from ondevice.cli.main import main
 from ondevice.data.tokenizer_byte import ByteTokenizer
 from ondevice.data.tokenizer_files import save_tokenizer
 from ondevice.errors import CheckpointError, DataError, UsageError
 from ondevice.export.adapter import export_adapter
+from ondevice.infer.onnx_backend import OnnxBackend
 from ondevice.infer.open import load_decoder
 from ondevice.model.build import build_model
 from ondevice.model.names import hugging_face_config, to_hugging_face
@@ -188,3 +190,20 @@ def test_its_adapter_is_exported_for_peft(tuned, make, base, tmp_path):
     plain = make("train.steps=1", name="plain")
     with pytest.raises(UsageError, match="has no adapter"):
         export_adapter(plain.read_recipe(), checkpoint, tmp_path / "other")
+
+
+def test_other_exports_have_its_adapter_merged_in(tuned, tmp_path, capsys):
+    transformers, _ = pytest.importorskip("transformers"), pytest.importorskip("onnxruntime")
+    run = tuned("adapter.method=lora", "train.steps=4", "train.lr=0.05")
+    assert launch(run, display=Silent()).outcome == "finished"
+    wanted = load_decoder(run, Store(run.checkpoints).latest()[0])
+    ids = torch.arange(30)[None]
+    logits = wanted.logits(wanted(ids)).detach()
+    for flags in (["--format", "hf"], ["--quantize", "int8"]):
+        assert main(["export", str(run.path), "--out", str(tmp_path / flags[1]), *flags]) == 0
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf", dtype=torch.float32)
+    assert theirs.config.model_type == "qwen2"
+    torch.testing.assert_close(theirs(ids).logits.detach(), logits, rtol=0, atol=1e-4)
+    assert "LoRA of rank" in (tmp_path / "hf" / "README.md").read_text()
+    got = OnnxBackend(tmp_path / "int8").logits(ids.numpy())
+    assert (abs(got - logits.numpy()).mean() / logits.std()) < 0.1
