@@ -26,8 +26,8 @@ __all__ = ["Target", "open_run_step", "open_target"]
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A model ready to be measured. ``identity`` is the hash of its weights' manifest, ``evals`` where results go;
-    without ``dataset``, ``no_dataset`` says why."""
+    """A model ready to be measured. ``identity`` is the hash of its weights' manifest, ``evals`` where results go,
+    ``settings`` where its generation config does; without ``dataset``, ``no_dataset`` says why."""
 
     name: str
     step: int | None
@@ -38,6 +38,7 @@ class Target:
     dataset: Dataset | None
     no_dataset: str
     evals: Path
+    settings: Path
     why: str = ""
 
 
@@ -92,6 +93,7 @@ def open_run_step(
             dataset=found,
             no_dataset=reason,
             evals=run.evals,
+            settings=run.evals,
             why=why,
         )
 
@@ -120,6 +122,7 @@ def _export(folder: Path, threads: int | None) -> Target:
         dataset=dataset,
         no_dataset=reason,
         evals=RunDir(folder.parent.parent).evals if inside else folder / "evals",
+        settings=folder,
     )
 
 
