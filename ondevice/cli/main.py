@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sample": ("sample", "text from a run: from the live trainer, or from its checkpoint"),
     "generate": ("generate", "text from a run, a checkpoint or an export"),
     "select": ("select", "which checkpoint to keep: loss, quality, and what is practical"),
+    "average": ("average", "a new run whose weights are the mean of several checkpoints"),
     "sweep": ("sweep", "which decoding settings write best; makes them the default"),
     "export": ("export", "write a run's model as ONNX, verified, or its adapter"),
     "plan": ("plan", "what a run would take: parameters, steps, memory, time"),
