@@ -29,7 +29,10 @@ def add_panel_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompts", metavar="FILE", help="JSONL of prompts (default: cut from the validation text)")
     parser.add_argument("--per-source", type=at_least(1), default=20, metavar="N", help="prompts cut a source (20)")
     parser.add_argument(
-        "--loss-tokens", type=at_least(0), default=0, metavar="N", help="validation tokens a source (0: all)"
+        "--loss-tokens",
+        type=at_least(0),
+        metavar="N",
+        help="validation tokens a source, 0 for all (eval: all; select: as many as the run measured)",
     )
     add_sampling_flags(parser, defaults="where not given: 64 tokens, temperature 0.8, top k 50, top p 0.95, seed 1")
 
@@ -52,7 +55,7 @@ def wish_from(args: argparse.Namespace) -> Wish:
         per_source=args.per_source,
         max_new_tokens=length,
         sampling=Sampling(**chosen),
-        loss_tokens=args.loss_tokens,
+        loss_tokens=None if args.loss_tokens is None else int(args.loss_tokens),
         losses=not getattr(args, "no_losses", False),
     )
 

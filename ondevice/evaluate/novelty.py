@@ -58,5 +58,8 @@ def copied(
     for stream in streams if len(wanted) else ():
         for start in range(0, max(0, len(stream) - length + 1), _BLOCK):
             ids = stream.read(start, min(_BLOCK + length - 1, len(stream) - start)).astype(np.int64)
-            found |= np.isin(wanted, _windows(ids, length))
+            hashed = _windows(ids, length)
+            places = np.searchsorted(wanted, hashed)
+            places[places == len(wanted)] = 0
+            found[places[wanted[places] == hashed]] = True
     return [bool(found[np.searchsorted(wanted, each)].any()) for each in hashes]

@@ -13,7 +13,7 @@ import numpy as np
 from ondevice.errors import CheckpointError, UsageError
 from ondevice.infer.backend import Backend
 
-__all__ = ["Probe", "measure_probe", "score_probe"]
+__all__ = ["Probe", "measure_probes", "score_probe"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,17 +46,35 @@ def score_probe(logits_TV: np.ndarray, expected_ids: Sequence[int]) -> Probe:
     )
 
 
-def measure_probe(backend: Backend, prompt_ids: Sequence[int], expected_ids: Sequence[int]) -> Probe:
-    """Reads the prompt and the expected continuation at once; of a prompt too long for the context its last part.
+def measure_probes(
+    backend: Backend, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], *, batch: int = 8
+) -> list[Probe]:
+    """Reads each prompt with its expected continuation, of a prompt too long for the context its last part.
 
-    Raises UsageError where the prompt or the continuation is empty, or the continuation does not fit.
+    Several are read at once, padded behind, where a causal model does not look. Raises UsageError where a prompt or a
+    continuation is empty, or a continuation does not fit.
     """
+    rows = [_row(backend, prompt_ids, expected_ids) for prompt_ids, expected_ids in pairs]
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    found: dict[int, Probe] = {}
+    for first in range(0, len(order), batch):
+        some = order[first : first + batch]
+        ids_BT = np.zeros((len(some), max(len(rows[index]) for index in some)), np.int64)
+        for place, index in enumerate(some):
+            ids_BT[place, : len(rows[index])] = rows[index]
+        logits_BTV = backend.logits(ids_BT)
+        for place, index in enumerate(some):
+            expected_ids = pairs[index][1]
+            end = len(rows[index])
+            found[index] = score_probe(logits_BTV[place, end - len(expected_ids) : end], expected_ids)
+    return [found[index] for index in range(len(rows))]
+
+
+def _row(backend: Backend, prompt_ids: Sequence[int], expected_ids: Sequence[int]) -> list[int]:
     if not len(expected_ids) or not len(prompt_ids):
         raise UsageError("A probe needs a prompt and an expected continuation of at least one token each.")
     if len(expected_ids) > backend.context:
         raise UsageError(
             f"The expected continuation has {len(expected_ids)} tokens, the context only {backend.context}; shorten it."
         )
-    ids = [*prompt_ids, *expected_ids][:-1][-backend.context :]
-    logits_TV = backend.logits(np.array([ids], np.int64))[0]
-    return score_probe(logits_TV[-len(expected_ids) :], expected_ids)
+    return [*prompt_ids, *expected_ids][:-1][-backend.context :]

@@ -22,7 +22,7 @@ from ondevice.evaluate.code_lexer import is_code
 from ondevice.evaluate.degeneration import DEGENERATION_VERSION, Tokens, degeneration
 from ondevice.evaluate.losses import Evaluation, SourceLoss, mixed_loss
 from ondevice.evaluate.natural_language import LANGUAGE_VERSION, language_use, open_identifier
-from ondevice.evaluate.probes import Probe, measure_probe
+from ondevice.evaluate.probes import Probe, measure_probes
 from ondevice.infer.batch import Written, generate_batch
 from ondevice.infer.sampling import Sampling
 from ondevice.run.files import json_bytes, make_folder, read_sealed, sha256_of, write_atomic, write_error, write_sealed
@@ -39,16 +39,17 @@ Progress = Callable[[str], None]
 @dataclass(frozen=True, kw_only=True)
 class Wish:
     """What is measured. ``prompts`` None: cut from the validation text, ``per_source`` each. ``loss_tokens`` of each
-    source (0: all). ``losses`` False leaves them out, for sweeps."""
+    source (0 or None: all); ``losses`` False leaves them out, for sweeps. ``cache_mb`` bounds the keys and values of
+    the prompts that are written at once."""
 
     prompts: PromptSet | None = None
     per_source: int = 20
     prompt_tokens: int = 48
     max_new_tokens: int = 64
     sampling: Sampling = field(default_factory=Sampling)
-    loss_tokens: int = 0
+    loss_tokens: int | None = None
     losses: bool = True
-    batch: int = 32
+    cache_mb: float = 128.0
 
 
 def default_prompts(target: Target, wish: Wish) -> PromptSet:
@@ -96,7 +97,7 @@ def _key(target: Target, wish: Wish) -> str:
         "dataset": target.dataset.sha256 if target.dataset else None,
         "prompts": wish.prompts.sha256,
         "sampling": asdict(wish.sampling),
-        "numbers": [wish.max_new_tokens, wish.loss_tokens, wish.losses],
+        "numbers": [wish.max_new_tokens, wish.loss_tokens or 0, wish.losses],
         "identifier": _identifier_or_reason()[1],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -124,7 +125,7 @@ def _measure(
     if target.dataset is not None:
         judges = judges or Judges(target.dataset)
         judged = judges.judge(prompts, written, texts)
-    probes = [_probe(target, prompt) for prompt in prompts]
+    probes = _probes(target, prompts)
     result = {
         "target": target.name,
         "step": target.step,
@@ -166,9 +167,17 @@ def write_all(target: Target, prompts: Sequence[Prompt], wish: Wish) -> tuple[li
         max_new_tokens=wish.max_new_tokens,
         eot_id=tokenizer.eot_id,
         vocab_size=tokenizer.vocab_size,
-        batch=wish.batch,
+        batch=_rows(target, wish),
     )
     return written, [tokenizer.decode(list(each.ids)) for each in written]
+
+
+def _rows(target: Target, wish: Wish) -> int:
+    """Prompts at a time."""
+    shape = target.shape
+    token_bytes = 2 * 4 * shape.layers * shape.kv_heads * shape.head_dim
+    columns = min(shape.context, wish.prompt_tokens + wish.max_new_tokens)
+    return max(1, min(64, int(wish.cache_mb * 2**20 / (token_bytes * columns))))
 
 
 def _losses(target: Target, wish: Wish, progress: Progress) -> dict[str, SourceLoss]:
@@ -176,8 +185,10 @@ def _losses(target: Target, wish: Wish, progress: Progress) -> dict[str, SourceL
         return {}
     progress("losses of the validation text")
     if target.model is None:
-        return backend_losses(target.backend, target.dataset, max_tokens=wish.loss_tokens, batch=8)
-    evaluation = Evaluation(target.model, target.dataset, max_tokens=wish.loss_tokens, batch=8, loss_chunk_tokens=2048)
+        return backend_losses(target.backend, target.dataset, max_tokens=wish.loss_tokens or 0, batch=8)
+    evaluation = Evaluation(
+        target.model, target.dataset, max_tokens=wish.loss_tokens or 0, batch=8, loss_chunk_tokens=2048
+    )
     for _ in evaluation.batches():
         pass
     return evaluation.losses
@@ -229,11 +240,14 @@ def _quality(prompts: Sequence[Prompt], judged: Sequence[dict[str, Any]]) -> dic
     }
 
 
-def _probe(target: Target, prompt: Prompt) -> Probe | None:
-    expected = target.tokenizer.encode(prompt.expected)[: target.backend.context]
-    if not expected:
-        return None
-    return measure_probe(target.backend, target.tokenizer.encode(prompt.prompt) or [target.tokenizer.eot_id], expected)
+def _probes(target: Target, prompts: Sequence[Prompt]) -> list[Probe | None]:
+    """Of the prompts that say what is expected."""
+    tokenizer = target.tokenizer
+    expected = [tokenizer.encode(prompt.expected)[: target.backend.context] for prompt in prompts]
+    known = [index for index, ids in enumerate(expected) if ids]
+    pairs = [(tokenizer.encode(prompts[index].prompt) or [tokenizer.eot_id], expected[index]) for index in known]
+    found = dict(zip(known, measure_probes(target.backend, pairs), strict=True))
+    return [found.get(index) for index in range(len(prompts))]
 
 
 def _probe_summary(prompts: Sequence[Prompt], probes: Sequence[Probe | None]) -> dict[str, Any] | None:

@@ -26,6 +26,7 @@ _TEXT = "text"  # the language of sources that name none
 _SAMPLE_TOKENS = 1 << 17  # of each source
 _PIECE = 2048
 _HELD_OUT_PIECES = 40
+_HELD_OUT_LETTERS = 250
 
 
 class Judges:
@@ -37,15 +38,23 @@ class Judges:
         for entry in dataset.sources:
             texts.setdefault(entry.language or _TEXT, []).extend(_pieces(dataset, entry, "train"))
         self._classifier = TextClassifier(texts)
-        self._wording = Wording([piece for language, some in texts.items() if not is_code(language) for piece in some])
+        prose = [piece for language, some in texts.items() if not is_code(language) for piece in some]
+        self._wording = Wording(
+            prose, [text for language in texts if not is_code(language) for text in self._held_out(language)]
+        )
 
     def confusion(self) -> dict[str, dict[str, int]]:
         """True language -> what the classifier says, of pieces it never saw, as long as a generation."""
-        held_out: dict[str, list[str]] = {}
+        return confusion(self._classifier, {name: self._held_out(name) for name in self._classifier.languages})
+
+    def _held_out(self, language: str) -> list[str]:
+        """Pieces of a language that no judge was trained on, as long as a generation."""
+        found = []
         for entry in self._dataset.sources:
-            pieces = list(_pieces(self._dataset, entry, "val"))[:_HELD_OUT_PIECES]
-            held_out.setdefault(entry.language or _TEXT, []).extend(piece[:250] for piece in pieces)
-        return confusion(self._classifier, held_out)
+            if (entry.language or _TEXT) == language:
+                pieces = list(_pieces(self._dataset, entry, "val"))[:_HELD_OUT_PIECES]
+                found += [piece[:_HELD_OUT_LETTERS] for piece in pieces if piece]
+        return found
 
     def judge(
         self, prompts: Sequence[Prompt], written: Sequence[Written], texts: Sequence[str]

@@ -41,6 +41,8 @@ def select_run(
     Raises CheckpointError where no checkpoint is sound, UsageError for a step that is not there or without prompts.
     """
     rule = rule or SelectionRule()
+    if wish.loss_tokens is None:  # the windows that the trainer measured, so that losses are those of its curve
+        wish = replace(wish, loss_tokens=run.read_recipe().eval.max_tokens)
     there = Store(run.checkpoints).steps()
     if not there:
         raise CheckpointError(f"{run.name}: has no checkpoints yet; ask it with `ondevice save {run.name}`.")

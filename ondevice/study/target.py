@@ -19,6 +19,7 @@ from ondevice.infer.open import choose_checkpoint, load_decoder
 from ondevice.model.decoder import Decoder
 from ondevice.run.directory import RunDir, find_run
 from ondevice.run.files import sha256_of
+from ondevice.run.recipe import ModelShape
 from ondevice.run.store import Store
 
 __all__ = ["Target", "open_run_step", "open_target"]
@@ -33,6 +34,7 @@ class Target:
     step: int | None
     identity: str
     backend: BatchBackend
+    shape: ModelShape
     model: Decoder | None
     tokenizer: Tokenizer
     dataset: Dataset | None
@@ -88,6 +90,7 @@ def open_run_step(
             step=step,
             identity=checkpoint.sha256,
             backend=TorchBackend(model),
+            shape=model.shape,
             model=model,
             tokenizer=load_tokenizer(run.tokenizer),
             dataset=found,
@@ -117,6 +120,7 @@ def _export(folder: Path, threads: int | None) -> Target:
         step=step if type(step) is int else None,
         identity=sha256_of(folder / EXPORT_FILE),
         backend=backend,
+        shape=backend.export.shape,
         model=None,
         tokenizer=load_tokenizer(folder),
         dataset=dataset,

@@ -7,7 +7,7 @@ import pytest
 
 from ondevice.errors import CheckpointError, UsageError
 from ondevice.evaluate.degeneration import Tokens, degeneration, distinct, diversity, loops, rep
-from ondevice.evaluate.probes import measure_probe, score_probe
+from ondevice.evaluate.probes import measure_probes, score_probe
 from ondevice.evaluate.task import compare, judge, task_score
 
 
@@ -66,22 +66,25 @@ def test_a_probe_by_hand():
 
 
 class Table:
-    """Logits that tell the position and the token that was read."""
+    """After a token the likeliest is the same token; context 4."""
 
     name, context, vocab_size = "table", 4, 10
 
     def logits(self, ids_BT):
         assert ids_BT.shape[1] <= self.context
-        return np.eye(10)[None, ids_BT[0]] * 5.0
+        return np.eye(10)[ids_BT] * 5.0
 
 
 def test_a_probe_reads_the_last_part_of_a_long_prompt():
-    probe = measure_probe(Table(), [1, 2, 3, 4, 5, 6], [6, 6])  # after 6 the likeliest is 6
-    assert probe.rank == 1 and probe.probability == pytest.approx(math.exp(5) / (math.exp(5) + 9))
+    likely = math.exp(5) / (math.exp(5) + 9)
+    probes = measure_probes(Table(), [([1, 2, 3, 4, 5, 6], [6, 6]), ([1], [2]), ([3], [3, 3])], batch=2)
+    assert [probe.rank for probe in probes] == [1, 2, 1] and [probe.tokens for probe in probes] == [2, 1, 2]
+    assert probes[0].probability == pytest.approx(likely) == probes[2].probability
+    assert probes[1].probability == pytest.approx(1 / (math.exp(5) + 9))
     with pytest.raises(UsageError, match="context"):
-        measure_probe(Table(), [1], [1] * 5)
+        measure_probes(Table(), [([1], [1] * 5)])
     with pytest.raises(UsageError, match="at least one"):
-        measure_probe(Table(), [], [1])
+        measure_probes(Table(), [([], [1])])
 
 
 EXPECTED = {"label": "bug", "urgent": True}

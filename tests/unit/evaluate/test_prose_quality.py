@@ -14,27 +14,40 @@ def score(text, ids=range(30), *, language="en", guessed="en", copy=False):
 
 
 def test_components_by_hand():
-    found = score("the cat ran home to see the zebra. ")  # 7 of 8 words; pairs: the-cat ran-home home-to to-see of 7
-    assert found.known_words == pytest.approx(7 / 8)
-    assert found.known_pairs == pytest.approx(4 / 7)
+    found = score("the cat ran home to see, the zebra. ")  # 7 of 8 words are known
+    assert found.known_words == pytest.approx(7 / 8) == found.rare_words  # too few words to call any frequent
+    assert found.known_neighbours == pytest.approx(4 / 9)  # the cat, ran home, home to, to see; not cat ran
     assert found.different_words == 7
-    expected = 100 * (0.3 * 7 / 8 + 0.2 * 4 / 7 + 0.2 + 0.2 + 0.1) * 7 / 8
-    assert found.score == pytest.approx(expected)
+    assert found.score == pytest.approx(100 * (0.2 * 7 / 8 + 0.4 * (7 / 8 * 4 / 9) ** 0.5 + 0.4) * 7 / 8)
+
+
+def test_held_out_text_has_all_of_it():
+    text = "the cat ran home to see, the zebra. "
+    wording = Wording(["the cat sat on the mat and the dog ran home to see it"], [text])
+    found = score_prose(text, range(30), wording=wording, language="", guessed="", copied=False)
+    assert found.score == pytest.approx(100 * 7 / 8) and found.known_neighbours == 1.0
+
+
+def test_frequent_words_alone_are_not_enough():
+    words = [f"{a}{b}" for a in "abcdefghijklmnopqrst" for b in "abcdefghijklmnop"]
+    corpus = " ".join(["the of and to in"] * 50 + words + words)
+    wording = Wording([corpus], [corpus[2000:2400]])
+    salad = "the of and to in the of and to in "
+    found = score_prose(salad, range(9), wording=wording, language="", guessed="", copied=False)
+    assert found.known_words == 1.0 and found.rare_words == 0.0
 
 
 def test_what_must_score_low():
     assert score("").score == 0
-    assert score("xqz wvv kjh qqq zzz bbb nnn mmm lll ").score < 55
+    assert score("xqz wvv kjh qqq zzz bbb nnn mmm lll ").score < 45
     assert score("the cat " * 10, [1, 2] * 10).score < 25
-    assert score("the cat sat on the mat and the dog ran home ", guessed="it").score == pytest.approx(80, abs=3)
+    assert score("the cat sat on the mat and the dog ran home ", guessed="it").score == pytest.approx(90, abs=3)
 
 
 def test_a_cut_word_does_not_count():
     assert score("the cat sa").known_words == 1.0
-    assert (
-        score_prose("the cat sa", [1], wording=WORDING, language="", guessed="", copied=False, ended=True).known_words
-        < 1
-    )
+    whole = score_prose("the cat sa", [1], wording=WORDING, language="", guessed="", copied=False, ended=True)
+    assert whole.known_words < 1
 
 
 class Scripted:
