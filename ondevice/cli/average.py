@@ -14,7 +14,7 @@ __all__ = ["EXAMPLES", "add_arguments", "run"]
 EXAMPLES = """examples:
   ondevice average notes --last 5                    the newest five checkpoints
   ondevice average notes --from 800 --to 1200 --name soup
-  ondevice average notes --last 5 && ondevice select notes-average-800-1200
+  ondevice average notes --last 3 --to 1200 --json
 
 The average is a run of its own: measure it, generate from it, export it, or train it on."""
 
