@@ -34,7 +34,7 @@ def test_equals_go_to_the_earliest():
     assert set(select(rows).roles.values()) == {1}
 
 
-def test_yuuki_shaped_trajectories_say_what_happened():
+def test_a_later_step_with_less_loss_and_worse_text_is_said():
     rows = [candidate(1000, 2.6, 44.0), candidate(2000, 2.0, 50.0), candidate(2700, 1.62, 44.0)]
     found = select(rows)
     assert found.flags.divergences[0].worse == 2700 and found.flags.non_monotonic == 2000
