@@ -208,12 +208,13 @@ def export_run(
     """Exports a checkpoint while holding a lease on it. Raises as `export_onnx`."""
     from ondevice.data.tokenizer import load_tokenizer
     from ondevice.export.onnx import export_onnx
+    from ondevice.infer.generation_config import copy_generation_config
     from ondevice.infer.open import load_decoder
     from ondevice.infer.torch_backend import TorchBackend
 
     with Store(run_dir.checkpoints).lease(checkpoint.step) as leased:
         model = load_decoder(run_dir, leased)
-        return export_onnx(
+        info = export_onnx(
             model.shape,
             dict(model.named_parameters()),
             folder,
@@ -226,6 +227,8 @@ def export_run(
             threads=cores() if quantize != "fp32" else 1,
             overwrite=overwrite,
         )
+    copy_generation_config(run_dir.evals, folder)
+    return info
 
 
 def lineage(run_dir: RunDir, checkpoint: Checkpoint) -> dict[str, object]:

@@ -30,21 +30,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", nargs="?", default="", help="text to go on from; - reads it from standard input")
     parser.add_argument("--step", type=int, help="use this checkpoint instead of the best by validation loss")
     parser.add_argument("--threads", type=at_least(1), help="threads of the arithmetic")
-    defaults = "where not given: 128 tokens, temperature 0.8, top k 50, top p 0.95, no penalty, seed 1"
+    defaults = (
+        "where not given: 128 tokens, and what a sweep found (generation_config.json), else temperature 0.8, top k 50, "
+        "top p 0.95, no penalty, seed 1"
+    )
     add_sampling_flags(parser, defaults=defaults)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of streaming")
 
 
 def run(args: argparse.Namespace) -> int:
+    from ondevice.infer.generation_config import describe, read_generation_config
     from ondevice.infer.open import open_target
     from ondevice.infer.sampling import Sampling
 
-    chosen = given_sampling(args)
-    length = chosen.pop("max_new_tokens", LENGTH)
     opened = open_target(args.target, step=args.step, threads=args.threads)
+    recommended = read_generation_config(opened.settings)
+    chosen = {**recommended, **given_sampling(args)}
+    length = given_sampling(args).get("max_new_tokens", LENGTH)
+    chosen.pop("max_new_tokens", None)
     prompt = sys.stdin.read().rstrip("\n") if args.prompt == "-" else args.prompt
     if not args.json:
         print(f"[{opened.what}]", file=sys.stderr)
+        if recommended:
+            print(f"[recommended by a sweep: {describe(recommended)}]", file=sys.stderr)
     settings = Sampling(**chosen)
     result = write_text(opened, prompt, settings, max_new_tokens=length, stop=args.stop, stream=not args.json)
     if args.json:

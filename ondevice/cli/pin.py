@@ -12,7 +12,7 @@ from ondevice.run.audit import end_of_story
 from ondevice.run.directory import RunDir, find_run, lock_holder, offline_lock
 from ondevice.run.store import Store
 
-__all__ = ["EXAMPLES", "add_arguments", "run"]
+__all__ = ["EXAMPLES", "add_arguments", "change_pin", "run"]
 
 _LONGEST_REASON = 200
 
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
             )
         return _list(run_dir, as_json=args.json)
     reason = None if args.remove else _reason(args.reason)
-    done = _change(run_dir, args.step, reason, wait_s=args.wait)
+    done = change_pin(run_dir, args.step, reason, wait_s=args.wait)
     if args.json:
         print_json({"ok": True if done else None, "step": args.step, "reason": reason})
     elif not done:
@@ -60,7 +60,7 @@ def _reason(text: str | None) -> str:
     return reason
 
 
-def _change(run_dir: RunDir, step: int, reason: str | None, *, wait_s: float) -> bool:
+def change_pin(run_dir: RunDir, step: int, reason: str | None, *, wait_s: float) -> bool:
     """Through the live trainer, else under its lock. False where the trainer was asked and has not answered yet."""
     store = Store(run_dir.checkpoints)
     if lock_holder(run_dir) is not None:

@@ -20,7 +20,7 @@ from ondevice.model.decoder import Decoder
 from ondevice.model.loss import IGNORE, linear_cross_entropy
 from ondevice.run.recipe import Fit, Recipe
 
-__all__ = ["Evaluation", "SourceLoss", "mixed_loss"]
+__all__ = ["Evaluation", "SourceLoss", "loss_windows", "mixed_loss"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class Evaluation:
 
     def _source(self, name: str, stream: TokenStream) -> Iterator[None]:
         total, tokens, size = 0.0, 0, 0
-        for x_BT, y_BT in _batches(stream, self._model.shape.context, self._max_tokens, self._batch):
+        for x_BT, y_BT in loss_windows(stream, self._model.shape.context, self._max_tokens, self._batch):
             total += self._loss_sum(x_BT, y_BT)
             real = y_BT[y_BT != IGNORE]
             tokens, size = tokens + real.size, size + int(self._byte_lengths[real].sum())
@@ -100,7 +100,9 @@ class Evaluation:
             return linear_cross_entropy(hidden, self._model.head_weight, labels, chunk_tokens=self._chunk).item()
 
 
-def _batches(stream: TokenStream, context: int, max_tokens: int, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def loss_windows(
+    stream: TokenStream, context: int, max_tokens: int, batch: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Inputs and labels [<= batch, context]; labels beyond the end of the text are masked."""
     windows = math.ceil((len(stream) - 1) / context)
     wanted = windows if not max_tokens else min(windows, max(1, max_tokens // context))

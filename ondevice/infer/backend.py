@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
-__all__ = ["Backend"]
+__all__ = ["Backend", "BatchBackend"]
 
 
 class Backend(Protocol):
@@ -38,4 +39,19 @@ class Backend(Protocol):
 
     def logits(self, ids_BT: np.ndarray) -> np.ndarray:
         """Logits after every token, ``[B, T, V]``; neither reads nor changes the cache."""
+        ...
+
+
+class BatchBackend(Backend, Protocol):
+    """A backend that also reads sequences of unlike lengths together; `step` goes on with them."""
+
+    def read(self, rows: Sequence[Sequence[int]], *, room: int) -> np.ndarray:
+        """Empties the cache, reads every row and gives the logits after its last token, ``[B, V]``.
+
+        There must be room for ``room`` tokens more after the longest row, up to the context.
+        """
+        ...
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Forgets all rows but these, which are numbered anew in this order."""
         ...

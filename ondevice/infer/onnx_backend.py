@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,21 @@ class OnnxBackend:
         for start in range(0, count, _PIECE):
             logits_BTV = self._session.run(ids_BT[:, start : start + _PIECE])
         return logits_BTV[:, -1]
+
+    def read(self, rows: Sequence[Sequence[int]], *, room: int) -> np.ndarray:
+        longest = max(map(len, rows))
+        ids_BT = np.zeros((len(rows), longest), np.int64)
+        mask_BT = np.zeros((len(rows), longest), np.int64)
+        for row, ids in enumerate(rows):
+            ids_BT[row, longest - len(ids) :], mask_BT[row, longest - len(ids) :] = ids, 1
+        self._session.start(len(rows))
+        for start in range(0, longest, _PIECE):
+            piece = slice(start, start + _PIECE)
+            logits_BTV = self._session.run(ids_BT[:, piece], mask_BT=mask_BT[:, piece])
+        return logits_BTV[:, -1]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        self._session.keep(rows)
 
     def logits(self, ids_BT: np.ndarray) -> np.ndarray:
         with self._session.set_aside():

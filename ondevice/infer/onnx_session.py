@@ -6,7 +6,7 @@ ARCHITECTURE.md and left padding; knows nothing of folders or sampling.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,12 @@ class OnnxSession:
         empty = np.zeros((batch, self._shape.kv_heads, 0, self._shape.head_dim), dtype=np.float32)
         self._mask_BS = np.zeros((batch, 0), dtype=np.int64)
         self._past = [self._ort.OrtValue.ortvalue_from_numpy(empty) for _ in self._past_names]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Leaves only some sequences, in the given order."""
+        chosen = list(rows)
+        self._mask_BS = self._mask_BS[chosen]
+        self._past = [self._ort.OrtValue.ortvalue_from_numpy(each.numpy()[chosen]) for each in self._past]
 
     @contextmanager
     def set_aside(self) -> Iterator[None]:

@@ -25,11 +25,13 @@ __all__ = ["Opened", "choose_checkpoint", "load_decoder", "open_checkpoint", "op
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """A model ready to generate. ``what`` says for people what was opened."""
+    """A model ready to generate. ``what`` says for people what was opened; ``settings`` is the folder in
+    which a recommended ``generation_config.json`` may lie."""
 
     backend: Backend
     tokenizer: Tokenizer
     what: str
+    settings: Path
 
 
 def open_target(target: str, *, step: int | None = None, threads: int | None = None) -> Opened:
@@ -49,6 +51,7 @@ def open_target(target: str, *, step: int | None = None, threads: int | None = N
             backend=OnnxBackend(path, threads=threads),
             tokenizer=load_tokenizer(path),
             what=f"{path} (onnxruntime)",
+            settings=path,
         )
     if (path / "manifest.json").is_file() and path.parent.name == "checkpoints":
         run, step = RunDir(path.absolute().parent.parent), _step_of(path)
@@ -121,4 +124,5 @@ def open_checkpoint(run: RunDir, checkpoint: Checkpoint, *, why: str = "", threa
         backend=TorchBackend(load_decoder(run, checkpoint)),
         tokenizer=load_tokenizer(run.tokenizer),
         what=f"{run.name} step {checkpoint.step} ({why})" if why else f"{run.name} step {checkpoint.step}",
+        settings=run.evals,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -29,11 +29,36 @@ class TorchBackend:
         self.vocab_size = decoder.shape.vocab_size
         self._cache: KVCache | None = None
         self._length = 0
+        self._lead_B: torch.Tensor | None = None
 
     def start(self, batch: int) -> None:
-        if self._cache is None or self._cache.batch != batch:
-            self._cache = KVCache(self._decoder.shape, batch=batch, dtype=self._decoder.head_weight.dtype)
-        self._length = 0
+        self._reserve(batch, self.context)
+
+    def _reserve(self, batch: int, length: int) -> None:
+        """A cache for at least ``length`` tokens, empty."""
+        if self._cache is None or self._cache.batch != batch or self._cache.length < length:
+            self._cache = None  # not two at a time
+            self._cache = KVCache(
+                self._decoder.shape, batch=batch, length=length, dtype=self._decoder.head_weight.dtype
+            )
+        self._length, self._lead_B = 0, None
+
+    def read(self, rows: Sequence[Sequence[int]], *, room: int) -> np.ndarray:
+        longest = max(map(len, rows))
+        self._reserve(len(rows), min(self.context, longest + room))
+        ids_BT = np.zeros((len(rows), longest), np.int64)
+        for row, ids in enumerate(rows):
+            ids_BT[row, longest - len(ids) :] = ids
+        if any(len(ids) != longest for ids in rows):
+            self._lead_B = torch.tensor([longest - len(ids) for ids in rows])
+        return self.step(ids_BT)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        assert self._cache is not None
+        chosen = torch.tensor(rows, dtype=torch.int64)
+        with torch.inference_mode():
+            self._cache.keep(chosen)
+        self._lead_B = None if self._lead_B is None else self._lead_B[chosen]
 
     def step(self, ids_BT: np.ndarray) -> np.ndarray:
         if self._cache is None:
@@ -42,7 +67,7 @@ class TorchBackend:
         if self._length + count > self.context:
             raise ValueError(f"{self._length} + {count} tokens exceed the context of {self.context}")
         with self._evaluating():
-            hidden_BTC = self._decoder(_tensor(ids_BT), cache=self._cache, start=self._length)
+            hidden_BTC = self._decoder(_tensor(ids_BT), cache=self._cache, start=self._length, lead_B=self._lead_B)
             logits_BV = _array(self._decoder.logits(hidden_BTC[:, -1]))
         self._length += count
         return logits_BV

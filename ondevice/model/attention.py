@@ -13,7 +13,7 @@ from ondevice.model.layers import Linear
 from ondevice.model.rope import Rotation, rotate
 from ondevice.run.recipe import ModelShape
 
-__all__ = ["Attention", "Place", "attend", "continuation_mask"]
+__all__ = ["Attention", "Place", "attend", "continuation_mask", "ragged_mask"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Place:
 
     start: int
     cache: KVCache | None = None
-    mask: Tensor | None = None  # [T, S], only for several tokens after others; else causality needs no tensor
+    mask: Tensor | None = None  # [T, S] or [B, 1, T, S]; only where causality alone does not say who looks where
     rotation: Rotation | None = None
 
 
@@ -31,6 +31,17 @@ def continuation_mask(start: int, count: int, device: torch.device) -> Tensor | 
     if start == 0 or count == 1:
         return None
     return torch.ones(count, start + count, dtype=torch.bool, device=device).tril(start)
+
+
+def ragged_mask(start: int, count: int, lead_B: Tensor) -> Tensor:
+    """`continuation_mask` where the first ``lead_B`` columns of each row are padding, ``[B, 1, count, start + count]``.
+
+    Padding looks at itself alone: a row that may look nowhere would be no number.
+    """
+    columns = torch.arange(start + count, device=lead_B.device)
+    rows = columns[start:, None]
+    seen = (columns <= rows) & ((columns >= lead_B[:, None, None]) | (columns == rows))
+    return seen[:, None]
 
 
 def attend(
@@ -43,7 +54,8 @@ def attend(
     B, H, T, D = q_BHTD.shape
     K = k_BKSD.shape[1]
     if T == 1 and H != K:  # the queries of a group are rows of one product: half the time of enable_gqa
-        grouped = F.scaled_dot_product_attention(q_BHTD.reshape(B, K, H // K, D), k_BKSD, v_BKSD, dropout_p=dropout)
+        q_BKGD = q_BHTD.reshape(B, K, H // K, D)
+        grouped = F.scaled_dot_product_attention(q_BKGD, k_BKSD, v_BKSD, attn_mask=mask, dropout_p=dropout)
         return grouped.reshape(B, H, 1, D)
     return F.scaled_dot_product_attention(
         q_BHTD,

@@ -34,3 +34,9 @@ class KVCache:
         keys[:, :, start:end] = k_BKTD
         values[:, :, start:end] = v_BKTD
         return keys[:, :, :end], values[:, :, :end]
+
+    def keep(self, rows: Tensor) -> None:
+        """Leaves only some sequences, in the given order."""
+        self.keys = [each.index_select(0, rows) for each in self.keys]
+        self.values = [each.index_select(0, rows) for each in self.values]
+        self.batch = len(rows)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from ondevice.model.attention import Place, continuation_mask
+from ondevice.model.attention import Place, continuation_mask, ragged_mask
 from ondevice.model.cache import KVCache
 from ondevice.model.layers import Embedding, Linear
 from ondevice.model.rope import Rotation
@@ -47,20 +47,23 @@ class Decoder(nn.Module):
         """``hidden [..., C]`` -> ``[..., V]``. For training use `linear_cross_entropy`, which never holds them all."""
         return F.linear(hidden, self.head_weight)
 
-    def forward(self, ids_BT: Tensor, *, cache: KVCache | None = None, start: int = 0) -> Tensor:
+    def forward(
+        self, ids_BT: Tensor, *, cache: KVCache | None = None, start: int = 0, lead_B: Tensor | None = None
+    ) -> Tensor:
         """Hidden states after the final norm, ``[B, T, C]``.
 
         With a cache, ``ids`` are the tokens at positions ``start ...``; their keys and values are stored, and the
-        cache must hold those of every earlier position. Raises ValueError for more tokens than fit.
+        cache must hold those of every earlier position. The first ``lead_B`` columns of each row are padding: nobody
+        looks at them, and positions count from after them. Raises ValueError for more tokens than fit.
         """
-        place = self._place(ids_BT, cache, start)
-        x_BTC = self._embedded(ids_BT, start)
+        place = self._place(ids_BT, cache, start, lead_B)
+        x_BTC = self._embedded(ids_BT, start, lead_B)
         for block in self.blocks:
             x_BTC = self._through(block, x_BTC, place)
         hidden_BTC: Tensor = self.norm(x_BTC)
         return hidden_BTC
 
-    def _place(self, ids_BT: Tensor, cache: KVCache | None, start: int) -> Place:
+    def _place(self, ids_BT: Tensor, cache: KVCache | None, start: int, lead_B: Tensor | None) -> Place:
         B, T = ids_BT.shape
         if cache is None and start != 0:
             raise ValueError("tokens at a later position need the cache of those before")
@@ -69,17 +72,22 @@ class Decoder(nn.Module):
         room = self.shape.context if cache is None else min(self.shape.context, cache.length)
         if T < 1 or start < 0 or start + T > room:
             raise ValueError(f"positions {start} to {start + T} are not within the {room} there is room for")
-        mask = continuation_mask(start, T, ids_BT.device)
-        return Place(start=start, cache=cache, mask=mask, rotation=self._rotation(start, T))
+        if lead_B is None:
+            mask, rotation = continuation_mask(start, T, ids_BT.device), self._rotation(slice(start, start + T))
+        else:
+            mask, rotation = ragged_mask(start, T, lead_B), self._rotation(_positions(start, T, lead_B))
+        return Place(start=start, cache=cache, mask=mask, rotation=rotation)
 
-    def _rotation(self, start: int, count: int) -> Rotation | None:
-        """Rotary angles of ``count`` positions, for decoders that turn queries and keys."""
+    def _rotation(self, positions: slice | Tensor) -> Rotation | None:
+        """Rotary angles of positions (``[B, T]`` where rows differ), for decoders that turn queries and keys."""
         return None
 
-    def _embedded(self, ids_BT: Tensor, start: int) -> Tensor:
+    def _embedded(self, ids_BT: Tensor, start: int, lead_B: Tensor | None) -> Tensor:
         x_BTC: Tensor = self.embed(ids_BT)
         if self.position is not None:
-            x_BTC = x_BTC + self.position.weight[start : start + ids_BT.shape[1]]
+            T = ids_BT.shape[1]
+            positions = slice(start, start + T) if lead_B is None else _positions(start, T, lead_B)
+            x_BTC = x_BTC + self.position.weight[positions]
         return F.dropout(x_BTC, self.shape.dropout, self.training) if self.shape.dropout else x_BTC
 
     def _through(self, block: nn.Module, x_BTC: Tensor, place: Place) -> Tensor:
@@ -89,3 +97,9 @@ class Decoder(nn.Module):
         # Restoring the random state costs time, and only dropout draws from it.
         drops = self.training and self.draws
         return checkpoint(block, x_BTC, place, use_reentrant=False, preserve_rng_state=drops)
+
+
+def _positions(start: int, count: int, lead_B: Tensor) -> Tensor:
+    """Position of each column, ``[B, count]``; padding counts as 0."""
+    columns = torch.arange(start, start + count, device=lead_B.device)
+    return (columns - lead_B[:, None]).clamp_(min=0)

@@ -48,7 +48,7 @@ class Llama(Decoder):
         blocks = [_Block(shape, layer) for layer in range(shape.layers)]
         super().__init__(shape, positions=False, blocks=blocks, norm=RMSNorm(shape.width, eps=shape.norm_eps))
 
-    def _rotation(self, start: int, count: int) -> Rotation:
+    def _rotation(self, positions: slice | Tensor) -> Rotation:
         shape = self.shape
         cos, sin = rotation_tables(shape.context, shape.head_dim, shape.rope_theta, shape.rope_scaling)
-        return cos[start : start + count], sin[start : start + count]
+        return cos[positions], sin[positions]

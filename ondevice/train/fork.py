@@ -21,6 +21,7 @@ from ondevice.data.cursor import BatchCursor
 from ondevice.data.dataset import Dataset
 from ondevice.data.parcel import open_dataset
 from ondevice.errors import CheckpointError, OndeviceError, ResourceError, UsageError
+from ondevice.model.average import load_average
 from ondevice.model.base import build_for
 from ondevice.run.config import changed_keys, to_toml
 from ondevice.run.create import create_run
@@ -45,7 +46,8 @@ _TAIL_SHARE = 0.1  # of the steps so far: as long as a decay has to be, by the p
 
 @dataclass(frozen=True, kw_only=True)
 class Fork:
-    """A fork decided on and not yet made. ``notes`` are sentences about what was kept and what begins anew."""
+    """A fork decided on and not yet made. ``notes`` are sentences about what was kept and what begins anew. With
+    ``averaged`` its first weights are the mean of these checkpoints, which are leased until it is made."""
 
     path: Path
     config: Config
@@ -57,6 +59,7 @@ class Fork:
     keeps_optimizer: bool
     keeps_cursor: bool
     notes: tuple[str, ...]
+    averaged: tuple[Checkpoint, ...] = ()
 
 
 def plan_fork(
@@ -64,9 +67,11 @@ def plan_fork(
     checkpoint: Checkpoint,
     wish: ForkWish,
     *,
+    averaged: tuple[Checkpoint, ...] = (),
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Fork:
-    """Decides what the fork is, building its dataset where text was added. The caller holds a lease on the checkpoint.
+    """Decides what the fork is, building its dataset where text was added. The caller holds a lease on the checkpoint,
+    and on those that are ``averaged``.
 
     Raises UsageError for a change that no fork can make, DataError, CheckpointError or ResourceError.
     """
@@ -74,7 +79,7 @@ def plan_fork(
     if not before.made(checkpoint.facts.get("recipe_sha256")):
         raise CheckpointError(f"{checkpoint.path}: was made by another recipe than that of {run.name}.")
     config = child_config(run, before, checkpoint, wish)
-    path, parent = home() / "runs" / config.name, _parent(run, checkpoint, before)
+    path, parent = home() / "runs" / config.name, _parent(run, checkpoint, before, averaged)
     _refuse_taken(RunDir(path), parent)
     keeps_optimizer = _keeps_optimizer(config, before, checkpoint, wish)
     dataset = make_dataset(config, progress) if wish.add_data else open_dataset(before.data)
@@ -91,6 +96,7 @@ def plan_fork(
         keeps_optimizer=keeps_optimizer,
         keeps_cursor=keeps_cursor,
         notes=tuple(_notes(before, recipe, wish, keeps_optimizer=keeps_optimizer, keeps_cursor=keeps_cursor)),
+        averaged=averaged,
     )
 
 
@@ -225,8 +231,9 @@ def _child_data(config: Config, before: Recipe, dataset: Dataset, wish: ForkWish
     return found
 
 
-def _parent(run: RunDir, checkpoint: Checkpoint, before: Recipe) -> dict[str, Any]:
+def _parent(run: RunDir, checkpoint: Checkpoint, before: Recipe, averaged: tuple[Checkpoint, ...]) -> dict[str, Any]:
     identity = run.read_identity()
+    mean = {"averaged": [[each.step, each.sha256] for each in averaged]} if averaged else {}
     return {
         "run": run.name,
         "id": identity["id"],
@@ -234,6 +241,7 @@ def _parent(run: RunDir, checkpoint: Checkpoint, before: Recipe) -> dict[str, An
         "checkpoint_sha256": checkpoint.sha256,
         "recipe_sha256": before.sha256,
         "lineage": identity.get("lineage"),
+        **mean,
     }
 
 
@@ -269,6 +277,8 @@ def _first_checkpoint(fork: Fork, store: Store) -> None:
     model = build_for(recipe, fresh=False)
     optimizer = make_optimizer(model, recipe.train)
     load_tensors(checkpoint, model, optimizer if fork.keeps_optimizer else None)
+    if fork.averaged:
+        load_average([each.path / "model.safetensors" for each in fork.averaged], model)
     state = TrainState(
         model=model,
         optimizer=optimizer,

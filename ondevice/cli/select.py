@@ -1,0 +1,109 @@
+"""``ondevice select RUN``: scores the kept checkpoints, names the best by each role, pins them, and says why."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from ondevice.cli.common import at_least, for_terminal, print_json
+from ondevice.cli.eval_target import add_panel_flags, wish_from
+from ondevice.cli.pin import change_pin
+from ondevice.errors import OndeviceError, UsageError
+from ondevice.run.directory import RunDir, find_run
+from ondevice.run.store import Store
+
+__all__ = ["EXAMPLES", "add_arguments", "run"]
+
+_REASON = "selected: "
+
+EXAMPLES = """examples:
+  ondevice select notes                        judge every kept checkpoint, pin the best
+  ondevice select notes --steps 800 1000 1200 --prompts mine.jsonl
+  ondevice select notes --no-pin --json
+
+A checkpoint that was judged before is not judged again."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", help="name or path of the run")
+    parser.add_argument("--steps", type=at_least(0), nargs="+", metavar="N", help="only these checkpoints")
+    parser.add_argument(
+        "--tolerance", type=at_least(0, float), default=0.02, metavar="SHARE", help="of loss, for practical use (0.02)"
+    )
+    parser.add_argument("--no-pin", action="store_true", help="leave the pins as they are")
+    parser.add_argument("--wait", type=float, default=30.0, metavar="S", help="seconds to wait for a live trainer (30)")
+    parser.add_argument("--threads", type=at_least(1), help="threads of the arithmetic")
+    add_panel_flags(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ondevice.study.select_run import select_run
+    from ondevice.study.selection import SelectionRule
+
+    if args.tolerance > 1:
+        raise UsageError(f"--tolerance {args.tolerance:g}: a share of the lowest loss, from 0 to 1.")
+    run_dir = find_run(args.run)
+    result = select_run(
+        run_dir,
+        wish_from(args),
+        rule=SelectionRule(loss_tolerance=args.tolerance),
+        steps=args.steps,
+        threads=args.threads,
+        progress=lambda text: print(for_terminal(text, sys.stderr), file=sys.stderr),
+    )
+    pinned, trouble = ([], "") if args.no_pin else _pin(run_dir, result["roles"], wait_s=args.wait)
+    if args.json:
+        print_json({**result, "pinned": pinned, "not_pinned": trouble})
+        return 0
+    _show(result)
+    if pinned:
+        print(f"Pinned: {', '.join(map(str, pinned))}.")
+    if trouble:
+        print(f"Not pinned: {trouble}")
+    return 0
+
+
+def _pin(run_dir: RunDir, roles: dict[str, int], *, wait_s: float) -> tuple[list[int], str]:
+    """Pins the winners and unpins those of an earlier selection; pins for other reasons stay. Gives what was pinned
+    and why something was not."""
+    wanted: dict[int, list[str]] = {}
+    for role, step in roles.items():
+        wanted.setdefault(step, []).append(role)
+    pinned = []
+    try:
+        before = Store(run_dir.checkpoints).pins()
+        for step, names in wanted.items():
+            if before.get(step, _REASON).startswith(_REASON):
+                change_pin(run_dir, step, _REASON + ", ".join(names), wait_s=wait_s)
+            pinned.append(step)
+        for step, reason in before.items():
+            if reason.startswith(_REASON) and step not in wanted:
+                change_pin(run_dir, step, None, wait_s=wait_s)
+    except OndeviceError as error:
+        return pinned, str(error)
+    return pinned, ""
+
+
+def _show(result: dict[str, Any]) -> None:
+    roles: dict[int, list[str]] = {}
+    for role, step in result["roles"].items():
+        roles.setdefault(step, []).append(role)
+    print(f"{'step':>10} {'loss':>9} {'quality':>8} {'diversity':>10} {'looping':>8}")
+    for row in result["checkpoints"]:
+        loss = "-" if row["val_loss_mixed"] is None else f"{row['val_loss_mixed']:.4f}"
+        quality = "-" if row["quality"] is None else f"{row['quality']:.1f}"
+        marks = "  " + ", ".join(roles.get(row["step"], []))
+        line = f"{row['step']:>10,} {loss:>9} {quality:>8} {row['diversity']:>10.3f} {row['loop_rate']:>8.0%}"
+        print(f"{line}{marks}".rstrip())
+    for each in result["regressions"]:
+        print(
+            f"{each['before']:,} -> {each['after']:,}: {for_terminal(each['group'])} got worse by "
+            f"{-each['difference']['estimate']:.1f} (at least {-each['difference']['high']:.1f})."
+        )
+    for each in result["skipped"]:
+        print(f"Left out: {for_terminal(each['why'])}")
+    print()
+    for sentence in result["sentences"]:
+        print(sentence)

@@ -1,0 +1,117 @@
+"""Selection: roles by the rule, flags, regressions, three sentences; and over the checkpoints of a real tiny run."""
+
+import json
+
+import pytest
+
+from ondevice.cli.main import main
+from ondevice.errors import CheckpointError, UsageError
+from ondevice.run.quality import read_quality
+from ondevice.run.store import Store
+from ondevice.study.evaluation import Wish
+from ondevice.study.select_run import select_run
+from ondevice.study.selection import Candidate, SelectionRule, select
+from ondevice.study.story import validation_points
+
+SMALL = Wish(per_source=2, prompt_tokens=16, max_new_tokens=6)
+FLAGS = ("--per-source", "2", "--max-new-tokens", "6", "--json")
+
+
+def candidate(step, loss, mean, *, groups=("a",) * 10 + ("b",) * 10):
+    quality = () if mean is None else tuple(mean + 0.01 * (place % 5 - 2) for place in range(20))
+    return Candidate(step=step, loss=loss, quality=quality, groups=groups)
+
+
+def test_roles_follow_the_rule():
+    rows = [candidate(1, 2.0, 40.0), candidate(2, 1.02, 60.0), candidate(3, 1.0, 50.0), candidate(4, 1.5, 70.0)]
+    assert select(rows).roles == {"scalar": 3, "behaviour": 4, "practical": 2}
+    assert select(rows, SelectionRule(loss_tolerance=0.0)).roles["practical"] == 3
+    assert select(rows, SelectionRule(loss_tolerance=1.0)).roles["practical"] == 4
+
+
+def test_equals_go_to_the_earliest():
+    rows = [candidate(2, 1.0, 50.0), candidate(1, 1.0, 50.0)]
+    assert set(select(rows).roles.values()) == {1}
+
+
+def test_a_later_step_with_less_loss_and_worse_text_is_said():
+    rows = [candidate(1000, 2.6, 44.0), candidate(2000, 2.0, 50.0), candidate(2700, 1.62, 44.0)]
+    found = select(rows)
+    assert found.flags.divergences[0].worse == 2700 and found.flags.non_monotonic == 2000
+    assert len(found.sentences) == 3
+    assert "step 2,700 has 19% less loss than step 2,000 and scores 12% worse" in found.sentences[1]
+
+
+def test_without_quality_the_loss_decides_and_without_loss_the_quality():
+    assert select([candidate(1, 2.0, None), candidate(2, 1.0, None)]).roles == {"scalar": 2, "practical": 2}
+    assert select([candidate(1, None, 9.0), candidate(2, None, 8.0)]).roles == {"behaviour": 1, "practical": 1}
+    with pytest.raises(CheckpointError):
+        select([candidate(1, None, None)])
+
+
+def test_a_group_that_is_forgotten_is_listed():
+    before, after = candidate(1, 2.0, 50.0), candidate(2, 1.9, 50.0)
+    worse = tuple(value - (8 + place / 10 if place >= 10 else 0) for place, value in enumerate(after.quality))
+    found = select([before, Candidate(step=2, loss=1.9, quality=worse, groups=after.groups)]).regressions
+    assert [(each.before, each.after, each.group) for each in found] == [(1, 2, "b")]
+    assert found[0].difference.high < -8 and found[0].prompts[0] == 19
+
+
+def test_every_kept_checkpoint_is_judged_once(own, monkeypatch):
+    steps = Store(own.checkpoints).steps()
+    assert len(steps) >= 4
+    result = select_run(own, SMALL)
+    assert [row["step"] for row in result["checkpoints"]] == steps
+    assert set(read_quality(own.evals)) == set(steps)
+    assert result["trajectory"]["advice"]["what"] in ("go on", "stop", "start the tail")
+    with monkeypatch.context() as patch:  # an interrupted selection goes on where it was
+        patch.setattr("ondevice.study.evaluation.generate_batch", None)
+        assert select_run(own, SMALL) == result
+
+
+def test_a_damaged_one_is_left_out_and_named(own):
+    steps = Store(own.checkpoints).steps()
+    path = Store(own.checkpoints).path(steps[1]) / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    result = select_run(own, SMALL)
+    assert [each["step"] for each in result["skipped"]] == [steps[1]]
+    assert len(result["checkpoints"]) == len(steps) - 1
+
+
+def test_the_curve_forgets_what_a_kill_undid(own):
+    points = validation_points(own)
+    assert [point.step for point in points] == sorted({point.step for point in points})
+    assert points[-1].tokens == points[-1].step * 4 * 64
+    assert [point.step for point in validation_points(own, "first")] == [point.step for point in points]
+
+
+def test_winners_are_pinned_and_earlier_ones_unpinned(own, capsys):
+    store = Store(own.checkpoints)
+    first, last = store.steps()[0], store.steps()[-1]
+    store.pin(first, "selected: scalar")
+    store.pin(store.steps()[1], "mine")
+    assert main(["select", "tiny", "--steps", str(last), *FLAGS]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["pinned"] == [last] and result["not_pinned"] == ""
+    pins = Store(own.checkpoints).pins()
+    assert pins[last] == "selected: scalar, behaviour, practical"
+    assert first not in pins and pins[store.steps()[1]] == "mine"
+    assert main(["verify", "tiny"]) == 0
+
+
+def test_words_say_it_in_three_sentences(own, capsys):
+    assert main(["select", "tiny", "--no-pin", *FLAGS[:-1]]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines[lines.index("") + 1 :]) == 3
+    assert Store(own.checkpoints).pins() == {}
+
+
+def test_bad_requests(own, capsys):
+    with pytest.raises(UsageError, match="no checkpoint of step 999"):
+        select_run(own, SMALL, steps=[999])
+    assert main(["select", "tiny", "--tolerance", "2"]) == 2
+    assert main(["select", "nothing"]) == 2
+    for step in Store(own.checkpoints).steps():
+        (Store(own.checkpoints).path(step) / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match="no checkpoints"):
+        select_run(own, SMALL)
