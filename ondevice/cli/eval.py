@@ -1,4 +1,4 @@
-"""``ondevice eval RUN``: asks a live trainer to measure the validation text now, and shows what it found."""
+"""``ondevice eval TARGET``: how good a model is. A live trainer measures its own, anything else is measured here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from ondevice.cli.common import print_json
 from ondevice.cli.control import ask
+from ondevice.cli.eval_target import add_target_flags, eval_target
 from ondevice.errors import UsageError
 from ondevice.run.directory import RunDir, find_run
 from ondevice.run.liveness import read_liveness
@@ -16,26 +17,25 @@ from ondevice.run.telemetry import as_number, launch_files, read_file
 __all__ = ["EXAMPLES", "add_arguments", "run"]
 
 EXAMPLES = """examples:
-  ondevice eval notes              the loss of each source, as the model is now
-  ondevice eval notes --wait 600 --json
+  ondevice eval notes              losses and generations of the best checkpoint
+  ondevice eval notes --step 800 --prompts my.jsonl
+  ondevice eval notes/exports/onnx-00000800 --no-losses
+  ondevice eval notes --wait 600 --json      a run that trains: the loss of each source, as the model is now
 
-A paused run is measured too, and stays paused. The losses also go into the run's story."""
+A run that trains is asked to measure itself; a paused one stays paused, and the losses also go into its story."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", help="name or path of a run that is training")
-    parser.add_argument("--wait", type=float, default=120.0, metavar="S", help="seconds to wait for the losses (120)")
+    parser.add_argument("target", help="a run, the folder of a checkpoint, or an export")
+    parser.add_argument("--wait", type=float, default=120.0, metavar="S", help="live run: seconds to wait (120)")
+    add_target_flags(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    run_dir = find_run(args.run)
-    alive = read_liveness(run_dir)
-    if alive.holder is None:
-        raise UsageError(
-            f"{run_dir.name}: no trainer is running ({alive.state}), and only a live one can measure; "
-            f"`ondevice status {run_dir.name}` shows the losses so far, `ondevice train {run_dir.name}` goes on."
-        )
+    run_dir = _live(args)
+    if run_dir is None:
+        return eval_target(args.target, args)
     until = time.monotonic() + args.wait
     answer = ask(run_dir, "eval", {}, wait_s=args.wait)
     found = None if answer is None else _measured(run_dir, answer["id"], until)
@@ -46,6 +46,15 @@ def run(args: argparse.Namespace) -> int:
     else:
         _show(run_dir, found)
     return 0
+
+
+def _live(args: argparse.Namespace) -> RunDir | None:
+    """The run, where the target is one that trains and no checkpoint of it was named."""
+    try:
+        run_dir = find_run(args.target)
+    except UsageError:  # an export or a checkpoint, which the evaluation looks for itself
+        return None
+    return None if args.step is not None or read_liveness(run_dir).holder is None else run_dir
 
 
 def _measured(run: RunDir, letter: str, until: float) -> dict[str, Any] | None:

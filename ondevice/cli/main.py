@@ -35,7 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "resume": ("control", "let a paused run go on"),
     "stop": ("control", "let a live run finish its step, save and leave"),
     "save": ("control", "let a live run save a checkpoint now"),
-    "eval": ("eval", "let a live run measure its validation text now"),
+    "eval": ("eval", "how good a model is: its losses and what it writes"),
     "sample": ("sample", "text from a run: from the live trainer, or from its checkpoint"),
     "generate": ("generate", "text from a run, a checkpoint or an export"),
     "select": ("select", "which checkpoint to keep: loss, quality, and what is practical"),

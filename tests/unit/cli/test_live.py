@@ -131,10 +131,11 @@ def test_a_live_run_is_measured_when_asked_and_a_paused_one_stays_paused(alive, 
     assert call("eval", "alive", "--wait", "0").out.startswith("alive: asked; ")
 
 
-def test_a_dead_run_says_where_its_losses_are(reading, call):
-    result = call("eval", "tiny")
-    assert (result.code, result.out) == (2, "")
-    assert "tiny: no trainer is running (finished)" in result.error and "`ondevice status tiny`" in result.error
+def test_a_run_that_does_not_train_is_measured_here(own, call):
+    found = call("eval", "tiny", "--per-source", "2", "--max-new-tokens", "8", "--json").json
+    assert found["val_loss"]["words"] > 0 and found["step"] == 12
+    refused = call("eval", "tny")
+    assert refused.code == 2 and "tiny" in refused.error
 
 
 def test_flags_of_sample_reach_the_live_trainer(alive, call):
