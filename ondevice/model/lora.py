@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from ondevice.errors import UsageError, nearest
 from ondevice.model.decoder import Decoder
+from ondevice.model.frozen_decoder import unpack
 from ondevice.run.recipe import AdapterRecipe, ModelShape
 
 __all__ = [
@@ -141,11 +142,13 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.base(x)
+        x = x.to(y.dtype)  # under autocast the layer may answer in less
         keep = None
         if self.training and self.dropout:
             keep = torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - self.dropout)
         matrices = [matrix for target in self.targets for matrix in self.pair(target)]
-        out: Tensor = _AddLowRank.apply(y, x, keep, self, *matrices)
+        with torch.autocast("cpu", enabled=False):
+            out: Tensor = _AddLowRank.apply(y, x, keep, self, *matrices)
         return out
 
     def pair(self, target: Target) -> tuple[Tensor, Tensor]:
@@ -208,12 +211,14 @@ def lora_layers(model: Decoder) -> Iterator[tuple[int, LoraLinear]]:
 def merge(model: Decoder) -> None:
     """Adds every update into its frozen matrix and puts the plain layers back: the same model without adapters.
 
-    Leaves a model without any as it is.
+    Frozen matrices are unpacked for it. Leaves a model without any adapter as it is.
     """
     if not list(lora_layers(model)):
         return
+    unpack(model)
     for _, layer in lora_layers(model):
-        weight = layer.base.get_buffer("weight")
+        weight = layer.base.weight
+        assert isinstance(weight, Tensor)
         for target in layer.targets:
             a, b = layer.pair(target)
             weight.narrow(0, target.first, target.rows).addmm_(b, a, alpha=layer.scaling)

@@ -183,6 +183,12 @@ class AdapterConfig:
         (), "matrices, as PEFT names them (q_proj, v_proj ...; c_attn ...); queries and values where empty"
     )
     rank_stabilized: bool = _key(False, "multiply with alpha / sqrt(rank), which suits large ranks")
+    base_format: str = _key(
+        "fp32",
+        "how the frozen matrices are kept: nf4 and int4 take an eighth of the memory, int8 a quarter, bf16 half; each "
+        "with an error, fp32 without (the embedding never has fewer than 8 bits)",
+        choices=("fp32", "bf16", "int8", "int4", "nf4"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,7 @@ def adapter_of(config: Config, shape: ModelShape) -> AdapterRecipe | None:
         dropout=wish.dropout,
         targets=tuple(target.name for target in chosen_targets(shape, names)),
         rank_stabilized=wish.rank_stabilized,
+        base_format=wish.base_format,
     )
 
 
