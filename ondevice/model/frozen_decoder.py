@@ -1,7 +1,7 @@
 """A decoder over frozen matrices: what an adapter learns beside when memory is short.
 
 Matrices of the blocks take the format that was asked for. The embedding, and the head where it is apart, take 8 bits a
-number at least (``TABLE_FORMAT``): rare tokens have few numbers each, and an error there reaches every logit.
+number at least: rare tokens have few numbers each, and an error there reaches every logit.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from torch import Tensor
 from ondevice.model.build import build_model
 from ondevice.model.decoder import Decoder
 from ondevice.model.frozen import FrozenMatrix, frozen_matrix
+from ondevice.model.frozen_counts import TABLE_FORMAT
 from ondevice.model.frozen_layers import FrozenEmbedding, FrozenLinear
 from ondevice.model.layers import Linear
 from ondevice.run.recipe import ModelShape
 
-__all__ = ["TABLE_FORMAT", "build_frozen", "fill", "seal", "unpack"]
-
-TABLE_FORMAT = {"bf16": "bf16", "int8": "int8", "int4": "int8", "nf4": "int8"}
+__all__ = ["build_frozen", "fill", "seal", "unpack"]
 
 
 def build_frozen(shape: ModelShape, form: str) -> Decoder:

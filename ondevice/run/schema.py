@@ -206,6 +206,11 @@ class TrainConfig:
         "optimizer; muon takes orthogonal updates for the matrices inside the blocks and AdamW for the rest",
         choices=("adamw", "muon"),
     )
+    optimizer_state: str = _key(
+        "fp32",
+        "how adamw keeps its two averages; int8 takes a quarter of the memory, with an error of a few percent",
+        choices=("fp32", "int8"),
+    )
     lr: float | None = _key(None, "peak learning rate; derived from the width", above=0, high=1e30)
     lr_min: float | None = _key(None, "final learning rate; a tenth of lr where not given", low=0, high=1e30)
     schedule: str = _key(

@@ -12,7 +12,7 @@ from statistics import median
 
 import torch
 
-from ondevice.run.recipe import Fit, ModelShape
+from ondevice.run.recipe import AdapterRecipe, Fit, ModelShape
 from ondevice.train.probe import step_rate
 
 __all__ = ["Choice", "candidates", "choose", "fastest"]
@@ -40,7 +40,15 @@ def candidates(*, precisions: Iterable[str], threads: Iterable[int]) -> list[Cho
     ]
 
 
-def choose(shape: ModelShape, fit: Fit, wanted: list[Choice], *, batch: int, optimizer: str) -> Choice:
+def choose(
+    shape: ModelShape,
+    fit: Fit,
+    wanted: list[Choice],
+    *,
+    batch: int,
+    optimizer: str,
+    adapter: AdapterRecipe | None = None,
+) -> Choice:
     """The fastest of several choices by timed steps (`fastest`)."""
     rates: dict[Choice, list[float]] = {choice: [] for choice in wanted}
     before = torch.get_num_threads()
@@ -51,7 +59,13 @@ def choose(shape: ModelShape, fit: Fit, wanted: list[Choice], *, batch: int, opt
                 cut = dataclasses.replace(fit, threads=choice.threads)
                 seconds = SECONDS if len(wanted) > 1 else 2 * SECONDS
                 rate = step_rate(
-                    shape, cut, batch=batch, precision=choice.precision, optimizer=optimizer, seconds=seconds
+                    shape,
+                    cut,
+                    batch=batch,
+                    precision=choice.precision,
+                    optimizer=optimizer,
+                    adapter=adapter,
+                    seconds=seconds,
                 )
                 rates[choice].append(rate)
     finally:

@@ -26,12 +26,21 @@ from ondevice.run.directory import RunDir, home
 from ondevice.run.recipe import Fit, ModelShape, Recipe
 from ondevice.run.schema import Config
 from ondevice.train.adapter import with_adapter
+from ondevice.train.adapter_wish import adapter_of
 from ondevice.train.autotune import Choice, candidates, choose
 from ondevice.train.order import data_recipe, with_order
 from ondevice.train.plan import Estimate, estimate, make_recipe, warnings_of
 from ondevice.train.probe import MatmulRates, matmul_rates
 from ondevice.train.saving import SavePlan, plan_saving
-from ondevice.train.sizing import Machine, choose_batch, choose_fit, choose_shape, expected_tokens, needs_rate
+from ondevice.train.sizing import (
+    Machine,
+    choose_batch,
+    choose_fit,
+    choose_shape,
+    expected_tokens,
+    needs_rate,
+    optimizer_state_of,
+)
 from ondevice.train.wish import base_folder, corpus_of, run_name
 
 __all__ = ["Prepared", "make_run", "prepare"]
@@ -149,7 +158,8 @@ def _choose(
     wanted = candidates(precisions=precisions, threads=threads)
     if len(wanted) == 1 and not timed:
         return wanted[0]
-    choice = choose(shape, fit, wanted, batch=batch, optimizer=config.train.optimizer)
+    adapter = adapter_of(config, shape)
+    choice = choose(shape, fit, wanted, batch=batch, optimizer=optimizer_state_of(config), adapter=adapter)
     rate = f"{choice.tok_s:,.0f} tokens/s, the fastest of {len(wanted)} timed" if len(wanted) > 1 else "as given"
     why["train.precision, fit.threads"] = f"{choice.precision} with {choice.threads}: {rate}"
     return choice

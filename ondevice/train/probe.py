@@ -13,7 +13,10 @@ import numpy as np
 import torch
 
 from ondevice.model.build import build_model
-from ondevice.run.recipe import Fit, ModelShape
+from ondevice.model.decoder import Decoder
+from ondevice.model.frozen_decoder import build_frozen
+from ondevice.model.lora import add_lora
+from ondevice.run.recipe import AdapterRecipe, Fit, ModelShape
 from ondevice.train.engine import Engine
 from ondevice.train.optimizer import optimizer_of
 
@@ -58,18 +61,26 @@ def _rate(a: torch.Tensor, b: torch.Tensor, seconds: float) -> float:
 
 
 def step_rate(
-    shape: ModelShape, fit: Fit, *, batch: int, precision: str, optimizer: str, seconds: float = 6.0
+    shape: ModelShape,
+    fit: Fit,
+    *,
+    batch: int,
+    precision: str,
+    optimizer: str,
+    adapter: AdapterRecipe | None = None,
+    seconds: float = 6.0,
 ) -> float:
     """Tokens a second of real steps on random tokens: one warm-up, then medians until ``seconds`` have passed.
 
     A large batch is timed through two of its micro-batches; the update, once a step whatever the batch, is timed apart.
+    With an ``adapter`` that alone learns, beside a base of nothing but zeros where it is packed.
     """
-    model = build_model(shape, seed=0)
+    model = _model(shape, adapter)
     model.activation_checkpointing = fit.activation_checkpointing
     settings = {"lr": 1e-4, "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8}
     engine = Engine(
         model,
-        optimizer_of(optimizer, model, **settings),
+        optimizer_of("adamw" if adapter else optimizer, model, **settings),
         clip=1.0,
         precision=precision,
         loss_chunk_tokens=fit.loss_chunk_tokens,
@@ -91,3 +102,16 @@ def step_rate(
         update_s.append(time.perf_counter() - gradients)
     step_s = median(gradient_s[1:]) * batch / rows + median(update_s[1:])
     return batch * shape.context / step_s
+
+
+def _model(shape: ModelShape, adapter: AdapterRecipe | None) -> Decoder:
+    if adapter is None:
+        return build_model(shape, seed=0)
+    if adapter.base_format == "fp32":
+        model = build_model(shape, seed=0)
+    else:
+        model = build_frozen(shape, adapter.base_format)
+        for buffer in model.buffers():
+            buffer.zero_()
+    add_lora(model, adapter, seed=0)
+    return model

@@ -36,7 +36,7 @@ def test_a_clear_gain_does():
 def test_choices_are_timed_in_turn_and_threads_put_back(monkeypatch):
     seen = []
 
-    def rate(shape, fit, *, batch, precision, optimizer, seconds):
+    def rate(shape, fit, *, batch, precision, optimizer, adapter, seconds):
         seen.append((precision, torch.get_num_threads()))
         return 100.0 if fit.threads == 2 else 300.0
 
