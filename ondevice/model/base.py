@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from ondevice.device.memory import give_back_large_blocks, give_back_memory
 from ondevice.errors import CheckpointError
 from ondevice.model.build import build_model
 from ondevice.model.decoder import Decoder
@@ -40,6 +41,7 @@ def build_for(recipe: Recipe, *, fresh: bool) -> Decoder:
     if form == "fp32":
         model = build_model(recipe.model, seed=recipe.train.seed if begins else None)
     else:
+        give_back_large_blocks()
         model = build_frozen(recipe.model, form)
     if recipe.base is not None and (fresh or not whole):
         _load(model, recipe.base, for_ever=not whole)
@@ -61,6 +63,7 @@ def _load(model: Decoder, recipe: BaseRecipe, *, for_ever: bool) -> None:
     for name, first, part in base.tensors():
         fill(model, name, first, part)
     seal(model)
+    give_back_memory()
 
 
 def _hash_of(base: HuggingFaceModel) -> str:

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from ondevice.model.attention import Place, continuation_mask
 from ondevice.model.cache import KVCache
 from ondevice.model.frozen import FrozenMatrix
 from ondevice.model.frozen_layers import FrozenEmbedding, FrozenLinear
 from ondevice.model.layers import Embedding, Linear
+from ondevice.model.recompute import recomputed
 from ondevice.model.rope import Rotation
 from ondevice.run.recipe import ModelShape
 
@@ -92,5 +92,4 @@ class Decoder(nn.Module):
             y_BTC: Tensor = block(x_BTC, place)
             return y_BTC
         # Restoring the random state costs time, and only dropout draws from it.
-        drops = self.training and self.draws
-        return checkpoint(block, x_BTC, place, use_reentrant=False, preserve_rng_state=drops)
+        return recomputed(lambda x_BTC: block(x_BTC, place), x_BTC, draws=self.training and self.draws)

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 __all__ = ["NF4", "FrozenMatrix", "frozen_matrix"]
 
-_TILE = 1 << 19  # numbers in full precision at once
+_TILE = 1 << 17  # numbers in full precision at once: half a megabyte, which caches hold
 _GROUP = 256  # scales of NF4 that share a scale of their own
 _HALF_MAX = 65504.0
 # The 16 values of arXiv 2305.14314, appendix E: quantiles of a normal distribution, with an exact zero.

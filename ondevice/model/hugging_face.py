@@ -27,7 +27,7 @@ __all__ = ["FAMILIES", "HuggingFaceModel", "open_hugging_face", "shape_of"]
 FAMILIES = ("gpt2", "llama", "mistral", "qwen2")
 _MAX_CONFIG = 1_000_000  # bytes
 _LARGEST = 2**31
-_PIECE = 1 << 20  # numbers
+_PIECE = 1 << 17  # numbers
 _GELUS = ("gelu_new", "gelu_pytorch_tanh")
 
 
