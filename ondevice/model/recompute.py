@@ -44,5 +44,23 @@ class _Recomputed(torch.autograd.Function):
             y = ctx.block(x)
         if ctx.random is not None:
             torch.set_rng_state(now)
-        torch.autograd.backward(y, grad)
+        with torch.enable_grad():
+            seed: Tensor = _Seed.apply(y, grad)
+        seed.backward()
         return x.grad, None, None
+
+
+class _Seed(torch.autograd.Function):
+    """A scalar whose backward begins with ``grad`` at ``y``: given a gradient, torch's own loads what the compiler is
+    made of."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, grad: Tensor) -> Tensor:
+        ctx.grad = grad
+        return y.new_zeros(())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, one: Tensor) -> tuple[Tensor, None]:
+        grad: Tensor = ctx.grad
+        return grad, None
