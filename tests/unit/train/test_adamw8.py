@@ -3,12 +3,17 @@
 import pytest
 import torch
 
+from ondevice.errors import UsageError
 from ondevice.model.build import build_model
-from ondevice.run.recipe import ModelShape
+from ondevice.model.safetensors import open_file
+from ondevice.run.recipe import Fit, ModelShape
+from ondevice.run.store import Store
 from ondevice.train import adamw8
 from ondevice.train.adamw import AdamW
 from ondevice.train.adamw8 import BLOCK, SMALLEST, AdamW8
 from ondevice.train.engine import Engine
+from ondevice.train.launch import launch, make_loop
+from ondevice.train.memory import estimate_memory
 from ondevice.train.optimizer import load_state, optimizer_of, state_tensors
 
 NOISELESS = torch.zeros(1)
@@ -120,3 +125,40 @@ def test_pieces_change_nothing_but_the_noise(monkeypatch):
         parameter.grad = torch.randn(41, 103, generator=torch.Generator().manual_seed(2))
         kind([{"params": [parameter], "weight_decay": 0.1}], **how).step()
     assert torch.equal(one, two)  # the first step begins with averages of zero, which are exact
+
+
+class Silent:
+    def status(self, status):
+        pass
+
+    def say(self, text):
+        pass
+
+
+def saved(run):
+    with open_file(Store(run.checkpoints).latest()[0].path / "model.safetensors") as file:
+        return {name: file.tensor(name).clone() for name in file.names}
+
+
+def test_a_run_asks_for_it_and_resumes_to_the_bit(make):
+    wishes = ("train.optimizer=adamw", "train.optimizer_state=int8", "train.steps=6", "model.width=64")
+    whole, cut = make(*wishes), make(*wishes, name="cut")
+    assert whole.read_recipe().train.optimizer_state == "adamw-int8"
+    assert launch(whole, display=Silent()).outcome == "finished"
+    loop = make_loop(cut, display=Silent())
+    for _ in range(3):
+        loop._step()
+    loop._save()
+    loop.telemetry.close()
+    assert launch(cut, display=Silent()).outcome == "finished"
+    one, two = saved(whole), saved(cut)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    with pytest.raises(UsageError, match=r"add train\.optimizer = 'adamw'"):
+        make("train.optimizer_state=int8")
+
+
+def test_the_plan_counts_a_quarter():
+    fit = Fit(micro_batch=1, threads=1, activation_checkpointing=False, loss_chunk_tokens=64)
+    whole, packed = (estimate_memory(SHAPE, fit, optimizer=name) for name in ("adamw-fp32", "adamw-int8"))
+    assert packed.optimizer_mb == pytest.approx(whole.optimizer_mb / 4, rel=0.02)
+    assert packed.total_mb - packed.optimizer_mb == pytest.approx(whole.total_mb - whole.optimizer_mb)
