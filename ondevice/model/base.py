@@ -11,9 +11,11 @@ from pathlib import Path
 
 import torch
 
+from ondevice.device.memory import give_back_large_blocks, give_back_memory
 from ondevice.errors import CheckpointError
 from ondevice.model.build import build_model
 from ondevice.model.decoder import Decoder
+from ondevice.model.frozen_decoder import build_frozen, fill, seal
 from ondevice.model.hugging_face import HuggingFaceModel, open_hugging_face
 from ondevice.model.lora import add_lora
 from ondevice.run.recipe import BaseRecipe, Recipe
@@ -35,7 +37,12 @@ def build_for(recipe: Recipe, *, fresh: bool) -> Decoder:
     """
     whole = recipe.adapter is None
     begins = fresh and recipe.base is None
-    model = build_model(recipe.model, seed=recipe.train.seed if begins else None)
+    form = "fp32" if recipe.adapter is None else recipe.adapter.base_format
+    if form == "fp32":
+        model = build_model(recipe.model, seed=recipe.train.seed if begins else None)
+    else:
+        give_back_large_blocks()
+        model = build_frozen(recipe.model, form)
     if recipe.base is not None and (fresh or not whole):
         _load(model, recipe.base, for_ever=not whole)
     if recipe.adapter is not None:
@@ -45,7 +52,7 @@ def build_for(recipe: Recipe, *, fresh: bool) -> Decoder:
 
 @torch.no_grad()
 def _load(model: Decoder, recipe: BaseRecipe, *, for_ever: bool) -> None:
-    """Copies the base's weights into a model of its shape, tensor by tensor."""
+    """Copies the base's weights into a model of its shape, piece by piece."""
     folder = Path(recipe.path)
     if not folder.is_dir():
         until = "its adapter means nothing without it" if for_ever else "until the first checkpoint is written"
@@ -53,9 +60,10 @@ def _load(model: Decoder, recipe: BaseRecipe, *, for_ever: bool) -> None:
     base = open_hugging_face(folder, context=model.shape.context)
     if _hash_of(base) != recipe.sha256:
         raise CheckpointError(f"{folder}: its weights are not those that this run was planned with; put them back.")
-    own = dict(model.named_parameters())
-    for name, tensor in base.tensors():
-        own[name].copy_(tensor)
+    for name, first, part in base.tensors():
+        fill(model, name, first, part)
+    seal(model)
+    give_back_memory()
 
 
 def _hash_of(base: HuggingFaceModel) -> str:

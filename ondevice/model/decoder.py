@@ -7,11 +7,13 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from ondevice.model.attention import Place, continuation_mask, ragged_mask
 from ondevice.model.cache import KVCache
+from ondevice.model.frozen import FrozenMatrix
+from ondevice.model.frozen_layers import FrozenEmbedding, FrozenLinear
 from ondevice.model.layers import Embedding, Linear
+from ondevice.model.recompute import recomputed
 from ondevice.model.rope import Rotation
 from ondevice.run.recipe import ModelShape
 
@@ -27,11 +29,13 @@ class Decoder(nn.Module):
         self.shape = shape
         self.activation_checkpointing = False
         self.adapter_dropout = 0.0
-        self.embed = Embedding(shape.vocab_size, shape.width)
+        self.embed: Embedding | FrozenEmbedding = Embedding(shape.vocab_size, shape.width)
         self.position = Embedding(shape.context, shape.width) if positions else None
         self.blocks = nn.ModuleList(blocks)
         self.norm = norm
-        self.head = None if shape.tied else Linear(shape.width, shape.vocab_size, bias=False)
+        self.head: Linear | FrozenLinear | None = None
+        if not shape.tied:
+            self.head = Linear(shape.width, shape.vocab_size, bias=False)
 
     @property
     def draws(self) -> bool:
@@ -39,13 +43,14 @@ class Decoder(nn.Module):
         return self.shape.dropout > 0.0 or self.adapter_dropout > 0.0
 
     @property
-    def head_weight(self) -> Tensor:
+    def head_weight(self) -> Tensor | FrozenMatrix:
         """``weight_VC`` of the output head."""
         return self.embed.weight if self.head is None else self.head.weight
 
     def logits(self, hidden: Tensor) -> Tensor:
         """``hidden [..., C]`` -> ``[..., V]``. For training use `linear_cross_entropy`, which never holds them all."""
-        return F.linear(hidden, self.head_weight)
+        weight = self.head_weight
+        return weight.product(hidden) if isinstance(weight, FrozenMatrix) else F.linear(hidden, weight)
 
     def forward(
         self, ids_BT: Tensor, *, cache: KVCache | None = None, start: int = 0, lead_B: Tensor | None = None
@@ -95,8 +100,7 @@ class Decoder(nn.Module):
             y_BTC: Tensor = block(x_BTC, place)
             return y_BTC
         # Restoring the random state costs time, and only dropout draws from it.
-        drops = self.training and self.draws
-        return checkpoint(block, x_BTC, place, use_reentrant=False, preserve_rng_state=drops)
+        return recomputed(lambda x_BTC: block(x_BTC, place), x_BTC, draws=self.training and self.draws)
 
 
 def _positions(start: int, count: int, lead_B: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ runs. Gives names and mapped tensors; which model they belong to is the caller's
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -44,12 +45,19 @@ _OTHERS = {
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Weights(Mapping[str, Tensor]):
     """Tensors by name, mapped: read from disk where they are touched. ``format`` is safetensors or torch, ``what``
-    says for people what was opened, ``files`` are those that hold the tensors."""
+    says for people what was opened, ``files`` are those that hold the tensors, ``maps`` are ours of them."""
 
     format: str
     what: str
     files: tuple[Path, ...]
     tensors: dict[str, Tensor]
+    maps: tuple[mmap.mmap, ...] = ()
+
+    def release(self) -> None:
+        """Gives the pages that were read back to the system; touched again, they are read again. A tensor that was
+        written to is as in the file again."""
+        for mapped in self.maps:
+            mapped.madvise(mmap.MADV_DONTNEED)
 
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]
@@ -76,12 +84,13 @@ def open_weights(path: Path, *, available_mb: float | None = None) -> Weights:
 
 def _open_file(path: Path, available_mb: float | None) -> Weights:
     form = _format_of(path)
+    what = f"a {form} file"
     if form == "torch":
         tensors = open_torch_file(path, available_mb=available_mb)
-    else:
-        with open_file(path) as file:
-            tensors = {name: file.tensor(name) for name in file.names}
-    return Weights(format=form, what=f"a {form} file", files=(path,), tensors=tensors)
+        return Weights(format=form, what=what, files=(path,), tensors=tensors)
+    with open_file(path) as file:
+        tensors = {name: file.tensor(name) for name in file.names}
+        return Weights(format=form, what=what, files=(path,), tensors=tensors, maps=(file.mapped,))
 
 
 def _format_of(path: Path) -> str:
@@ -149,7 +158,9 @@ def _open_shards(folder: Path, index: Path, available_mb: float | None) -> Weigh
         raise CheckpointError(f"{index}: names files of different formats, or none.")
     form = formats.pop()
     what = f"a folder of {len(shards)} {form} file{'s' if len(shards) > 1 else ''}"
-    return Weights(format=form, what=what, files=tuple(folder / name for name in names), tensors=tensors)
+    files = tuple(folder / name for name in names)
+    maps = tuple(mapped for shard in shards.values() for mapped in shard.maps)
+    return Weights(format=form, what=what, files=files, tensors=tensors, maps=maps)
 
 
 def _refuse_unlisted(folder: Path, index: Path, places: Mapping[str, str], shards: Mapping[str, Weights]) -> None:

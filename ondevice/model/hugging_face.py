@@ -27,6 +27,7 @@ __all__ = ["FAMILIES", "HuggingFaceModel", "open_hugging_face", "shape_of"]
 FAMILIES = ("gpt2", "llama", "mistral", "qwen2")
 _MAX_CONFIG = 1_000_000  # bytes
 _LARGEST = 2**31
+_PIECE = 1 << 17  # numbers
 _GELUS = ("gelu_new", "gelu_pytorch_tanh")
 
 
@@ -40,13 +41,17 @@ class HuggingFaceModel:
     longest: int
     weights: Weights
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Our names and tensors in fp32, one by one. Raises CheckpointError for a weight that is not finite."""
+    def tensors(self) -> Iterator[tuple[str, int, Tensor]]:
+        """Our names, and rows in fp32 from the given one on: no more of them at once than `_PIECE` numbers or a matrix
+        that is stored transposed. Raises CheckpointError for a weight that is not finite."""
         for name, tensor in each_from_hugging_face(self.shape, _cut_positions(self.shape, self.weights)):
-            full = tensor.to(torch.float32)
-            if not torch.isfinite(full).all():
-                raise CheckpointError(f"{self.folder}: weight {name!r} has values that are not finite numbers.")
-            yield name, full
+            rows = len(tensor) if not tensor.is_contiguous() else max(1, _PIECE * len(tensor) // tensor.numel())
+            for first in range(0, len(tensor), rows):
+                part = tensor[first : first + rows].to(torch.float32)
+                if not torch.isfinite(part).all():
+                    raise CheckpointError(f"{self.folder}: weight {name!r} has values that are not finite numbers.")
+                yield name, first, part
+                self.weights.release()
 
 
 def open_hugging_face(

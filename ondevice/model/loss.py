@@ -12,18 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ondevice.model.frozen import FrozenMatrix
+
 __all__ = ["IGNORE", "linear_cross_entropy"]
 
 IGNORE = -100
 _TILE = 4096  # vocabulary rows of a half-precision weight gradient computed at once
 
 
-def linear_cross_entropy(hidden_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, *, chunk_tokens: int) -> Tensor:
+def linear_cross_entropy(
+    hidden_NC: Tensor, weight_VC: Tensor | FrozenMatrix, targets_N: Tensor, *, chunk_tokens: int
+) -> Tensor:
     """The sum of nats of ``targets`` under ``softmax(hidden @ weight.T)``, a scalar fp32 tensor (fp64 for fp64).
 
     ``targets`` are int64, IGNORE to leave a position out. Gradients of hidden and weight are exact; only those
     wanted are computed, none under ``no_grad``. Under CPU autocast or with half-precision ``hidden`` the products
-    are in that precision and the softmax in fp32. Differentiable once, and backward runs once for each forward.
+    are in that precision and the softmax in fp32. A frozen weight is unpacked tile by tile, twice for each chunk.
+    Differentiable once, and backward runs once for each forward.
     Raises ValueError for shapes that do not fit and IndexError for a target outside the vocabulary.
 
     ::
@@ -33,7 +38,8 @@ def linear_cross_entropy(hidden_NC: Tensor, weight_VC: Tensor, targets_N: Tensor
     _check(hidden_NC, weight_VC, targets_N, chunk_tokens)
     dtype = _product_dtype(hidden_NC)
     arguments = (hidden_NC, weight_VC, targets_N, chunk_tokens, dtype)
-    if torch.is_grad_enabled() and (hidden_NC.requires_grad or weight_VC.requires_grad):
+    learns = isinstance(weight_VC, Tensor) and weight_VC.requires_grad
+    if torch.is_grad_enabled() and (hidden_NC.requires_grad or learns):
         loss: Tensor = _LinearCrossEntropy.apply(*arguments)
         return loss
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
@@ -41,8 +47,8 @@ def linear_cross_entropy(hidden_NC: Tensor, weight_VC: Tensor, targets_N: Tensor
         return head.sum_of(head.loss(chunk) for chunk in head.chunks())
 
 
-def _check(hidden_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, chunk_tokens: int) -> None:
-    if hidden_NC.ndim != 2 or weight_VC.ndim != 2 or hidden_NC.shape[1] != weight_VC.shape[1]:
+def _check(hidden_NC: Tensor, weight_VC: Tensor | FrozenMatrix, targets_N: Tensor, chunk_tokens: int) -> None:
+    if hidden_NC.ndim != 2 or len(weight_VC.shape) != 2 or hidden_NC.shape[1] != weight_VC.shape[1]:
         raise ValueError(f"hidden {tuple(hidden_NC.shape)} and weight {tuple(weight_VC.shape)} do not multiply")
     if targets_N.dtype != torch.int64 or targets_N.shape != hidden_NC.shape[:1]:
         raise ValueError(f"{hidden_NC.shape[0]} int64 targets wanted, not {tuple(targets_N.shape)} {targets_N.dtype}")
@@ -72,9 +78,18 @@ class _Head:
     product is fp32 already.
     """
 
-    def __init__(self, hidden_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, chunk: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        hidden_NC: Tensor,
+        weight_VC: Tensor | FrozenMatrix,
+        targets_N: Tensor,
+        chunk: int,
+        dtype: torch.dtype,
+    ) -> None:
         self.hidden = hidden_NC
-        self.weight = weight_VC.to(dtype)
+        self.weight = weight_VC.to(dtype) if isinstance(weight_VC, Tensor) else weight_VC
+        self.weight_dtype = weight_VC.dtype
+        self.vocabulary = weight_VC.shape[0]
         self.dtype = dtype
         self.exact = torch.float64 if dtype == torch.float64 else torch.float32
         kept = (targets_N != IGNORE).nonzero()[:, 0]
@@ -83,16 +98,16 @@ class _Head:
         self.count = len(self.targets)
         self.chunk = max(1, min(chunk, self.count))
         self._check_targets()
-        self.product = torch.empty(self.chunk, len(self.weight), dtype=dtype)
+        self.product = torch.empty(self.chunk, self.vocabulary, dtype=dtype)
         self.scores = self.product if dtype == self.exact else torch.empty_like(self.product, dtype=self.exact)
 
     def _check_targets(self) -> None:
         if not self.count:
             return
         low, high = (int(bound) for bound in self.targets.aminmax())
-        if low < 0 or high >= len(self.weight):
+        if low < 0 or high >= self.vocabulary:
             wrong = low if low < 0 else high
-            raise IndexError(f"target {wrong} is outside the vocabulary of {len(self.weight)}")
+            raise IndexError(f"target {wrong} is outside the vocabulary of {self.vocabulary}")
 
     def chunks(self) -> Iterator[_Chunk]:
         for first in range(0, self.count, self.chunk):
@@ -106,7 +121,10 @@ class _Head:
     def loss(self, chunk: _Chunk) -> Tensor:
         """Sum of the chunk's nats, fp64; leaves the probabilities in ``scores``."""
         product, scores = self._buffers(chunk)
-        torch.mm(chunk.hidden, self.weight.t(), out=product)
+        if isinstance(self.weight, Tensor):
+            torch.mm(chunk.hidden, self.weight.t(), out=product)
+        else:
+            self.weight.times(chunk.hidden, product)
         if scores is not product:
             scores.copy_(product)
         wanted = scores.gather(1, chunk.targets)[:, 0]
@@ -141,17 +159,23 @@ class _HiddenGradient:
 
     def add(self, chunk: _Chunk, gradient_nV: Tensor) -> None:
         if isinstance(chunk.rows, Tensor):
-            self.total.index_copy_(0, chunk.rows, torch.mm(gradient_nV, self.weight).to(self.total.dtype))
-        elif self.total.dtype == gradient_nV.dtype:
+            self.total.index_copy_(0, chunk.rows, self._product(gradient_nV).to(self.total.dtype))
+        elif self.total.dtype == gradient_nV.dtype and isinstance(self.weight, Tensor):
             torch.mm(gradient_nV, self.weight, out=self.total[chunk.rows])
         else:
-            self.total[chunk.rows] = torch.mm(gradient_nV, self.weight)
+            self.total[chunk.rows] = self._product(gradient_nV)
+
+    def _product(self, gradient_nV: Tensor) -> Tensor:
+        if isinstance(self.weight, Tensor):
+            return torch.mm(gradient_nV, self.weight)
+        return self.weight.back(gradient_nV, gradient_nV.new_empty(len(gradient_nV), self.weight.columns))
 
 
 class _WeightGradient:
     """``[V, C]``, added up over the chunks in one fp32 buffer."""
 
     def __init__(self, head: _Head) -> None:
+        assert isinstance(head.weight, Tensor)  # a frozen one wants no gradient
         make = torch.empty if head.count else torch.zeros
         self.total = make(head.weight.shape, dtype=head.exact)
         self.fresh = True
@@ -175,7 +199,12 @@ class _WeightGradient:
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, chunk_tokens: int, dtype: torch.dtype
+        ctx: Any,
+        hidden_NC: Tensor,
+        weight_VC: Tensor | FrozenMatrix,
+        targets_N: Tensor,
+        chunk_tokens: int,
+        dtype: torch.dtype,
     ) -> Tensor:
         with torch.autocast("cpu", enabled=False):
             head = _Head(hidden_NC, weight_VC, targets_N, chunk_tokens, dtype)
@@ -184,7 +213,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             loss = head.sum_of(_pass(head, for_hidden, for_weight))
         ctx.gradients = (
             None if for_hidden is None else for_hidden.total,
-            None if for_weight is None else for_weight.total.to(weight_VC.dtype),
+            None if for_weight is None else for_weight.total.to(head.weight_dtype),
         )
         return loss
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from ondevice.errors import CheckpointError, UsageError, nearest
 from ondevice.model import safetensors
 from ondevice.model.decoder import Decoder
-from ondevice.model.lora import Target, chosen_targets, lora_layers, targets_of
+from ondevice.model.lora import lora_layers
+from ondevice.model.targets import Target, chosen_targets, targets_of
 from ondevice.model.untrusted import opened, short
 from ondevice.run.files import write_json
 from ondevice.run.recipe import AdapterRecipe, ModelShape

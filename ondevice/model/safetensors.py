@@ -122,7 +122,8 @@ def open_file(path: Path) -> SafeFile:
 
 
 class SafeFile:
-    """An open safetensors file. ``names`` are in the order of their bytes; ``metadata`` is the file's own."""
+    """An open safetensors file. ``names`` are in the order of their bytes; ``metadata`` is the file's own; ``mapped``
+    is the map that its tensors lie in."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -131,7 +132,8 @@ class SafeFile:
         try:
             self._entries, self.metadata, self._data_start, size = self._read_header()
             # A private map: the views are writable, so torch does not warn, yet nothing reaches the file.
-            self._map: memoryview | None = memoryview(mmap.mmap(self._file.fileno(), size, access=mmap.ACCESS_COPY))
+            self.mapped = mmap.mmap(self._file.fileno(), size, access=mmap.ACCESS_COPY)
+            self._map: memoryview | None = memoryview(self.mapped)
         except OSError as error:
             self._file.close()
             raise CheckpointError(f"{path}: cannot be mapped ({error.strerror}).") from error

@@ -234,6 +234,12 @@ class AdapterConfig:
         (), "matrices, as PEFT names them (q_proj, v_proj ...; c_attn ...); queries and values where empty"
     )
     rank_stabilized: bool = _key(False, "multiply with alpha / sqrt(rank), which suits large ranks")
+    base_format: str = _key(
+        "fp32",
+        "how the frozen matrices are kept: nf4 and int4 take an eighth of the memory, int8 a quarter, bf16 half; each "
+        "with an error, fp32 without (the embedding never has fewer than 8 bits)",
+        choices=("fp32", "bf16", "int8", "int4", "nf4"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +256,11 @@ class TrainConfig:
         "muon",
         "optimizer; muon takes orthogonal updates for the matrices inside the blocks and AdamW for the rest",
         choices=("adamw", "muon"),
+    )
+    optimizer_state: str = _key(
+        "fp32",
+        "how adamw keeps its two averages; int8 takes a quarter of the memory, with an error of a few percent",
+        choices=("fp32", "int8"),
     )
     lr: float | None = _key(None, "peak learning rate; derived from the width", above=0, high=1e30)
     lr_min: float | None = _key(None, "final learning rate; a tenth of lr where not given", low=0, high=1e30)

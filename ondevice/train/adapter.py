@@ -1,36 +1,18 @@
-"""The adapter of a recipe, by the wish: which matrices, how large, and what else follows from training only that."""
+"""The adapter of a recipe, and what else follows from training only that."""
 
 from __future__ import annotations
 
 import dataclasses
 
-from ondevice.errors import UsageError
-from ondevice.model.lora import adapter_parameters, chosen_targets
-from ondevice.run.recipe import AdapterRecipe, ModelShape, Recipe
+from ondevice.model.targets import adapter_parameters
+from ondevice.run.recipe import Recipe
 from ondevice.run.schema import Config
-from ondevice.train.plan import OPTIMIZER_STATE
+from ondevice.train.adapter_wish import adapter_of
+from ondevice.train.sizing import optimizer_state_of
 
-__all__ = ["adapter_of", "with_adapter"]
+__all__ = ["with_adapter"]
 
-_DEFAULT_TARGETS = {"gpt2": ("c_attn",), "llama": ("q_proj", "v_proj")}
 _LR = 2e-4
-
-
-def adapter_of(config: Config, shape: ModelShape) -> AdapterRecipe | None:
-    """The adapter that a config wishes for. Raises UsageError for targets that the model has not, or no base."""
-    wish = config.adapter
-    if wish.method == "none":
-        return None
-    if not config.model.base:
-        raise UsageError("adapter.method = 'lora' adapts a model that has learned already: name it with model.base.")
-    names = wish.targets or _DEFAULT_TARGETS[shape.arch]
-    return AdapterRecipe(
-        rank=wish.rank,
-        alpha=wish.alpha,
-        dropout=wish.dropout,
-        targets=tuple(target.name for target in chosen_targets(shape, names)),
-        rank_stabilized=wish.rank_stabilized,
-    )
 
 
 def with_adapter(recipe: Recipe, config: Config) -> Recipe:
@@ -40,7 +22,7 @@ def with_adapter(recipe: Recipe, config: Config) -> Recipe:
         return recipe
     count = adapter_parameters(recipe.model, adapter)
     why = {**recipe.why, "adapter": f"{count:,} numbers learn beside {', '.join(adapter.targets)}, by AdamW"}
-    train = dataclasses.replace(recipe.train, optimizer="adamw", optimizer_state=OPTIMIZER_STATE["adamw"])
+    train = dataclasses.replace(recipe.train, optimizer="adamw", optimizer_state=optimizer_state_of(config))
     if config.train.lr is None:
         train = dataclasses.replace(train, lr=_LR, lr_min=config.train.lr_min or _LR / 10)
         why["train.lr"] = f"{_LR:g}, usual for adapters"

@@ -15,7 +15,7 @@ from statistics import median
 
 import torch
 
-from ondevice.run.recipe import Fit, ModelShape
+from ondevice.run.recipe import AdapterRecipe, Fit, ModelShape
 from ondevice.train.memory import estimate_memory
 from ondevice.train.probe import StepTimer
 from ondevice.train.race import FEWEST, Race, Timing
@@ -57,14 +57,21 @@ def threads_to_try(plain: int, cores: int) -> list[int]:
 
 
 def micro_batches_to_try(
-    fit: Fit, shape: ModelShape, *, batch: int, optimizer: str, memory_mb: float | None
+    fit: Fit,
+    shape: ModelShape,
+    *,
+    batch: int,
+    optimizer: str,
+    memory_mb: float | None,
+    adapter: AdapterRecipe | None = None,
 ) -> list[int]:
     """The fit's own first, then a half and a quarter of it, and twice as many where memory allows."""
     rows, found = fit.micro_batch, [fit.micro_batch]
     found += [part for part in (rows // 2, rows // 4) if part]
     if 2 * rows <= batch and memory_mb is not None:
         twice = dataclasses.replace(fit, micro_batch=2 * rows)
-        found += [2 * rows] if estimate_memory(shape, twice, optimizer=optimizer).total_mb <= memory_mb else []
+        need_mb = estimate_memory(shape, twice, optimizer=optimizer, adapter=adapter).total_mb
+        found += [2 * rows] if need_mb <= memory_mb else []
     return found
 
 
@@ -76,18 +83,28 @@ def choose(
     batch: int,
     optimizer: str,
     micro_batches: Sequence[int] = (),
+    adapter: AdapterRecipe | None = None,
 ) -> Choice:
     """The first of ``wanted`` and of ``micro_batches`` (none: the fit's) unless another is clearly faster."""
     sizes = list(micro_batches) or [fit.micro_batch]
     with _threads_put_back():
-        timer = StepTimer(shape, fit, optimizer=optimizer, most_rows=max(sizes))
+        timer = StepTimer(shape, fit, optimizer=optimizer, most_rows=max(sizes), adapter=adapter)
         return _Tuning(timer, fit, batch=batch).choose(wanted, sizes)
 
 
-def timed(shape: ModelShape, fit: Fit, choice: Choice, *, batch: int, optimizer: str) -> Choice:
+def timed(
+    shape: ModelShape,
+    fit: Fit,
+    choice: Choice,
+    *,
+    batch: int,
+    optimizer: str,
+    adapter: AdapterRecipe | None = None,
+) -> Choice:
     """A choice that was made before, with the tokens a second of now; takes some two seconds."""
     with _threads_put_back():
-        timer = StepTimer(shape, fit, optimizer=optimizer, most_rows=choice.micro_batch or fit.micro_batch)
+        rows = choice.micro_batch or fit.micro_batch
+        timer = StepTimer(shape, fit, optimizer=optimizer, most_rows=rows, adapter=adapter)
         return _Tuning(timer, fit, batch=batch).rated(choice)
 
 

@@ -34,8 +34,9 @@ from ondevice.train.checkpoint import exactness_facts, freeze, load_tensors, wri
 from ondevice.train.fork_config import ForkWish, child_config, child_fit
 from ondevice.train.optimizer import make_optimizer
 from ondevice.train.order import data_recipe, with_order
-from ondevice.train.plan import OPTIMIZER_STATE, make_recipe
+from ondevice.train.plan import make_recipe
 from ondevice.train.schedule import learning_rate
+from ondevice.train.sizing import optimizer_state_of
 from ondevice.train.state import TrainState, restore_rng
 from ondevice.train.wish import corpus_of, make_dataset
 
@@ -110,7 +111,7 @@ def _refuse_taken(there: RunDir, parent: dict[str, Any]) -> None:
 
 
 def _keeps_optimizer(config: Config, before: Recipe, checkpoint: Checkpoint, wish: ForkWish) -> bool:
-    kept = OPTIMIZER_STATE[config.train.optimizer] == before.train.optimizer_state and not wish.fresh_optimizer
+    kept = optimizer_state_of(config) == before.train.optimizer_state and not wish.fresh_optimizer
     if kept and not checkpoint.complete:
         raise CheckpointError(
             f"{checkpoint.path}: its optimizer state was dropped to save space; fork another checkpoint, or add "

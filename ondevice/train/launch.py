@@ -21,6 +21,7 @@ import ondevice
 from ondevice.data.cursor import BatchCursor
 from ondevice.data.dataset import Dataset
 from ondevice.data.parcel import open_dataset
+from ondevice.device.memory import give_back_large_blocks
 from ondevice.device.readings import Sensors
 from ondevice.device.simulate_wish import DeviceWish
 from ondevice.device.vitals import read_scene
@@ -252,6 +253,8 @@ def make_state(recipe: Recipe, dataset: Dataset, fit: Fit, checkpoint: Checkpoin
     """The state of a checkpoint, or of a run that begins. Raises CheckpointError or DataError."""
     model = build_for(recipe, fresh=checkpoint is None)
     model.activation_checkpointing = fit.activation_checkpointing
+    if fit.activation_checkpointing:  # memory is short
+        give_back_large_blocks()
     cursor = BatchCursor.of(dataset, recipe.data, context=recipe.model.context, batch=recipe.train.batch)
     if cursor.order_sha256 != recipe.data.order_sha256:
         raise DataError(f"{dataset.folder}: gives another order than the recipe recorded; update ondevice back.")

@@ -11,7 +11,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 from ondevice.model.counts import count_breakdown
-from ondevice.run.recipe import Fit, ModelShape
+from ondevice.model.frozen_counts import frozen_bytes
+from ondevice.model.targets import adapter_parameters, chosen_targets
+from ondevice.run.recipe import AdapterRecipe, Fit, ModelShape
 
 __all__ = ["RUNTIME_MB", "MemoryEstimate", "estimate_memory"]
 
@@ -19,8 +21,10 @@ RUNTIME_MB = 250.0  # python, torch and its thread pools after a first step
 _TOKENIZER_MB = 45.0  # the package of a learned tokenizer, its vocabulary, and the mapped chunks of a larger text
 _BYTES_VOCABULARY = 300  # at most this many ids: no tokenizer package
 _KEPT_BY_MALLOC = 0.15  # of the activations: glibc cannot give back what lies between living blocks
+_UNPACKING_MB = 8.0  # tiles of frozen matrices, and what they are unpacked through
 _MB = 2.0**20
 _FLOAT = 4
+_PACKED = 1 + 4 / 256  # bytes of a number of an 8-bit state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +46,16 @@ class MemoryEstimate:
         return float(sum(dataclasses.astuple(self)))
 
 
-def estimate_memory(shape: ModelShape, fit: Fit, *, optimizer: str = "adamw") -> MemoryEstimate:
-    """Peak memory of fp32 training with ``adamw``, which has the larger state, or ``muon``."""
+def estimate_memory(
+    shape: ModelShape, fit: Fit, *, optimizer: str = "adamw", adapter: AdapterRecipe | None = None
+) -> MemoryEstimate:
+    """Peak memory of fp32 training with an optimizer (``adamw``, ``muon``) or a kind of state (``adamw-int8``); with an
+    ``adapter`` of that alone, by AdamW."""
+    if adapter is not None:
+        return _adapter_memory(shape, fit, adapter)
     counts = count_breakdown(shape)
-    matrices = counts.attention + counts.mlp if optimizer == "muon" else 0
+    matrices = counts.attention + counts.mlp if optimizer.startswith("muon") else 0
+    state = 2 * counts.total - matrices
     tokens = fit.micro_batch * shape.context
     block = _block_floats(shape)
     kept = shape.layers * shape.width + block if fit.activation_checkpointing else shape.layers * block
@@ -56,7 +66,7 @@ def estimate_memory(shape: ModelShape, fit: Fit, *, optimizer: str = "adamw") ->
         runtime_mb=RUNTIME_MB + (_TOKENIZER_MB if shape.vocab_size > _BYTES_VOCABULARY else 0.0),
         weights_mb=counts.total * _FLOAT / _MB,
         gradients_mb=counts.total * _FLOAT / _MB,
-        optimizer_mb=(2 * counts.total - matrices) * _FLOAT / _MB,
+        optimizer_mb=state * (_PACKED if optimizer.endswith("int8") else _FLOAT) / _MB,
         activations_mb=activations * _FLOAT / _MB,
         head_mb=(chunk + shape.width) * shape.vocab_size * _FLOAT / _MB,
         scratch_mb=_newton_schulz_floats(shape) * _FLOAT / _MB if matrices else 0.0,
@@ -72,6 +82,41 @@ def _block_floats(shape: ModelShape) -> int:
     if shape.arch == "llama":
         return 5 * shape.width + heads + shape.width + keys + 3 * shape.hidden
     return 5 * shape.width + heads + 2 * shape.hidden
+
+
+def _adapter_memory(shape: ModelShape, fit: Fit, adapter: AdapterRecipe) -> MemoryEstimate:
+    """Frozen matrices have no gradient and need no input for one; low-rank updates keep theirs."""
+    learned = adapter_parameters(shape, adapter)
+    tokens = fit.micro_batch * shape.context
+    block = _adapter_block_floats(shape, adapter)
+    kept = shape.layers * shape.width + block if fit.activation_checkpointing else shape.layers * block
+    activations = tokens * (kept + 2 * shape.width)
+    again = tokens * block if fit.activation_checkpointing else 0
+    logits = min(fit.loss_chunk_tokens, tokens) * shape.vocab_size
+    backward = tokens * (2 * shape.width + (3 if shape.arch == "llama" else 2) * shape.hidden)  # when logits are gone
+    packed = adapter.base_format != "fp32"
+    return MemoryEstimate(
+        runtime_mb=RUNTIME_MB + (_TOKENIZER_MB if shape.vocab_size > _BYTES_VOCABULARY else 0.0),
+        weights_mb=(frozen_bytes(shape, adapter.base_format) + learned * _FLOAT) / _MB,
+        gradients_mb=learned * _FLOAT / _MB,
+        optimizer_mb=2 * learned * _FLOAT / _MB,
+        activations_mb=activations * _FLOAT / _MB,
+        head_mb=max(logits, backward) * _FLOAT / _MB,
+        scratch_mb=_UNPACKING_MB if packed else 0.0,
+        allocator_mb=(_KEPT_BY_MALLOC * activations + again) * _FLOAT / _MB,
+    )
+
+
+def _adapter_block_floats(shape: ModelShape, adapter: AdapterRecipe) -> float:
+    """Numbers a block keeps for its backward pass, per token: what comes into both norms, queries, keys and values,
+    attention's output, the inner values; and the input of each adapted matrix, with a byte a number to drop some."""
+    keys = shape.kv_heads * shape.head_dim
+    inputs = {target.path: target.columns for target in chosen_targets(shape, adapter.targets)}
+    masks = sum(inputs.values()) / _FLOAT if adapter.dropout else 0.0
+    own = sum(columns for path, columns in inputs.items() if path != "attn.out")  # attention keeps its output anyway
+    rotated = shape.width + keys if shape.arch == "llama" else 0
+    inner = (2 if shape.arch == "llama" else 1) * shape.hidden
+    return 3 * shape.width + (shape.width + 2 * keys) + rotated + inner + own + masks
 
 
 def _newton_schulz_floats(shape: ModelShape) -> int:

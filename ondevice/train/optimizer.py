@@ -15,6 +15,7 @@ from ondevice.errors import CheckpointError
 from ondevice.model.decoder import Decoder
 from ondevice.run.recipe import TrainRecipe
 from ondevice.train.adamw import AdamW
+from ondevice.train.adamw8 import BLOCK, AdamW8
 from ondevice.train.muon import MuonAdamW
 
 __all__ = ["Optimizer", "adamw", "load_state", "make_optimizer", "optimizer_of", "state_tensors"]
@@ -39,7 +40,7 @@ class Optimizer(Protocol):
 def make_optimizer(model: Decoder, recipe: TrainRecipe) -> Optimizer:
     """The recipe's optimizer. Its rate is set before every step."""
     return optimizer_of(
-        recipe.optimizer,
+        _named(recipe),
         model,
         lr=recipe.lr,
         weight_decay=recipe.weight_decay,
@@ -52,20 +53,34 @@ def make_optimizer(model: Decoder, recipe: TrainRecipe) -> Optimizer:
 def optimizer_of(
     name: str, model: Decoder, *, lr: float, weight_decay: float, beta1: float, beta2: float, eps: float
 ) -> Optimizer:
-    """The optimizer of a name, ``adamw`` or ``muon``."""
-    if name == "muon":
+    """The optimizer of a name: ``muon``, ``adamw``, or either with its kind of state (``adamw-int8``)."""
+    if name.startswith("muon"):
         return MuonAdamW(model, model.shape, lr=lr, weight_decay=weight_decay, betas=(beta1, beta2), eps=eps)
-    return adamw(model, lr=lr, weight_decay=weight_decay, beta1=beta1, beta2=beta2, eps=eps)
+    kind = AdamW8 if name.endswith("int8") else AdamW
+    return adamw(model, lr=lr, weight_decay=weight_decay, beta1=beta1, beta2=beta2, eps=eps, kind=kind)
 
 
-def adamw(model: Decoder, *, lr: float, weight_decay: float, beta1: float, beta2: float, eps: float) -> AdamW:
+def _named(recipe: TrainRecipe) -> str:
+    return "adamw-int8" if recipe.optimizer_state == "adamw-int8" else recipe.optimizer
+
+
+def adamw(
+    model: Decoder,
+    *,
+    lr: float,
+    weight_decay: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    kind: type[AdamW] = AdamW,
+) -> AdamW:
     """AdamW with two groups: decayed matrices and the rest."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return AdamW(groups, lr=lr, betas=(beta1, beta2), eps=eps)
+    return kind(groups, lr=lr, betas=(beta1, beta2), eps=eps)
 
 
 def state_tensors(model: Decoder, optimizer: Optimizer) -> dict[str, Tensor]:
@@ -89,7 +104,13 @@ def load_state(model: Decoder, optimizer: Optimizer, tensors: dict[str, Tensor])
         raise CheckpointError(f"optimizer state does not belong to this model: '{odd}' is on one side only.")
     for name, parameter in trained:
         state = {slot: tensors[f"{slot}.{name}"].clone() for slot in optimizer.slots(parameter)}
-        wrong = [slot for slot, tensor in state.items() if slot != "step" and tensor.shape != parameter.shape]
+        wrong = [slot for slot, tensor in state.items() if tensor.shape != _shape_of(slot, parameter)]
         if wrong:
             raise CheckpointError(f"optimizer state '{wrong[0]}.{name}' has another shape than its parameter.")
         optimizer.state[parameter] = state
+
+
+def _shape_of(slot: str, parameter: torch.nn.Parameter) -> torch.Size:
+    if slot == "step":
+        return torch.Size(())
+    return torch.Size((-(-parameter.numel() // BLOCK),)) if slot.endswith("_scale") else parameter.shape

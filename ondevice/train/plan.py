@@ -23,13 +23,12 @@ from ondevice.run.recipe import (
 )
 from ondevice.run.schema import Config
 from ondevice.train.memory import MemoryEstimate, estimate_memory
-from ondevice.train.sizing import DEFAULT_MINUTES, MANY_EPOCHS, Corpus, choose_lr, needs_rate
+from ondevice.train.sizing import DEFAULT_MINUTES, MANY_EPOCHS, Corpus, choose_lr, needs_rate, optimizer_state_of
 
 __all__ = ["Estimate", "estimate", "make_recipe", "spread", "train_budget", "warnings_of"]
 
 SHARE_OF_TIME = 0.9  # the rest of the minutes goes to evaluation, samples, saves and start-up
 FEW_UPDATES = 100
-OPTIMIZER_STATE = {"adamw": "adamw-fp32", "muon": "muon-adamw-fp32"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +141,7 @@ def _train_recipe(
         tokens=steps * batch * shape.context,
         batch=batch,
         optimizer=train.optimizer,
-        optimizer_state=OPTIMIZER_STATE[train.optimizer],
+        optimizer_state=optimizer_state_of(config),
         lr=lr,
         lr_min=lr_min,
         schedule=train.schedule,
@@ -186,7 +185,7 @@ def estimate(recipe: Recipe, fit: Fit, *, tok_s: float | None) -> Estimate:
         steps=steps,
         tokens=tokens,
         epochs=tokens / max(1, unique),
-        memory=estimate_memory(recipe.model, fit, optimizer=recipe.train.optimizer),
+        memory=estimate_memory(recipe.model, fit, optimizer=recipe.train.optimizer_state, adapter=recipe.adapter),
         train_s=None if not tok_s else tokens / tok_s,
     )
 

@@ -26,13 +26,22 @@ from ondevice.run.directory import RunDir, home
 from ondevice.run.recipe import Fit, ModelShape, Recipe
 from ondevice.run.schema import Config
 from ondevice.train.adapter import with_adapter
+from ondevice.train.adapter_wish import adapter_of
 from ondevice.train.autotune import Choice, candidates, micro_batches_to_try, threads_to_try
 from ondevice.train.chain_plan import chained, cut, with_parts
 from ondevice.train.order import data_recipe, with_order
 from ondevice.train.plan import Estimate, estimate, make_recipe, warnings_of
 from ondevice.train.probe import MatmulRates, matmul_rates
 from ondevice.train.saving import SavePlan, plan_saving
-from ondevice.train.sizing import Machine, choose_batch, choose_fit, choose_shape, expected_tokens, needs_rate
+from ondevice.train.sizing import (
+    Machine,
+    choose_batch,
+    choose_fit,
+    choose_shape,
+    expected_tokens,
+    needs_rate,
+    optimizer_state_of,
+)
 from ondevice.train.tuned import tuned_choice
 from ondevice.train.wish import base_folder, corpus_of, run_name
 
@@ -140,7 +149,10 @@ def micro_batches(config: Config, shape: ModelShape, fit: Fit, machine: Machine,
     """The micro-batches to choose from, the fit's own first; it alone where the config gave one."""
     if config.fit.micro_batch is not None:
         return [fit.micro_batch]
-    return micro_batches_to_try(fit, shape, batch=batch, optimizer=config.train.optimizer, memory_mb=machine.memory_mb)
+    optimizer, adapter = optimizer_state_of(config), adapter_of(config, shape)
+    return micro_batches_to_try(
+        fit, shape, batch=batch, optimizer=optimizer, memory_mb=machine.memory_mb, adapter=adapter
+    )
 
 
 def _choose(
@@ -164,7 +176,10 @@ def _choose(
     wanted = candidates(precisions=precisions, threads=threads)
     if len(wanted) == len(sizes) == 1 and not timed:
         return wanted[0]
-    choice, known = tuned_choice(shape, fit, wanted, sizes, batch=batch, optimizer=config.train.optimizer, rate=timed)
+    optimizer, adapter = optimizer_state_of(config), adapter_of(config, shape)
+    choice, known = tuned_choice(
+        shape, fit, wanted, sizes, batch=batch, optimizer=optimizer, adapter=adapter, rate=timed
+    )
     found = f"the fastest of {len(wanted) + len(sizes) - 1} timed" if len(wanted) + len(sizes) > 2 else "as given"
     cut = f"{choice.precision}, {choice.threads} thread{'s' * (choice.threads > 1)}, micro-batch {choice.micro_batch}"
     before = " on this device before" if known else ""

@@ -13,7 +13,10 @@ import numpy as np
 import torch
 
 from ondevice.model.build import build_model
-from ondevice.run.recipe import Fit, ModelShape
+from ondevice.model.decoder import Decoder
+from ondevice.model.frozen_decoder import build_frozen
+from ondevice.model.lora import add_lora
+from ondevice.run.recipe import AdapterRecipe, Fit, ModelShape
 from ondevice.train.engine import Engine
 from ondevice.train.optimizer import optimizer_of
 from ondevice.train.race import Timing
@@ -62,11 +65,14 @@ def _rate(a: torch.Tensor, b: torch.Tensor, seconds: float) -> float:
 class StepTimer:
     """Times steps of a new model of that shape on random tokens, for all the ways to run it in turn."""
 
-    def __init__(self, shape: ModelShape, fit: Fit, *, optimizer: str, most_rows: int) -> None:
-        self._model = build_model(shape, seed=0)
+    def __init__(
+        self, shape: ModelShape, fit: Fit, *, optimizer: str, most_rows: int, adapter: AdapterRecipe | None = None
+    ) -> None:
+        """With an ``adapter`` that alone learns, beside a base of nothing but zeros where it is packed."""
+        self._model = _model(shape, adapter)
         self._model.activation_checkpointing = fit.activation_checkpointing
         settings = {"lr": 1e-4, "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8}
-        self._optimizer = optimizer_of(optimizer, self._model, **settings)
+        self._optimizer = optimizer_of("adamw" if adapter else optimizer, self._model, **settings)
         self._x_BT, self._y_BT = _random_batch(shape, most_rows)
 
     def time(self, fit: Fit, *, precision: str, rows: int, batch: int) -> Timing:
@@ -111,3 +117,16 @@ def time_gradients(engine: Engine, shape: ModelShape, *, rows: int) -> Timing:
 def _random_batch(shape: ModelShape, rows: int) -> tuple[np.ndarray, np.ndarray]:
     ids = np.random.default_rng(0).integers(0, shape.vocab_size, (rows, shape.context + 1))
     return np.ascontiguousarray(ids[:, :-1]), np.ascontiguousarray(ids[:, 1:])
+
+
+def _model(shape: ModelShape, adapter: AdapterRecipe | None) -> Decoder:
+    if adapter is None:
+        return build_model(shape, seed=0)
+    if adapter.base_format == "fp32":
+        model = build_model(shape, seed=0)
+    else:
+        model = build_frozen(shape, adapter.base_format)
+        for buffer in model.buffers():
+            buffer.zero_()
+    add_lora(model, adapter, seed=0)
+    return model

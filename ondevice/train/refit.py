@@ -19,7 +19,7 @@ from ondevice.device.vitals import MemoryGroup
 from ondevice.run.directory import RunDir
 from ondevice.run.files import read_json
 from ondevice.run.postmortem import Death
-from ondevice.run.recipe import Fit, ModelShape, Recipe
+from ondevice.run.recipe import AdapterRecipe, Fit, ModelShape, Recipe
 from ondevice.run.schema import Limits
 from ondevice.run.store import Checkpoint
 from ondevice.run.telemetry import as_number, launch_files, read_file
@@ -112,7 +112,13 @@ def decide(
         fit, reason = _chosen_anew(run, recipe, before, device, keep_size=died)
         why.append(reason)
     if died:
-        fit = smaller(fit, recipe.model, limit_mb=device.memory_mb, optimizer=recipe.train.optimizer)
+        fit = smaller(
+            fit,
+            recipe.model,
+            limit_mb=device.memory_mb,
+            optimizer=recipe.train.optimizer_state,
+            adapter=recipe.adapter,
+        )
         why.append("the last launch was killed for want of memory")
     elif not asked:
         fit, reasons = _for_this_device(run, recipe, fit, device)
@@ -135,7 +141,8 @@ def _changed(before: Fit, fit: Fit, recipe: Recipe, *, why: str) -> Decision:
 def _unchanged(fit: Fit, recipe: Recipe, limits: Limits, *, died: bool, asked: bool) -> list[str]:
     """What to say where nothing changes though something might have."""
     if died:
-        need_mb = estimate_memory(recipe.model, fit, optimizer=recipe.train.optimizer).total_mb
+        estimate = estimate_memory(recipe.model, fit, optimizer=recipe.train.optimizer_state, adapter=recipe.adapter)
+        need_mb = estimate.total_mb
         said = (
             f"Memory killed the last launch, and the fit is as small as it gets (about {need_mb:,.0f} MB): close other "
             "programs, or begin a run with a smaller model or context."
@@ -144,7 +151,14 @@ def _unchanged(fit: Fit, recipe: Recipe, limits: Limits, *, died: bool, asked: b
     return ["The fit was looked at again and stays as it is."] if asked else []
 
 
-def smaller(fit: Fit, shape: ModelShape, *, limit_mb: float | None = None, optimizer: str = "adamw") -> Fit:
+def smaller(
+    fit: Fit,
+    shape: ModelShape,
+    *,
+    limit_mb: float | None = None,
+    optimizer: str = "adamw",
+    adapter: AdapterRecipe | None = None,
+) -> Fit:
     """The next fit that needs clearly less memory; the same one where there is none.
 
     Halves the micro-batch, then recomputes activations, then halves the loss chunk, until a quarter of what a fit
@@ -152,20 +166,20 @@ def smaller(fit: Fit, shape: ModelShape, *, limit_mb: float | None = None, optim
     any fit can reach that.
     """
     rungs = list(_ladder(fit, shape))
-    totals = [estimate_memory(shape, rung, optimizer=optimizer).total_mb for rung in rungs]
+    totals = [estimate_memory(shape, rung, optimizer=optimizer, adapter=adapter).total_mb for rung in rungs]
     bound_mb = limit_mb if limit_mb is not None and totals and totals[-1] <= limit_mb else float("inf")
-    enough_mb = LESS * _governed_mb(fit, shape)
+    enough_mb = LESS * _governed_mb(fit, shape, adapter)
     for rung, total_mb in zip(rungs, totals, strict=True):
-        if total_mb <= bound_mb and _governed_mb(rung, shape) <= enough_mb:
+        if total_mb <= bound_mb and _governed_mb(rung, shape, adapter) <= enough_mb:
             return rung
     return rungs[-1] if rungs else fit
 
 
-def _governed_mb(fit: Fit, shape: ModelShape) -> float:
+def _governed_mb(fit: Fit, shape: ModelShape, adapter: AdapterRecipe | None) -> float:
     """Megabytes of the estimate that depend on the fit."""
     least = Fit(micro_batch=1, threads=1, activation_checkpointing=True, loss_chunk_tokens=1)
-    estimate = estimate_memory(shape, fit)
-    return estimate.activations_mb + estimate.head_mb - estimate_memory(shape, least).head_mb
+    estimate = estimate_memory(shape, fit, adapter=adapter)
+    return estimate.activations_mb + estimate.head_mb - estimate_memory(shape, least, adapter=adapter).head_mb
 
 
 def _ladder(fit: Fit, shape: ModelShape) -> Iterator[Fit]:
@@ -203,11 +217,11 @@ def _for_this_device(run: RunDir, recipe: Recipe, fit: Fit, device: Device) -> t
         fit = dataclasses.replace(fit, threads=device.cores)
     had_mb = _told_memory(run)
     less = had_mb is not None and device.total_mb is not None and device.total_mb < SHRUNK * had_mb
-    shape, optimizer = recipe.model, recipe.train.optimizer
-    need_mb = estimate_memory(shape, fit, optimizer=optimizer).total_mb
+    shape, optimizer = recipe.model, recipe.train.optimizer_state
+    need_mb = estimate_memory(shape, fit, optimizer=optimizer, adapter=recipe.adapter).total_mb
     if less and device.memory_mb is not None and need_mb > device.memory_mb:
         why.append(f"this device has {device.total_mb:,.0f} MB of memory, the one before had {had_mb:,.0f} MB")
-        fit = smaller(fit, shape, limit_mb=device.memory_mb, optimizer=optimizer)
+        fit = smaller(fit, shape, limit_mb=device.memory_mb, optimizer=optimizer, adapter=recipe.adapter)
     return fit, why
 
 
@@ -233,6 +247,7 @@ def _chosen_anew(run: RunDir, recipe: Recipe, fit: Fit, device: Device, *, keep_
     wanted = candidates(precisions=[recipe.train.precision], threads=counts)
     if len(wanted) == len(sizes) == 1:
         return wanted[0].applied_to(fit), "it was asked for"
-    choice, _ = tuned_choice(shape, fit, wanted, sizes, batch=batch, optimizer=recipe.train.optimizer, again=True)
+    optimizer, adapter = recipe.train.optimizer_state, recipe.adapter
+    choice, _ = tuned_choice(shape, fit, wanted, sizes, batch=batch, optimizer=optimizer, adapter=adapter, again=True)
     found = f"{choice.threads} threads and micro-batch {choice.micro_batch} were timed to be fastest"
     return choice.applied_to(fit), f"it was asked for ({found}, {choice.tok_s:,.0f} tokens/s)"

@@ -53,7 +53,7 @@ class Refitter:
     def _told(self, fit: Fit) -> dict[str, Any]:
         """What the status says of a fit: it, and the memory that it takes by the plan."""
         recipe = self._recipe
-        planned = estimate_memory(recipe.model, fit, optimizer=recipe.train.optimizer)
+        planned = estimate_memory(recipe.model, fit, optimizer=recipe.train.optimizer_state, adapter=recipe.adapter)
         return {"fit": fit.to_json(), "plan_mb": round(planned.total_mb, 1)}
 
     def is_due(self, step: int, limits: Limits) -> bool:
@@ -112,9 +112,11 @@ class Refitter:
         self.next = dataclasses.replace(self.fit, threads=threads) if threads != self.fit.threads else None
 
     def _smaller(self, step: int) -> Fit | None:
-        shape, optimizer = self._recipe.model, self._recipe.train.optimizer
-        fit = smaller(self.fit, shape, optimizer=optimizer)
-        now_mb, then_mb = (estimate_memory(shape, each, optimizer=optimizer).total_mb for each in (self.fit, fit))
+        shape, optimizer, adapter = self._recipe.model, self._recipe.train.optimizer_state, self._recipe.adapter
+        fit = smaller(self.fit, shape, optimizer=optimizer, adapter=adapter)
+        now_mb, then_mb = (
+            estimate_memory(shape, each, optimizer=optimizer, adapter=adapter).total_mb for each in (self.fit, fit)
+        )
         if now_mb - then_mb >= WORTH_MB:
             return fit
         self._refuse(step, "Memory runs out, and no smaller fit would give back enough to help: close other programs.")

@@ -13,6 +13,7 @@ from ondevice.errors import DataError, ResourceError, UsageError
 from ondevice.model.counts import count_parameters, flops_per_token
 from ondevice.run.recipe import Fit, ModelShape
 from ondevice.run.schema import Config
+from ondevice.train.adapter_wish import adapter_of
 from ondevice.train.memory import estimate_memory
 
 __all__ = [
@@ -24,13 +25,16 @@ __all__ = [
     "choose_shape",
     "expected_tokens",
     "needs_rate",
+    "optimizer_state_of",
 ]
 
 DEFAULT_MINUTES = 30.0
+OPTIMIZER_STATE = {"adamw": "adamw-fp32", "muon": "muon-adamw-fp32"}
 MANY_EPOCHS = 4.0  # more passes over the same text teach little
 TOKENS_PER_PARAMETER = 2.0  # below this a smaller model learns more in the same time (measured, see tools/LOG.md)
 EFFICIENCY = 0.6  # share of the measured matrix-product rate that a whole step reaches on small models
 SMALLEST_STEP, LARGEST_STEP = 2_048.0, 65_536.0  # tokens
+SMALL_CHUNK = 64  # tokens whose logits exist at once, where every megabyte counts
 LARGEST_GIVEN_STEP = 2**24  # tokens: a step's ids are in memory together, 16 bytes a token
 SHORTEST_CONTEXT = 8
 # (layers, width), each about 1.7 times the work of the one before
@@ -80,7 +84,7 @@ def choose_shape(
     if not fitting:
         smallest = shapes[0]
         fit = choose_fit(config, smallest, machine, batch=1, why={})
-        need_mb = estimate_memory(smallest, fit, optimizer=config.train.optimizer).total_mb
+        need_mb = estimate_memory(smallest, fit, optimizer=optimizer_state_of(config)).total_mb
         raise ResourceError(
             f"A model of {count_parameters(smallest):,} parameters needs about {need_mb:,.0f} MB and "
             f"{machine.memory_mb:,.0f} MB may be used; make model.width, model.context or the vocabulary smaller, or "
@@ -211,7 +215,7 @@ def _splits(shape: ModelShape) -> bool:
 
 def _fits(config: Config, shape: ModelShape, machine: Machine) -> bool:
     fit = Fit(micro_batch=1, threads=1, activation_checkpointing=False, loss_chunk_tokens=256)
-    return estimate_memory(shape, fit, optimizer=config.train.optimizer).total_mb <= machine.memory_mb
+    return estimate_memory(shape, fit, optimizer=optimizer_state_of(config)).total_mb <= machine.memory_mb
 
 
 def choose_batch(config: Config, shape: ModelShape, expected_tokens: float, why: dict[str, str]) -> int:
@@ -231,8 +235,8 @@ def choose_batch(config: Config, shape: ModelShape, expected_tokens: float, why:
 
 def choose_fit(config: Config, shape: ModelShape, machine: Machine, *, batch: int, why: dict[str, str]) -> Fit:
     """The largest micro-batch up to 4,096 tokens that fits, recomputing activations only when one sequence does not
-    fit without. Raises ResourceError when nothing fits."""
-    wish = config.fit
+    fit without; for an adapter fewer logits at once as the last resort. Raises ResourceError when nothing fits."""
+    wish, adapter = config.fit, adapter_of(config, shape)
     threads = wish.threads or max(1, min(4, machine.cores))
     start = wish.micro_batch or max(1, min(batch, 4096 // shape.context))
     chunk = wish.loss_chunk_tokens
@@ -245,7 +249,10 @@ def choose_fit(config: Config, shape: ModelShape, machine: Machine, *, batch: in
                 activation_checkpointing=recompute,
                 loss_chunk_tokens=min(chunk, max(16, micro_batch * shape.context)),
             )
-            need_mb = estimate_memory(shape, fit, optimizer=config.train.optimizer).total_mb
+            need_mb = estimate_memory(shape, fit, optimizer=optimizer_state_of(config), adapter=adapter).total_mb
+            if need_mb > machine.memory_mb and recompute and micro_batch == 1 and adapter is not None:
+                fit = dataclasses.replace(fit, loss_chunk_tokens=min(fit.loss_chunk_tokens, SMALL_CHUNK))
+                need_mb = estimate_memory(shape, fit, optimizer=optimizer_state_of(config), adapter=adapter).total_mb
             if need_mb <= machine.memory_mb:
                 why["fit"] = (
                     f"micro-batch {micro_batch} of {batch}{', recomputing activations' if recompute else ''}: about "
@@ -255,8 +262,25 @@ def choose_fit(config: Config, shape: ModelShape, machine: Machine, *, batch: in
             micro_batch //= 2
     raise ResourceError(
         f"Training needs about {need_mb:,.0f} MB and {machine.memory_mb:,.0f} MB may be used; "
-        "make model.width or model.context smaller, or raise budget.memory_mb."
+        f"make {_what_would_fit(config)} smaller, or raise budget.memory_mb."
     )
+
+
+def _what_would_fit(config: Config) -> str:
+    if not config.model.base:
+        return "model.width or model.context"
+    if config.adapter.method == "none":
+        return "model.context"
+    return "model.context" if config.adapter.base_format == "nf4" else "model.context or adapter.base_format (nf4)"
+
+
+def optimizer_state_of(config: Config) -> str:
+    """The name of the optimizer with its kind of state, as recipes and checkpoints give it. Raises UsageError."""
+    if config.train.optimizer_state == "int8":
+        if config.train.optimizer == "muon" and config.adapter.method == "none":
+            raise UsageError("'train.optimizer_state' int8 is adamw's: add train.optimizer = 'adamw'.")
+        return "adamw-int8"
+    return OPTIMIZER_STATE["adamw" if config.adapter.method != "none" else config.train.optimizer]
 
 
 def choose_lr(config: Config, shape: ModelShape, why: dict[str, str]) -> float:

@@ -28,7 +28,7 @@ from ondevice.errors import OndeviceError
 from ondevice.model.counts import flops_per_token
 from ondevice.run.directory import home
 from ondevice.run.files import make_folder, read_sealed, write_sealed
-from ondevice.run.recipe import Fit, ModelShape
+from ondevice.run.recipe import AdapterRecipe, Fit, ModelShape
 from ondevice.run.telemetry import as_number
 from ondevice.train.autotune import Choice, choose, timed
 
@@ -49,6 +49,7 @@ def tuned_choice(
     *,
     batch: int,
     optimizer: str,
+    adapter: AdapterRecipe | None = None,
     again: bool = False,
     rate: bool = False,
 ) -> tuple[Choice, bool]:
@@ -57,10 +58,12 @@ def tuned_choice(
     ``rate``: what is known is timed alone, since a budget in minutes depends on how fast the device is now.
     """
     key = key_of(shape, fit, wanted, sizes, batch=batch, optimizer=optimizer)
+    if adapter is not None:
+        key |= {"adapter": [adapter.rank, list(adapter.targets), adapter.base_format]}
     known = None if again else recall(key, shape)
     if known is not None:
-        return timed(shape, fit, known, batch=batch, optimizer=optimizer) if rate else known, True
-    choice = choose(shape, fit, wanted, batch=batch, optimizer=optimizer, micro_batches=sizes)
+        return timed(shape, fit, known, batch=batch, optimizer=optimizer, adapter=adapter) if rate else known, True
+    choice = choose(shape, fit, wanted, batch=batch, optimizer=optimizer, micro_batches=sizes, adapter=adapter)
     remember(key, shape, choice)
     return choice, False
 

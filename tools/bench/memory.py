@@ -31,6 +31,22 @@ CONFIGS = {
     "large gpt2 muon": "model.arch=gpt2 model.layers=10 model.width=512 train.optimizer=muon train.batch=4",
     "large llama adamw": "model.layers=10 model.width=512 train.optimizer=adamw train.batch=4 fit.micro_batch=2",
 }
+ADAPTERS = {  # a base of tools/bench/bases.py and changes
+    "adapter small fp32": "small train.batch=4 fit.micro_batch=4",
+    "adapter small nf4 all": "small train.batch=4 fit.micro_batch=4 adapter.base_format=nf4 "
+    "adapter.targets=['q_proj','k_proj','v_proj','o_proj','gate_proj','up_proj','down_proj'] adapter.dropout=0.05",
+    "adapter gpt2 fp32": "gpt2 train.batch=4 fit.micro_batch=4",
+    "adapter gpt2 fp32 recomputed": "gpt2 train.batch=4 fit.micro_batch=4 fit.activation_checkpointing=true",
+    "adapter gpt2 int8": "gpt2 train.batch=4 fit.micro_batch=2 adapter.base_format=int8 fit.loss_chunk_tokens=128",
+    "adapter gpt2 nf4 lean": "gpt2 train.batch=4 fit.micro_batch=1 adapter.base_format=nf4 fit.loss_chunk_tokens=64 "
+    "fit.activation_checkpointing=true",
+    "adapter smollm int4": "smollm train.batch=2 fit.micro_batch=2 adapter.base_format=int4 "
+    "adapter.targets=['q_proj','v_proj','up_proj']",
+    "adapter smollm bf16 recomputed": "smollm train.batch=2 fit.micro_batch=2 adapter.base_format=bf16 "
+    "fit.activation_checkpointing=true",
+    "adapter qwen nf4": "qwen train.batch=1 fit.micro_batch=1 adapter.base_format=nf4 "
+    "fit.activation_checkpointing=true fit.loss_chunk_tokens=64",
+}
 COMMON = "train.precision=fp32 fit.threads=1 train.steps=6 eval.count=2 eval.max_tokens=8192 sample.count=1"
 CHILD = """
 import sys
@@ -46,21 +62,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="part of a name")
     args = parser.parse_args()
-    print(f"{'configuration':<22} {'estimate MB':>12} {'peak MB':>9} {'ratio':>6}")
+    print(f"{'configuration':<32} {'estimate MB':>12} {'peak MB':>9} {'ratio':>6}")
     with tempfile.TemporaryDirectory(prefix="bench-memory-") as home:
-        for name in [name for name in CONFIGS if args.only in name]:
+        for name in [name for name in (*CONFIGS, *ADAPTERS) if args.only in name]:
             estimate, peak = measure(Path(home), name)
-            print(f"{name:<22} {estimate:>12.0f} {peak:>9.0f} {estimate / peak:>6.2f}", flush=True)
+            print(f"{name:<32} {estimate:>12.0f} {peak:>9.0f} {estimate / peak:>6.2f}", flush=True)
 
 
 def measure(home: Path, name: str) -> tuple[float, float]:
     """The plan's estimate and the peak of the training process, both in MiB."""
     text = Path(sysconfig.get_paths()["stdlib"]) / "asyncio"
-    changes = [f"--set={change}" for change in f"model.context=256 {COMMON} {CONFIGS[name]}".split()]
+    changes = [f"--set={change}" for change in f"model.context=256 {COMMON} {_changes(home, name)}".split()]
     flags = [*changes, f"--data={text}", f"--name={name.replace(' ', '-')}"]
     planned = json.loads(ondevice(home, "-m", "ondevice", "plan", *flags, "--json"))  # builds the dataset
     peak = float(ondevice(home, "-c", CHILD, "train", *flags, "--quiet").split()[-1])
     return float(planned["estimate"]["memory"]["total_mb"]), peak
+
+
+def _changes(home: Path, name: str) -> str:
+    if name in CONFIGS:
+        return CONFIGS[name]
+    base, changes = ADAPTERS[name].split(" ", 1)
+    bases = Path(__file__).with_name("bases.py")
+    folder = ondevice(home, str(bases), str(home / "bases"), base).strip()
+    return f"model.base={folder} adapter.method=lora eval.max_tokens=512 train.steps=3 {changes}"
 
 
 def ondevice(home: Path, *command: str) -> str:

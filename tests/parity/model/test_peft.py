@@ -12,11 +12,12 @@ import transformers
 from ondevice.errors import CheckpointError, UsageError
 from ondevice.model.build import build_model
 from ondevice.model.counts import count_parameters
-from ondevice.model.lora import adapter_parameters, add_lora, merge
+from ondevice.model.lora import add_lora, merge
 from ondevice.model.loss import linear_cross_entropy
 from ondevice.model.names import from_hugging_face, hugging_face_config, to_hugging_face
 from ondevice.model.peft import load_adapter, open_peft, write_peft
 from ondevice.model.safetensors import write
+from ondevice.model.targets import adapter_parameters
 from ondevice.run.recipe import AdapterRecipe, ModelShape
 
 # PEFT asks transformers for names that transformers is giving up.

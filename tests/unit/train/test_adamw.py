@@ -55,6 +55,7 @@ def test_a_training_step_does_not_load_the_compiler():
         "shape = ModelShape(arch='llama', vocab_size=9, context=8, layers=1, width=16, heads=2, kv_heads=2, hidden=9)\n"
         "model = build_model(shape, seed=1)\n"
         "optimizer = MuonAdamW(model, shape, lr=1e-3, weight_decay=0.1, betas=(0.9, 0.99), eps=1e-8)\n"
+        "model.activation_checkpointing = True\n"
         "engine = Engine(model, optimizer, clip=1.0, precision='fp32', loss_chunk_tokens=64)\n"
         "x = np.ones((2, 8), np.int64)\n"
         "engine.begin(x); engine.accumulate(x, x); engine.update(1e-3)\n"

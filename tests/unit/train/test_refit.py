@@ -214,7 +214,7 @@ def test_a_fit_chosen_anew_times_threads_and_follows_the_plan(make, monkeypatch)
     timed = []
 
     class Timer:
-        def __init__(self, shape, fit, *, optimizer, most_rows):
+        def __init__(self, shape, fit, *, optimizer, most_rows, adapter):
             assert (fit.micro_batch, most_rows) == (6, 6)
 
         def time(self, fit, *, precision, rows, batch):

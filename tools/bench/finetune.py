@@ -1,0 +1,232 @@
+"""Fine-tuning beside transformers' Trainer and Trainer + PEFT: tokens a second and peak memory of whole processes.
+
+    python tools/bench/finetune.py                  all settings, each side in turn, two rounds
+    python tools/bench/finetune.py --only lora --rounds 1 --steps 4
+
+Every side of a setting has a process of its own, the same base (tools/bench/bases.py: the shape is real, weights and
+text are random), the same windows of tokens and the same threads; the first step warms up and is not counted, memory
+is the peak of the process (VmHWM), imports included. What other programs do at the same time hits both sides, so
+ratios of neighbouring processes mean more than the rates. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bases import make_base
+
+TOKENS = 256
+# name -> base, sequences a step, and each side's settings; "trainer" and "peft" are theirs
+SETTINGS: dict[str, dict[str, Any]] = {
+    "full fp32 fast": {"base": "gpt2", "batch": 4, "ours": {"micro": 4}},
+    "full fp32": {"base": "gpt2", "batch": 4, "ours": {"micro": 1, "chunk": 128, "recompute": True}},
+    "full int8": {
+        "base": "gpt2",
+        "batch": 4,
+        "ours": {"micro": 1, "chunk": 128, "recompute": True, "state": "adamw-int8"},
+    },
+    "lora fast": {"base": "gpt2", "batch": 4, "adapter": "fp32", "ours": {"micro": 4}},
+    "lora lean fp32": {
+        "base": "gpt2",
+        "batch": 4,
+        "adapter": "fp32",
+        "ours": {"micro": 1, "chunk": 64, "recompute": True},
+    },
+    "lora lean int8": {
+        "base": "gpt2",
+        "batch": 4,
+        "adapter": "int8",
+        "ours": {"micro": 1, "chunk": 64, "recompute": True},
+    },
+    "lora lean nf4": {
+        "base": "gpt2",
+        "batch": 4,
+        "adapter": "nf4",
+        "ours": {"micro": 1, "chunk": 64, "recompute": True},
+    },
+    "qlora qwen nf4": {
+        "base": "qwen",
+        "batch": 1,
+        "adapter": "nf4",
+        "ours": {"micro": 1, "chunk": 64, "recompute": True},
+        "theirs": False,  # bitsandbytes' NF4 is not installed here; in fp32 they need five times as much
+    },
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="part of a name")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=4, help="counted steps of a process")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        _child(json.loads(args.child))
+        return
+    print(f"{'setting':<18} {'side':<8} {'tokens/s':>9} {'peak MiB':>9}   ours / theirs")
+    with tempfile.TemporaryDirectory(prefix="bench-finetune-") as home:
+        for name in [name for name in SETTINGS if args.only in name]:
+            compare(name, Path(home), args.rounds, args.steps, args.threads)
+
+
+def compare(name: str, home: Path, rounds: int, steps: int, threads: int) -> None:
+    """Runs both sides in turn and prints the medians."""
+    setting = SETTINGS[name]
+    base = make_base(setting["base"], home / setting["base"])
+    found: dict[str, list[dict[str, float]]] = defaultdict(list)
+    sides = ("ours", "theirs") if setting.get("theirs", True) else ("ours",)
+    for _ in range(rounds):
+        for side in sides:
+            job = {**setting, "side": side, "base": str(base), "steps": steps, "threads": threads, "home": str(home)}
+            found[side].append(_run(job))
+    rates = {side: median(item["tok_s"] for item in items) for side, items in found.items()}
+    for side in sides:
+        peak = max(item["peak_mb"] for item in found[side])
+        ratio = f"   {rates['ours'] / rates['theirs']:.2f}x" if side == "theirs" else ""
+        print(f"{name:<18} {side:<8} {rates[side]:>9.1f} {peak:>9.0f}{ratio}", flush=True)
+
+
+def _run(job: dict[str, Any]) -> dict[str, float]:
+    environment = {**os.environ, "OMP_NUM_THREADS": str(job["threads"]), "OMP_WAIT_POLICY": "PASSIVE"}
+    environment |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, __file__, "--child", json.dumps(job)],
+        check=True,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE if not os.environ.get("BENCH_VERBOSE") else None,
+        text=True,
+    )
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def _child(job: dict[str, Any]) -> None:
+    from ondevice.device.memory import peak_rss_mb
+
+    times = _ours(job) if job["side"] == "ours" else _theirs(job)
+    tokens = job["batch"] * TOKENS
+    print(json.dumps({"tok_s": tokens / median(times), "peak_mb": peak_rss_mb()}))
+
+
+def _windows(job: dict[str, Any]) -> Any:
+    """The same for both sides: ``[steps + 1, batch, 257]``."""
+    import numpy as np
+
+    return np.random.default_rng(5).integers(0, 250, (job["steps"] + 1, job["batch"], TOKENS + 1))
+
+
+def _ours(job: dict[str, Any]) -> list[float]:
+    """Seconds of each counted step of our engine, on a model put together as a launch does."""
+    import numpy as np
+    import torch
+
+    from ondevice.device.memory import give_back_large_blocks
+    from ondevice.train.engine import Engine
+    from ondevice.train.optimizer import optimizer_of
+
+    torch.set_num_threads(job["threads"])
+    torch.set_flush_denormal(True)
+    wish = job["ours"]
+    if wish.get("recompute"):
+        give_back_large_blocks()
+    model = _model(job)
+    model.activation_checkpointing = bool(wish.get("recompute"))
+    how = {"lr": 1e-4, "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+    optimizer = optimizer_of(wish.get("state", "adamw-fp32"), model, **how)
+    engine = Engine(model, optimizer, clip=1.0, precision="fp32", loss_chunk_tokens=wish.get("chunk", 512))
+    times = []
+    for window in _windows(job):
+        x_BT, y_BT = np.ascontiguousarray(window[:, :-1]), np.ascontiguousarray(window[:, 1:])
+        began = time.perf_counter()
+        engine.begin(y_BT)
+        for first in range(0, job["batch"], wish["micro"]):
+            rows = slice(first, first + wish["micro"])
+            engine.accumulate(x_BT[rows], y_BT[rows])
+        engine.update(1e-4)
+        times.append(time.perf_counter() - began)
+    return times[1:]
+
+
+def _model(job: dict[str, Any]) -> Any:
+    """Base and adapter, without the check of the base's hash."""
+    from ondevice.device.memory import give_back_large_blocks, give_back_memory
+    from ondevice.model.build import build_model
+    from ondevice.model.frozen_decoder import build_frozen, fill, seal
+    from ondevice.model.hugging_face import open_hugging_face
+    from ondevice.model.lora import add_lora
+    from ondevice.run.recipe import AdapterRecipe
+
+    base = open_hugging_face(Path(job["base"]), context=TOKENS)
+    form = job.get("adapter", "fp32")
+    if form == "fp32":
+        model = build_model(base.shape, seed=None)
+    else:
+        give_back_large_blocks()
+        model = build_frozen(base.shape, form)
+    for name, first, part in base.tensors():
+        fill(model, name, first, part)
+    seal(model)
+    give_back_memory()
+    if "adapter" in job:
+        targets = ("c_attn",) if base.shape.arch == "gpt2" else ("q_proj", "v_proj")
+        add_lora(model, AdapterRecipe(rank=8, alpha=16.0, dropout=0.0, targets=targets, base_format=form), seed=1)
+    return model
+
+
+def _theirs(job: dict[str, Any]) -> list[float]:
+    """Seconds of each counted step of transformers' Trainer, with PEFT for adapters, as its makers set it up."""
+    import torch
+    from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
+
+    torch.set_num_threads(job["threads"])
+    model = AutoModelForCausalLM.from_pretrained(job["base"], dtype=torch.float32)
+    if "adapter" in job:
+        import peft
+
+        names = ["c_attn"] if job["base"].endswith("gpt2") else ["q_proj", "v_proj"]
+        settings = peft.LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=names, task_type="CAUSAL_LM")
+        model = peft.get_peft_model(model, settings)
+    rows = [torch.from_numpy(row[:-1].copy()) for window in _windows(job) for row in window]
+    times: list[float] = []
+
+    class Clock(TrainerCallback):
+        began = 0.0
+
+        def on_step_begin(self, *args: Any, **keys: Any) -> None:
+            self.began = time.perf_counter()
+
+        def on_step_end(self, *args: Any, **keys: Any) -> None:
+            times.append(time.perf_counter() - self.began)
+
+    arguments = TrainingArguments(
+        output_dir=str(Path(job["home"]) / "trainer"),
+        per_device_train_batch_size=job["batch"],
+        max_steps=job["steps"] + 1,
+        learning_rate=1e-4,
+        max_grad_norm=1.0,
+        use_cpu=True,
+        report_to=[],
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+    )
+    data = [{"input_ids": row, "labels": row} for row in rows]
+    Trainer(model=model, args=arguments, train_dataset=data, callbacks=[Clock()]).train()
+    return times[1:]
+
+
+if __name__ == "__main__":
+    main()
