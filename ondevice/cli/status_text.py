@@ -89,8 +89,9 @@ def _rate_lines(found: dict[str, float | None]) -> Iterator[str]:
     burst, sustained = found["burst_tok_s"], found["sustained_tok_s"]
     if burst is None:
         return
-    rests = f", {sustained:,.0f} sustained" if sustained is not None and sustained < _RESTED * burst else ""
-    yield f"  rate      {burst:,.0f} tok/s{rests}"
+    yield f"  rate      {burst:,.0f} tok/s"
+    if sustained is not None and sustained < _RESTED * burst:
+        yield f"  sustained {sustained:,.0f} tok/s, rests included"
 
 
 def _energy_lines(found: dict[str, float | None]) -> Iterator[str]:

@@ -13,7 +13,6 @@ import argparse
 import json
 import math
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -110,6 +109,8 @@ def read(folder: Path) -> None:
     for name in ("loss", "loss_smooth", "grad_norm", "val:", "battery_c", "duty"):
         run.plots.series(name, x="time", max_points=400)
     drawn = time.perf_counter() - drawn
+    from ondevice.device.memory import peak_rss_mb  # last, so that its own cost is not counted
+
     print(
         json.dumps(
             {
@@ -119,7 +120,7 @@ def read(folder: Path) -> None:
                 "cpu_s": round(time.process_time() - cpu, 2),
                 "snapshots": snapshots,
                 "six_plots_ms": round(1000 * drawn, 1),
-                "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+                "peak_rss_mb": round(peak_rss_mb() or 0.0, 1),
                 "state": run.state,
                 "step": run.step,
                 "kills": run.kills,

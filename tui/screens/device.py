@@ -58,8 +58,9 @@ class DeviceScreen(BaseScreen):
             self._answer = await ask_json("doctor", *(["--quick"] if quick else []), timeout_s=180)
         except OndeviceError as error:
             self._answer = str(error)
-        self.query_one("#doctor", LinesPane).forget()
-        self.repaint()
+        for pane in self.query("#doctor").results(LinesPane):  # none where nobody looks any more
+            pane.forget()
+            self.repaint()
 
     def show(self, snapshot: FeedSnapshot) -> None:
         nobody = RunSnapshot(name="", path=self.tui.folder, state="unknown")

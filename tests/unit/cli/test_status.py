@@ -55,9 +55,9 @@ def test_a_live_run_is_shown_as_its_trainer_foretells_it():
     assert (found["wh_per_mtok"], found["wh_left"], found["mean_power_w"]) == (10.0, 30.0, 5.0)
     assert found["price_per_mtok"] is None and found["price_left"] is None
     lines = list(pace_lines(STATUS, found, live=True))
-    assert lines[0] == "  rate      500 tok/s, 250 sustained"
-    assert lines[1].startswith("  left      5h00m, done ")
-    assert lines[2:] == [
+    assert lines[:2] == ["  rate      500 tok/s", "  sustained 250 tok/s, rests included"]
+    assert lines[2].startswith("  left      5h00m, done ")
+    assert lines[3:] == [
         "  battery   lasts 1h00m, then the charger",
         "  heat      battery 38 C, cpu 71 C",
         "  energy    10 Wh a million tokens",
@@ -69,7 +69,7 @@ def test_a_live_run_is_shown_as_its_trainer_foretells_it():
 def test_a_simulated_phone_is_named_and_its_clock_is_not_shown():
     status = {**STATUS, "simulated": {"device": "sim:galaxy-s25plus", "speed": 60.0}}
     lines = list(pace_lines(status, outlook(LIVE, status, USAGE, price=None, now=2_000.0), live=True))
-    assert lines[0] == "  device    sim:galaxy-s25plus" and lines[2] == "  left      5h00m"
+    assert lines[0] == "  device    sim:galaxy-s25plus" and lines[3] == "  left      5h00m"
 
 
 def test_money_by_a_flag_or_by_the_limits():

@@ -12,7 +12,7 @@ from ondevice.device.readings import Reading
 from ondevice.device.simulate import SimulatedPhone
 from ondevice.device.simulate_profile import load_profile
 from ondevice.governor.order import Order
-from tools.bench.governor import Outcome, Row, compare, run
+from tools.bench.governor import LOOK_S, Outcome, Row, compare, run
 from tools.bench.governor_oracle import Free, oracle_work_s, spread
 from tools.bench.governor_policies import Answer, Boinc, Caps, Duty, Policy
 from tools.bench.governor_scenarios import HEAT_SENSORS, Scenario, all_scenarios, quick_scenarios
@@ -57,7 +57,7 @@ def test_no_plan_that_keeps_the_limit_beats_the_oracle(ambient_c):
     scenario = replace(WARM, ambient_c=ambient_c, hours=0.7)
     oracle_s = oracle_work_s(scenario.phone(), scenario.until_s, 10, {"battery": 40.0})
     best_s = 0.0
-    for below_c, coming, bundle in product((39.6, 40.0, 40.3), (0.0, 0.06, 0.1), (1, 4)):
+    for below_c, coming, bundle in product((39.3, 39.6, 40.0, 40.3), (0.0, 0.06, 0.1), (1, 4)):
         outcome = seen(Seer(below_c, coming, bundle), scenario)
         if outcome.over_c <= 0.02:
             best_s = max(best_s, outcome.work_s)
@@ -131,7 +131,7 @@ def test_the_oracle_leaves_the_phone_alone_and_repeats():
 
 def test_always_on_overshoots_and_half_duty_does_half_the_work():
     on, half = run(Duty(1.0), WARM, CAPS), run(Duty(0.5), replace(WARM, ambient_c=5), CAPS)
-    assert on.over_c > 1 and on.over_s > 600 and not on.clean and on.battery_over_c == on.over_c
+    assert on.over_c > 1 and on.over_s > 600 and not on.clean
     assert half.work_s == pytest.approx(0.5 * 1800, rel=0.02) and half.clean and half.changes_s == [0.0, 10.0]
 
 
@@ -159,9 +159,11 @@ def test_orders_are_carried_out():
     assert done(Script(Order(duty=0.25))).work_s == pytest.approx(0.25 * 360, abs=10)
     waiting = Script(Order(), Order(kind="rest"), Order(kind="wait", until_t=1.7e9 + 33), Order())
     outcome = done(waiting)
-    assert [at for at, _ in waiting.asked[:5]] == pytest.approx([0, 10, 15, 20, 30], abs=0.01)
+    assert [at for at, _ in waiting.asked[:5]] == pytest.approx(
+        [0, 10, 10 + LOOK_S, 10 + 2 * LOOK_S, 20 + 2 * LOOK_S], abs=0.01
+    )
     assert [worked for _, worked in waiting.asked[:5]] == pytest.approx([0, 10, 0, 0, 10], abs=0.01)
-    assert outcome.changes_s == pytest.approx([0, 10, 15, 20], abs=0.01)
+    assert outcome.changes_s == pytest.approx([0, 10, 10 + LOOK_S, 10 + 2 * LOOK_S], abs=0.01)
     assert done(Script(Order(), Order(kind="leave"))).work_s == pytest.approx(10)
     assert done(Script(Order(kind="rest"))).work_s == 0.0
 
@@ -197,7 +199,8 @@ def test_a_row_has_the_columns_of_the_header():
 
 def test_every_set_of_sensors_is_tried_and_only_those_speak():
     tried = {scenario.sensors for scenario in all_scenarios()}
-    assert len(tried) == 2 ** len(HEAT_SENSORS)
+    groups = frozenset(HEAT_SENSORS)
+    assert tried >= {frozenset(), groups} | {frozenset({one}) for one in groups} | {groups - {one} for one in groups}
     for sensors in tried:
         reading = replace(WARM, sensors=sensors).phone().read()
         for group, names in HEAT_SENSORS.items():
