@@ -332,7 +332,8 @@ def _unused(folder: Path) -> Iterator[bool]:
 
 def _remove_leftovers(folder: Path) -> None:
     """Deletes what a killed build had begun: names that start with ``.tmp-`` are never read."""
-    for path in [*folder.glob(".tmp-*"), *folder.glob("scan/.tmp-*"), *folder.glob("chunks/*/.tmp-*")]:
+    places = (".tmp-*", "scan/.tmp-*", "chunks/*/.tmp-*", "tokenizer-*/.tmp-*")
+    for path in [path for place in places for path in folder.glob(place)]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -43,6 +43,16 @@ def test_a_scan_torn_by_a_power_cut_is_made_again(notes):
     assert build(notes).sha256 == sha256
 
 
+@pytest.mark.parametrize("place", [".", "scan", "chunks/*", "tokenizer-*"])
+def test_what_a_killed_build_left_half_written_is_swept_away(notes, place):
+    folder = build(notes).folder
+    (at,) = list(folder.glob(place))[:1] if place != "." else [folder]
+    (at / ".tmp-half-1234-abcd").write_bytes(b"half a file")
+    (notes / "c.txt").write_text("one more note\n\n" * 3)
+    build(notes)
+    assert list(folder.rglob(".tmp-*")) == []
+
+
 def test_a_file_that_became_readable_is_looked_at_again(notes, monkeypatch):
     """Permissions change neither size nor time, so a remembered refusal must not count as a known file."""
     real = build_scan.sha256_of
