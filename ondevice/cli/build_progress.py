@@ -1,15 +1,28 @@
-"""Progress of a dataset build: a line that is written over in a terminal, nothing in a pipe or with --quiet."""
+"""Progress of a dataset build or a pack: a line written over in a terminal, nothing in a pipe or with --quiet."""
 
 from __future__ import annotations
 
 import sys
 import time
+from typing import TYPE_CHECKING
 
-__all__ = ["BuildProgress"]
+if TYPE_CHECKING:
+    from ondevice.data.dataset import Dataset
+    from ondevice.run.schema import Config
+
+__all__ = ["BuildProgress", "built"]
+
+
+def built(config: Config, *, quiet: bool) -> Dataset:
+    """The dataset that a config wishes for, built or opened, with its progress shown. Raises as `make_dataset`."""
+    from ondevice.train.wish import make_dataset
+
+    with BuildProgress(quiet=quiet) as progress:
+        return make_dataset(config, progress)
 
 
 class BuildProgress:
-    """Called by the build with bytes done, bytes in all and the name of the phase."""
+    """Called by the build with bytes done, bytes in all and the name of the phase; as a context it is closed."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._live = not quiet and sys.stderr.isatty()
@@ -22,6 +35,12 @@ class BuildProgress:
         self._shown = now
         share = f"{100 * done / total:3.0f}% of {total / 2**20:,.1f} MB" if total else ""
         print(f"\r\x1b[K{phase} {share}", end="", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> BuildProgress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def close(self) -> None:
         if self._live and self._shown:

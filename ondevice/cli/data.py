@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ondevice.cli.build_progress import BuildProgress
+from ondevice.cli.build_progress import built
 from ondevice.cli.common import add_data_flags, at_least, config_from, print_json
 from ondevice.cli.data_order import show_order
 from ondevice.cli.data_parts import USUAL_CONTEXT, part_rows, planned_parts
@@ -54,15 +54,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace) -> int:
-    from ondevice.train.wish import make_dataset
-
     if args.parts is not None:
         args.set = [*args.set, f"chain.parts={args.parts}"]
-    config, progress = config_from(args, args.target), BuildProgress(quiet=args.json)
-    try:
-        dataset = make_dataset(config, progress)
-    finally:
-        progress.close()
+    config = config_from(args, args.target)
+    dataset = built(config, quiet=args.json)
     _show(dataset, args, context=config.model.context or USUAL_CONTEXT, parts=planned_parts(config, dataset))
     return 0
 

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ondevice.cli.build_progress import BuildProgress
+from ondevice.cli.build_progress import built
 from ondevice.cli.common import config_from, looks_like_config, print_json
 from ondevice.cli.data_parts import planned_parts
 from ondevice.errors import UsageError
@@ -72,14 +72,10 @@ def _of_wish(args: argparse.Namespace) -> tuple[BatchCursor, int, str]:
     """The order that a config wishes for, over its tokens or passes, else over one pass; without torch."""
     from ondevice.data.cursor import BatchCursor
     from ondevice.train.order import data_recipe, staged
-    from ondevice.train.wish import corpus_of, make_dataset
+    from ondevice.train.wish import corpus_of
 
     config = config_from(args, args.target)
-    progress = BuildProgress(quiet=args.json)
-    try:
-        dataset = make_dataset(config, progress)
-    finally:
-        progress.close()
+    dataset = built(config, quiet=args.json)
     context, train, tokens = config.model.context or 256, config.train, corpus_of(dataset).train_tokens
     what = "one pass"
     wanted = tokens * (train.epochs or 1.0)

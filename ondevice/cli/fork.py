@@ -66,7 +66,6 @@ def run(args: argparse.Namespace) -> int:
     parent = find_run(args.run)
     store = Store(parent.checkpoints)
     step = _step(parent, store, args)
-    progress = BuildProgress(quiet=args.json)
     with store.lease(step) as checkpoint:
         seen = {"--tokens": int(read_json(checkpoint.path / "state.json")["tokens"]), "--steps": step}
         wish = ForkWish(
@@ -79,10 +78,8 @@ def run(args: argparse.Namespace) -> int:
             fresh_optimizer=args.fresh_optimizer,
             changes=args.set,
         )
-        try:
+        with BuildProgress(quiet=args.json) as progress:
             fork = plan_fork(parent, checkpoint, wish, progress=progress)
-        finally:
-            progress.close()
         child = fork_run(fork)
     _tell(child, fork, as_json=args.json)
     return 0

@@ -77,13 +77,10 @@ def _pack(args: argparse.Namespace) -> int:
 def _write(about: dict[str, Any], listed: Listed, target: Path, *, quiet: bool) -> tuple[Pack, int]:
     from ondevice.run.pack import Pack, list_members, write_pack
 
-    progress = BuildProgress(quiet=quiet)
-    try:
+    with BuildProgress(quiet=quiet) as progress:
         members = list_members(listed, lambda done, total: progress(0, 0, f"checking file {done + 1:,} of {total:,}"))
         pack = Pack(about, tuple(members))
         return pack, write_pack(pack, listed, target, lambda done, total: progress(done, total, "packing"))
-    finally:
-        progress.close()
 
 
 def _leased(store: Store, leases: ExitStack, *, latest: bool) -> Iterator[Checkpoint]:
@@ -169,17 +166,13 @@ def _unpack(args: argparse.Namespace) -> int:
                 pass
         _tell_unpacked(RunDir(target), pack, "is here already", as_json=args.json)
         return 0
-    progress = BuildProgress(quiet=args.json)
-    try:
-        with staging(staging_folder) as folder:
-            stage(path, pack, folder, lambda done, total: progress(done, total, "unpacking"))
-            staged = RunDir(folder / "run")
-            with refused_for_good(folder):
-                check_staged(staged, pack.about)
-                _adopt_data(folder / "data", staged.read_recipe())
-            made = install(staged, target)
-    finally:
-        progress.close()
+    with BuildProgress(quiet=args.json) as progress, staging(staging_folder) as folder:
+        stage(path, pack, folder, lambda done, total: progress(done, total, "unpacking"))
+        staged = RunDir(folder / "run")
+        with refused_for_good(folder):
+            check_staged(staged, pack.about)
+            _adopt_data(folder / "data", staged.read_recipe())
+        made = install(staged, target)
     where = "" if pack.about.get("step") is None else f" at step {pack.about['step']:,}"
     _tell_unpacked(made, pack, f"unpacked{where}", as_json=args.json)
     return 0

@@ -7,7 +7,7 @@ import dataclasses
 import os
 from typing import TYPE_CHECKING
 
-from ondevice.cli.build_progress import BuildProgress
+from ondevice.cli.build_progress import built
 from ondevice.cli.common import add_config_flags, at_least, config_from, cores, print_json
 from ondevice.cli.data_text import dataset_lines, inventory_lines
 from ondevice.cli.foresight import Foresight, experience, foresee, has_battery
@@ -43,14 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ondevice.data.inventory import take_inventory
     from ondevice.train.prepare import prepare
-    from ondevice.train.wish import make_dataset
 
     config = config_from(args, args.target)
-    progress = BuildProgress(quiet=args.json)
-    try:
-        dataset = make_dataset(config, progress)
-    finally:
-        progress.close()
+    dataset = built(config, quiet=args.json)
     prepared = prepare(config, dataset, cores=cores(), android=on_android(os.environ), rate=args.rate, always_time=True)
     warnings = list(prepared.warnings)
     inventory = take_inventory(dataset.sources, prepared.recipe.model.context)

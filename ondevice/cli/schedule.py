@@ -106,14 +106,10 @@ def _add(run_dir: RunDir, args: argparse.Namespace) -> int:
 
     if not args.data:
         raise UsageError(f"ondevice schedule add {run_dir.name}: name the new text with --data PATH.")
-    progress = BuildProgress(quiet=args.json)
-    try:
-        with _changing(run_dir):
-            added = add_text(
-                run_dir, text_sources(args.data), parts=args.parts, stage=args.stage.strip(), progress=progress
-            )
-    finally:
-        progress.close()
+    with BuildProgress(quiet=args.json) as progress, _changing(run_dir):
+        added = add_text(
+            run_dir, text_sources(args.data), parts=args.parts, stage=args.stage.strip(), progress=progress
+        )
     first, last = added[0].name, added[-1].name
     names = first if first == last else f"{first} to {last}"
     return _tell(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ondevice.cli.build_progress import BuildProgress
+from ondevice.cli.build_progress import built
 from ondevice.cli.common import add_config_flags, at_least, config_from, cores, looks_like_config, print_json_line
 from ondevice.cli.phone import on_a_phone
 from ondevice.cli.progress import QuietDisplay, make_display
@@ -136,17 +136,13 @@ def start_run(
     look."""
     from ondevice.cli.data_text import dataset_lines
     from ondevice.cli.plan_text import plan_lines
-    from ondevice.train.wish import make_dataset, resume_or_refuse
+    from ondevice.train.wish import resume_or_refuse
 
     existing = resume_or_refuse(config)
     if existing is not None:
         _tell_changes(existing, changes, display)
         return existing
-    progress = BuildProgress(quiet=quiet)
-    try:
-        dataset = make_dataset(config, progress)
-    finally:
-        progress.close()
+    dataset = built(config, quiet=quiet)
     for line in dataset_lines(dataset):
         display.say(line)
     from ondevice.train.prepare import make_run, prepare  # torch, which the build has no need of
