@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ondevice.governor.control import Cycle, duty_for
-from ondevice.governor.heat import SIGNALS
 from ondevice.governor.node import Node, advanced, corrected, first_seen
+from ondevice.governor.signals import SIGNALS
 from ondevice.governor.work import Work, after_piece, burst_s, loads
 
 BATTERY = SIGNALS[0].bodies[0]
