@@ -35,10 +35,19 @@ class Cycle:
     burst_s: float = 0.0  # work since the last of those
 
 
-def duty_for(node: Node, traits: Traits, limit_c: float, cycle: Cycle, *, duty_now: float) -> float:
-    """The share of time to work, 0 to 1, as of the time of the node."""
+@dataclass(frozen=True)
+class _Limit:
+    celsius: float
+    unsure_c: float
+
+
+def duty_for(
+    node: Node, traits: Traits, limit_c: float, cycle: Cycle, *, duty_now: float, unsure_c: float = 0.0
+) -> float:
+    """The share of time to work, 0 to 1, as of the time of the node. ``unsure_c``: deviation of the limit itself."""
+    limit = _Limit(limit_c, unsure_c)
     if cycle.piece_s < LONG_S:
-        target_c = _target(node, traits, limit_c, [(_until_sample_s(node), duty_now)])
+        target_c = _target(node, traits, limit, [(_until_sample_s(node), duty_now)])
         bundled = cycle.rest_s > 0.0
         duty = (
             _in_bundles(node, traits, target_c, cycle, duty_now)
@@ -47,15 +56,15 @@ def duty_for(node: Node, traits: Traits, limit_c: float, cycle: Cycle, *, duty_n
         )
         least = least_duty(cycle.piece_s) if node.temp_c < limit_c - traits.spare_c else 0.0
         return min(1.0, max(least, duty))
-    return _one_by_one(node, traits, limit_c, cycle)
+    return _one_by_one(node, traits, limit, cycle)
 
 
-def _one_by_one(node: Node, traits: Traits, limit_c: float, cycle: Cycle) -> float:
+def _one_by_one(node: Node, traits: Traits, limit: _Limit, cycle: Cycle) -> float:
     """The duty of a long piece and the rest before it."""
     rest_s = 0.0
     for _ in range(ROUNDS):  # the longer the rest, the less is known of its end
         ahead = [(rest_s, 0.0), (cycle.piece_s, 1.0)]
-        target_c = limit_c if cycle.first else _target(node, traits, limit_c, ahead)
+        target_c = limit.celsius if cycle.first else _target(node, traits, limit, ahead)
         found = _rest(node, traits, target_c, cycle.piece_s)
         if found is None:
             return 0.0
@@ -68,9 +77,9 @@ def least_duty(piece_s: float) -> float:
     return piece_s / (piece_s + LONGEST_REST_S)
 
 
-def _target(node: Node, traits: Traits, limit_c: float, ahead: list[tuple[float, float]]) -> float:
+def _target(node: Node, traits: Traits, limit: _Limit, ahead: list[tuple[float, float]]) -> float:
     later = advanced(node, traits, ahead)
-    return limit_c - traits.spare_c - SURE * sqrt(max(0.0, later.tt))
+    return limit.celsius - traits.spare_c - SURE * sqrt(max(0.0, later.tt) + limit.unsure_c**2)
 
 
 def _until_sample_s(node: Node) -> float:

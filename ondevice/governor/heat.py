@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 
 from ondevice.device.readings import Reading
 from ondevice.governor.control import LONG_S, Cycle, duty_for
-from ondevice.governor.node import Node, Traits, advanced, corrected, disturbed, first_seen
+from ondevice.governor.node import COARSE_C, Node, Traits, advanced, corrected, disturbed, first_seen, resolution
+from ondevice.governor.offset import Offset, compared, unsure_c
 from ondevice.governor.presets import Policy
 from ondevice.governor.signals import BATTERY, FELT_THROUGH, FINER, SIGNALS, Signal, age_s, feels
 from ondevice.governor.sounding import AGAIN_S, REST_S, Sounding, felt, sounded
@@ -36,6 +37,8 @@ CPU_ROOM_C = 10.0  # so many degrees or more
 SURFACE = 0.06  # share of its warmth above the air by which a battery may be warmer than the body
 FELT_STEP_C, FELT_NOISE_C = 0.05, 0.4  # of a battery that is felt through another part
 RECKONED_S = 1800.0  # without any sample the last estimate is carried on for so long
+MUCH_LIKE = 0.2  # of a sample's misfit: bodies nearer to the best than this are as likely
+LATE_S = 2.0  # a sample from before another is compared with it all the same
 COLD_START_S = 600.0  # unwatched for so long, what was learned of the temperature itself is worth nothing
 
 
@@ -46,6 +49,7 @@ class Heat:
     nodes: dict[str, tuple[Node, ...]] = field(default_factory=dict)  # of each signal one for each body
     peak: tuple[float, float] | None = None  # since when, degrees
     soundings: dict[str, Sounding] = field(default_factory=dict)  # through each part
+    offset: Offset | None = None  # of the battery above Android's scale
     stopped_t: float | None = None
     surroundings: tuple[bool | None, str | None, bool | None] = (None, None, None)
 
@@ -68,12 +72,34 @@ def watched(heat: Heat, reading: Reading, work: Work, now: float, *, duty_now: f
     nodes = heat.nodes
     if _changed(heat.surroundings, surroundings):
         nodes = {signal.name: _disturbed(nodes[signal.name], signal) for signal in SIGNALS if signal.name in nodes}
-    heat = replace(heat, nodes=nodes, surroundings=surroundings)
+    heat = _tied(replace(heat, nodes=nodes, surroundings=surroundings), reading, work, now, duty_now=duty_now)
     for signal in SIGNALS:
         value = signal.value(reading)
         if value is not None:
             heat = _sampled(heat, signal, value, reading, work, now, assumed=_assumed(signal, work, duty_now))
     return _felt(heat, reading, work, now) if handheld and feels(reading) else heat
+
+
+def _tied(heat: Heat, reading: Reading, work: Work, now: float, *, duty_now: float) -> Heat:
+    """A new sample of the battery says where it lies on Android's finer scale."""
+    value, fine, known = BATTERY.value(reading), heat.nodes.get(FINER.name), heat.nodes.get(BATTERY.name)
+    taken_t = min(now, reading.t - age_s(reading, BATTERY.name))
+    if value is None or fine is None or (known is not None and taken_t - known[0].seen_t < BATTERY.every_s):
+        return heat
+    node, traits = _likeliest(fine, FINER)
+    if not node.t - LATE_S <= taken_t <= node.seen_t + FINER.stale_s:
+        return heat
+    ahead = advanced(node, traits, loads(work, node.t, taken_t, _assumed(FINER, work, duty_now)))
+    offset = compared(
+        heat.offset,
+        value,
+        taken_t,
+        step_c=resolution(value, known[0].step_c if known is not None else COARSE_C),
+        noise_c=BATTERY.bodies[0].noise_c,
+        fine_c=ahead.temp_c,
+        fine_var=ahead.tt,
+    )
+    return replace(heat, offset=offset)
 
 
 def _felt(heat: Heat, reading: Reading, work: Work, now: float) -> Heat:
@@ -170,6 +196,13 @@ def _likeliest(nodes: tuple[Node, ...], signal: Signal) -> tuple[Node, Traits]:
     return min(zip(nodes, signal.bodies, strict=True), key=lambda pair: pair[0].misfit)
 
 
+def _likely(nodes: tuple[Node, ...], signal: Signal) -> list[tuple[Node, Traits]]:
+    """The bodies that foretell the samples about as well as the best one."""
+    least = min(node.misfit for node in nodes)
+    pairs = zip(nodes, signal.bodies, strict=True)
+    return [(node, traits) for node, traits in pairs if node.misfit <= least + MUCH_LIKE]
+
+
 def _assumed(signal: Signal, work: Work, duty_now: float) -> float:
     """The load of time that no piece of work was told of; peaks know duties only."""
     return duty_now if work.begin_t is None or signal.peaks else 0.0
@@ -247,22 +280,56 @@ def caps(
     status = _status(reading)
     if status is not None and status >= MODERATE:
         found.append(Cap(MODERATE_DUTY, "Android says its heat is moderate."))
+    view = _View(work, now, duty_now, rest_s)
     for signal in SIGNALS:
-        nodes, value = heat.nodes.get(signal.name), signal.value(reading)
-        reckoned = value is None and signal is BATTERY and handheld and FINER.value(reading) is None
-        if nodes is None or (value is None and not (reckoned and now - nodes[0].seen_t < RECKONED_S)):
+        value = signal.value(reading)
+        duty, temp_c = 0.0, None
+        if _is_watched(signal, heat, reading, now, handheld=handheld):
+            duty, temp_c = view.allowed(heat, signal, signal.limit(policy))
+        if signal is BATTERY and heat.offset is not None and FINER.value(reading) is not None:
+            limit_c, unsure = policy.max_battery_c - heat.offset.mean_c, unsure_c(heat.offset, now)
+            finer, fine_c = view.allowed(heat, FINER, limit_c, unsure_c=unsure)
+            if temp_c is None or finer > duty:
+                duty, temp_c = finer, fine_c + heat.offset.mean_c
+        if temp_c is None:
             continue
-        node, traits = _likeliest(nodes, signal) if work.spans else (nodes[0], signal.bodies[0])
-        assumed = _assumed(signal, work, duty_now)
-        ahead = advanced(node, traits, _loads(signal, work, node.t, now, assumed))
-        cycle = Cycle(0.0, 0.0) if signal.peaks else _cycle(work, now, duty_now)
-        if rest_s and not signal.peaks:
-            cycle = replace(cycle, rest_s=rest_s, burst_s=burst_s(work) if cycle.rested_s is not None else 0.0)
-        duty = duty_for(ahead, traits, signal.limit(policy), cycle, duty_now=duty_now)
         if signal.peaks and value is not None and value < signal.limit(policy):
             duty = max(LEAST_PEAK_DUTY, duty) if duty_now > 0 else 1.0
-        found.append(Cap(duty, f"{_figures(signal, ahead.temp_c, policy)}.", swings=signal is not BATTERY))
+        found.append(Cap(duty, f"{_figures(signal, temp_c, policy)}.", swings=signal is not BATTERY))
     return found
+
+
+def _is_watched(signal: Signal, heat: Heat, reading: Reading, now: float, *, handheld: bool) -> bool:
+    """Whether there is an estimate worth steering by: of a phone's battery also for a while without any sample."""
+    nodes = heat.nodes.get(signal.name)
+    if nodes is None or signal.value(reading) is not None:
+        return nodes is not None
+    reckoned = signal is BATTERY and handheld and FINER.value(reading) is None
+    return reckoned and now - nodes[0].seen_t < RECKONED_S
+
+
+@dataclass(frozen=True)
+class _View:
+    """One moment of the work, to ask what each signal allows."""
+
+    work: Work
+    now: float
+    duty_now: float
+    rest_s: float
+
+    def allowed(self, heat: Heat, signal: Signal, limit_c: float, *, unsure_c: float = 0.0) -> tuple[float, float]:
+        """The duty and the temperature of now on the signal's own scale, on which the limit is known to ``unsure_c``."""
+        work, now, duty_now = self.work, self.now, self.duty_now
+        nodes = heat.nodes[signal.name]
+        cycle = Cycle(0.0, 0.0) if signal.peaks else _cycle(work, now, duty_now)
+        if self.rest_s and not signal.peaks:
+            cycle = replace(cycle, rest_s=self.rest_s, burst_s=burst_s(work) if cycle.rested_s is not None else 0.0)
+        found = []
+        for node, traits in _likely(nodes, signal) if work.spans else [(nodes[0], signal.bodies[0])]:
+            ahead = advanced(node, traits, _loads(signal, work, node.t, now, _assumed(signal, work, duty_now)))
+            duty = duty_for(ahead, traits, limit_c, cycle, duty_now=duty_now, unsure_c=unsure_c)
+            found.append((duty, ahead.temp_c))
+        return min(found)
 
 
 def bundled_s(heat: Heat, reading: Reading, policy: Policy, work: Work) -> float:
