@@ -192,9 +192,9 @@ def _unknown_caps(history: History, known: bool, *, plugged: bool) -> list[Cap]:
 
 def _order_of(tightest: Cap, by_heat: list[Cap], policy: Policy, history: History, now: float) -> Order:
     before, low = history.order, history.memory_low
-    if tightest.duty <= 0.0 or tightest.duty < _least_duty(
-        history.work.piece_s, resting=before is not None and before.kind == "rest"
-    ):
+    resting = before is not None and before.kind == "rest"
+    least = _least_duty(history.work.piece_s, resting=resting) if resting or tightest.left_s is None else 0.0
+    if tightest.duty <= 0.0 or tightest.duty < least:
         return Order(kind="rest", duty=0.0, reason=f"Resting: {tightest.why}", save=low, shrink=low)
     reason = _sentence(tightest, by_heat, policy)
     wish = wanted(history.binding)
@@ -203,7 +203,7 @@ def _order_of(tightest: Cap, by_heat: list[Cap], policy: Policy, history: Histor
         reason = f"{reason} {threads} thread{'s' * (threads > 1)} would serve better, because {wish.why}."
     if low:
         reason = f"Memory runs out: saving, and a smaller fit is asked for. {reason}"
-    return Order(duty=tightest.duty, threads=threads, reason=reason, save=low, shrink=low)
+    return Order(duty=tightest.duty, left_s=tightest.left_s, threads=threads, reason=reason, save=low, shrink=low)
 
 
 def _least_duty(piece_s: float, *, resting: bool) -> float:

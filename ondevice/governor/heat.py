@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from ondevice.device.readings import Reading
-from ondevice.governor.control import LONG_S, Cycle, duty_for
+from ondevice.governor.control import LONG_S, Cycle, duty_for, rest_before
 from ondevice.governor.node import COARSE_C, Node, Traits, advanced, corrected, disturbed, first_seen, resolution
 from ondevice.governor.offset import Offset, compared, unsure_c
 from ondevice.governor.presets import Policy
@@ -38,6 +38,7 @@ SURFACE = 0.06  # share of its warmth above the air by which a battery may be wa
 FELT_STEP_C, FELT_NOISE_C = 0.05, 0.4  # of a battery that is felt through another part
 RECKONED_S = 1800.0  # without any sample the last estimate is carried on for so long
 MUCH_LIKE = 0.2  # of a sample's misfit: bodies nearer to the best than this are as likely
+PATIENCE_S = 900.0
 LATE_S = 2.0  # a sample from before another is compared with it all the same
 COLD_START_S = 600.0  # unwatched for so long, what was learned of the temperature itself is worth nothing
 
@@ -56,11 +57,13 @@ class Heat:
 
 @dataclass(frozen=True)
 class Cap:
-    """The most work that one signal allows, and the sentence for it. ``swings``: it follows every rest and piece."""
+    """The most work that one signal allows, and the sentence for it. ``swings``: it follows every rest and piece;
+    ``left_s``: seconds to rest before a long piece."""
 
     duty: float
     why: str
     swings: bool = False
+    left_s: float | None = None
 
 
 # --- watching ---------------------------------------------------------------------------------------------------------
@@ -282,20 +285,21 @@ def caps(
         found.append(Cap(MODERATE_DUTY, "Android says its heat is moderate."))
     view = _View(work, now, duty_now, rest_s)
     for signal in SIGNALS:
-        value = signal.value(reading)
-        duty, temp_c = 0.0, None
+        value, allowed = signal.value(reading), None
         if _is_watched(signal, heat, reading, now, handheld=handheld):
-            duty, temp_c = view.allowed(heat, signal, signal.limit(policy))
+            allowed = view.allowed(heat, signal, signal.limit(policy))
         if signal is BATTERY and heat.offset is not None and FINER.value(reading) is not None:
             limit_c, unsure = policy.max_battery_c - heat.offset.mean_c, unsure_c(heat.offset, now)
-            finer, fine_c = view.allowed(heat, FINER, limit_c, unsure_c=unsure)
-            if temp_c is None or finer > duty:
-                duty, temp_c = finer, fine_c + heat.offset.mean_c
-        if temp_c is None:
+            finer = view.allowed(heat, FINER, limit_c, unsure_c=unsure)
+            if allowed is None or finer.duty > allowed.duty:
+                allowed = replace(finer, temp_c=finer.temp_c + heat.offset.mean_c)
+        if allowed is None:
             continue
+        duty = allowed.duty
         if signal.peaks and value is not None and value < signal.limit(policy):
             duty = max(LEAST_PEAK_DUTY, duty) if duty_now > 0 else 1.0
-        found.append(Cap(duty, f"{_figures(signal, temp_c, policy)}.", swings=signal is not BATTERY))
+        why = f"{_figures(signal, allowed.temp_c, policy)}."
+        found.append(Cap(duty, why, swings=signal is not BATTERY, left_s=allowed.left_s))
     return found
 
 
@@ -308,6 +312,13 @@ def _is_watched(signal: Signal, heat: Heat, reading: Reading, now: float, *, han
     return reckoned and now - nodes[0].seen_t < RECKONED_S
 
 
+@dataclass(frozen=True, order=True)
+class _Allowed:
+    duty: float
+    temp_c: float  # of now
+    left_s: float | None = None  # of rest before a long piece
+
+
 @dataclass(frozen=True)
 class _View:
     """One moment of the work, to ask what each signal allows."""
@@ -317,19 +328,28 @@ class _View:
     duty_now: float
     rest_s: float
 
-    def allowed(self, heat: Heat, signal: Signal, limit_c: float, *, unsure_c: float = 0.0) -> tuple[float, float]:
-        """The duty and the temperature of now on the signal's own scale, on which the limit is known to ``unsure_c``."""
-        work, now, duty_now = self.work, self.now, self.duty_now
-        nodes = heat.nodes[signal.name]
-        cycle = Cycle(0.0, 0.0) if signal.peaks else _cycle(work, now, duty_now)
+    def allowed(self, heat: Heat, signal: Signal, limit_c: float, *, unsure_c: float = 0.0) -> _Allowed:
+        """On the signal's own scale, where the limit is known to ``unsure_c``."""
+        work, duty_now = self.work, self.duty_now
+        cycle = Cycle(0.0, 0.0) if signal.peaks else _cycle(work, self.now, duty_now)
         if self.rest_s and not signal.peaks:
             cycle = replace(cycle, rest_s=self.rest_s, burst_s=burst_s(work) if cycle.rested_s is not None else 0.0)
         found = []
-        for node, traits in _likely(nodes, signal) if work.spans else [(nodes[0], signal.bodies[0])]:
-            ahead = advanced(node, traits, _loads(signal, work, node.t, now, _assumed(signal, work, duty_now)))
-            duty = duty_for(ahead, traits, limit_c, cycle, duty_now=duty_now, unsure_c=unsure_c)
-            found.append((duty, ahead.temp_c))
+        for node, traits in self._bodies(heat.nodes[signal.name], signal):
+            ahead = advanced(node, traits, _loads(signal, work, node.t, self.now, _assumed(signal, work, duty_now)))
+            if cycle.piece_s < LONG_S:
+                duty = duty_for(ahead, traits, limit_c, cycle, duty_now=duty_now, unsure_c=unsure_c)
+                found.append(_Allowed(duty, ahead.temp_c))
+            else:
+                left_s = _waited(rest_before(ahead, traits, limit_c, cycle, unsure_c=unsure_c), cycle)
+                found.append(_Allowed(_share(cycle, left_s), ahead.temp_c, left_s))
         return min(found)
+
+    def _bodies(self, nodes: tuple[Node, ...], signal: Signal) -> list[tuple[Node, Traits]]:
+        """The strictest of the likely ones counts; a long piece goes by one alone, or none might ever begin."""
+        if not self.work.spans:
+            return [(nodes[0], signal.bodies[0])]
+        return [_likeliest(nodes, signal)] if self.work.piece_s >= LONG_S else _likely(nodes, signal)
 
 
 def bundled_s(heat: Heat, reading: Reading, policy: Policy, work: Work) -> float:
@@ -346,6 +366,16 @@ def bundled_s(heat: Heat, reading: Reading, policy: Policy, work: Work) -> float
     if peaks is None or reading.cpu_c is None:
         return 0.0
     return BUNDLE_S * min(1.0, max(0.0, (policy.max_cpu_c - peaks[0].temp_c) / CPU_ROOM_C))
+
+
+def _waited(left_s: float | None, cycle: Cycle) -> float | None:
+    """Where no rest would be long enough, that may change for a while before it is news."""
+    return PATIENCE_S if left_s is None and cycle.rested_s is not None and cycle.rested_s < PATIENCE_S else left_s
+
+
+def _share(cycle: Cycle, left_s: float | None) -> float:
+    """The duty of a long piece and the rest before it."""
+    return 0.0 if left_s is None else cycle.piece_s / (cycle.piece_s + left_s + (cycle.rested_s or 0.0))
 
 
 def _cycle(work: Work, now: float, duty_now: float) -> Cycle:

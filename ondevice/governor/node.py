@@ -31,7 +31,7 @@ LEAST_WARMING, MOST_WARMING = 0.1, 4.0  # times what was believed: a sensor that
 SLOPE_S, SLOPE_KEPT_S = 600.0, 3600.0  # how long corrections must go one way, and how long their mean is believed
 SLOPE_KNOWN_C = 1.5  # deviation of the idle temperature from which on corrections are mostly learning
 STEEPEST = 0.01  # C/s: 36 C an hour
-SHAKEN = 0.15  # share of the heat on its way that one lag for all of it gets wrong
+SHAKEN = 0.08  # share of the heat on its way that one lag for all of it gets wrong
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ APART_C = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Offset:
-    """``mean_c``: the battery minus the other scale at ``t`` (unix seconds), with its variance and how fast that grows."""
+    """``mean_c``: the battery minus the other scale at ``t`` (unix seconds), its variance and how fast that grows."""
 
     mean_c: float
     var: float
