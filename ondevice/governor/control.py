@@ -47,7 +47,8 @@ def duty_for(
 ) -> float:
     """The share of time for short pieces, 0 to 1, as of the time of the node. ``unsure_c``: deviation of the limit
     itself."""
-    target_c = _target(node, traits, _Limit(limit_c, unsure_c), [(_until_sample_s(node), duty_now)])
+    blind_s = _until_sample_s(node) + traits.lag_s  # until an order could show that answers the next sample
+    target_c = _target(node, traits, _Limit(limit_c, unsure_c), [(blind_s, duty_now)])
     bundled = cycle.rest_s > 0.0
     duty = (
         _in_bundles(node, traits, target_c, cycle, duty_now) if bundled else _on_average(node, traits, target_c, cycle)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from math import hypot
 
 from ondevice.device.readings import Reading
 from ondevice.governor.control import LONG_S, Cycle, duty_for, rest_before
@@ -17,7 +18,7 @@ from ondevice.governor.offset import Offset, compared, unsure_c
 from ondevice.governor.presets import Policy
 from ondevice.governor.signals import BATTERY, FELT_THROUGH, FINER, SIGNALS, Signal, age_s, feels
 from ondevice.governor.sounding import AGAIN_S, REST_S, Sounding, felt, sounded
-from ondevice.governor.work import Work, burst_s, loads
+from ondevice.governor.work import Work, burst_s, loads, mean_load
 
 __all__ = [
     "Cap",
@@ -38,6 +39,7 @@ SURFACE = 0.06  # share of its warmth above the air by which a battery may be wa
 FELT_STEP_C, FELT_NOISE_C = 0.05, 0.4  # of a battery that is felt through another part
 RECKONED_S = 1800.0  # without any sample the last estimate is carried on for so long
 MUCH_LIKE = 0.2  # of a sample's misfit: bodies nearer to the best than this are as likely
+COOLER_S = 12.0  # of full work: cores that rest more are slowed less, and one second of work then warms more
 PATIENCE_S = 900.0
 LATE_S = 2.0  # a sample from before another is compared with it all the same
 COLD_START_S = 600.0  # unwatched for so long, what was learned of the temperature itself is worth nothing
@@ -338,12 +340,18 @@ class _View:
         for node, traits in self._bodies(heat.nodes[signal.name], signal):
             ahead = advanced(node, traits, _loads(signal, work, node.t, self.now, _assumed(signal, work, duty_now)))
             if cycle.piece_s < LONG_S:
-                duty = duty_for(ahead, traits, limit_c, cycle, duty_now=duty_now, unsure_c=unsure_c)
+                unsure = hypot(unsure_c, COOLER_S * ahead.warming * self._eased) if not signal.peaks else unsure_c
+                duty = duty_for(ahead, traits, limit_c, cycle, duty_now=duty_now, unsure_c=unsure)
                 found.append(_Allowed(duty, ahead.temp_c))
             else:
                 left_s = _waited(rest_before(ahead, traits, limit_c, cycle, unsure_c=unsure_c), cycle)
                 found.append(_Allowed(_share(cycle, left_s), ahead.temp_c, left_s))
         return min(found)
+
+    @property
+    def _eased(self) -> float:
+        """By how much less it works now than it did of late."""
+        return max(0.0, mean_load(self.work, self.now) - self.duty_now) if self.duty_now > 0 else 0.0
 
     def _bodies(self, nodes: tuple[Node, ...], signal: Signal) -> list[tuple[Node, Traits]]:
         """The strictest of the likely ones counts; a long piece goes by one alone, or none might ever begin."""

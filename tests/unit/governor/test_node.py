@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ondevice.governor.control import Cycle, duty_for
+from ondevice.governor.control import LONG_S, Cycle, duty_for, rest_before
 from ondevice.governor.node import Node, advanced, corrected, first_seen
 from ondevice.governor.signals import SIGNALS
 from ondevice.governor.work import Work, after_piece, burst_s, loads
@@ -81,7 +81,10 @@ def test_a_hotter_body_never_gets_more_duty(
     def duty(hotter_c: float) -> float:
         node = first_seen(temp_c + hotter_c, 0.0, BATTERY, heat)
         node = Node(**{**vars(node), "idle_c": idle_c, "warming": warming, "tt": 0.04})
-        return duty_for(node, BATTERY, limit_c, Cycle(piece_s, rested_s), duty_now=0.4)
+        if piece_s < LONG_S:
+            return duty_for(node, BATTERY, limit_c, Cycle(piece_s, rested_s), duty_now=0.4)
+        left_s = rest_before(node, BATTERY, limit_c, Cycle(piece_s, rested_s))
+        return 0.0 if left_s is None else 1.0 / (1.0 + left_s)
 
     assert 0.0 <= duty(more_c) <= duty(0.0) + 1e-6 <= 1.0 + 1e-6
 
@@ -108,7 +111,7 @@ def learned_once() -> tuple[Node, float]:
 
 def test_a_piece_that_does_not_fit_is_not_begun() -> None:
     node = Node(**{**vars(learned_once()[0]), "temp_c": 38.0, "idle_c": 38.0, "heat": 0.0})
-    assert duty_for(node, BATTERY, 40.0, Cycle(25.0, None), duty_now=0.0) == 0.0
+    assert rest_before(node, BATTERY, 40.0, Cycle(25.0, None)) is None
     assert duty_for(node, BATTERY, 40.0, Cycle(2.0, None), duty_now=0.0) > 0.0
 
 
