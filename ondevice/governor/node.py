@@ -24,7 +24,7 @@ __all__ = [
     "warmth",
 ]
 
-FAR = 4.0  # deviations; a sample further off means that something else changed
+FAR = 4.0  # deviations; a hotter sample means that something else changed, a cooler one is believed step by step
 COARSE_C = 1.0
 FORGETTING = 0.03
 LEAST_WARMING, MOST_WARMING = 0.1, 4.0  # times what was believed: a sensor that lies must not teach anything
@@ -152,9 +152,11 @@ def corrected(node: Node, traits: Traits, sample_c: float) -> Node:
         every_s=_spacing(node),
         misfit=node.misfit + FORGETTING * (misfit - node.misfit),
     )
-    if abs(sample_c - node.temp_c) > FAR * deviation + step_c / 2:
+    far_c = FAR * deviation + step_c / 2
+    if sample_c > node.temp_c + far_c:
         node = disturbed(node, traits)
         deviation = sqrt(node.tt + noise)
+    sample_c = max(sample_c, node.temp_c - far_c)  # however cool it is: doubt must not make less of a cool sample
     mean, variance = between(sample_c - step_c / 2, sample_c + step_c / 2, node.temp_c, deviation)
     learned = 1 - variance / deviation**2
     if learned < 1e-6:
