@@ -192,20 +192,27 @@ def _begun(signal: Signal, value: float, t: float, before: tuple[Node, ...] | No
     if before is None:
         return found
     return tuple(
-        replace(new, warming=old.warming, bb=old.bb, step_c=min(old.step_c, new.step_c), misfit=old.misfit)
+        replace(
+            new,
+            warming=old.warming,
+            bb=old.bb,
+            step_c=min(old.step_c, new.step_c),
+            misfit=old.misfit,
+            misfit_before=old.misfit,
+        )
         for new, old in zip(found, before, strict=True)
     )
 
 
 def _likeliest(nodes: tuple[Node, ...], signal: Signal) -> tuple[Node, Traits]:
-    return min(zip(nodes, signal.bodies, strict=True), key=lambda pair: pair[0].misfit)
+    return min(zip(nodes, signal.bodies, strict=True), key=lambda pair: pair[0].misfit_before)
 
 
 def _likely(nodes: tuple[Node, ...], signal: Signal) -> list[tuple[Node, Traits]]:
     """The bodies that foretell the samples about as well as the best one."""
-    least = min(node.misfit for node in nodes)
+    least = min(node.misfit_before for node in nodes)
     pairs = zip(nodes, signal.bodies, strict=True)
-    return [(node, traits) for node, traits in pairs if node.misfit <= least + MUCH_LIKE]
+    return [(node, traits) for node, traits in pairs if node.misfit_before <= least + MUCH_LIKE]
 
 
 def _assumed(signal: Signal, work: Work, duty_now: float) -> float:

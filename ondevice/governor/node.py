@@ -68,6 +68,7 @@ class Node:
     seen_t: float = 0.0
     every_s: float = 20.0  # between samples
     misfit: float = 0.0  # how badly the samples were foretold of late; less is better
+    misfit_before: float = 0.0  # the last sample, whose surprise shall not choose the body that judges it
     slope: float = 0.0  # C/s: how fast the idle temperature moves, as a warming day does
 
 
@@ -151,6 +152,7 @@ def corrected(node: Node, traits: Traits, sample_c: float) -> Node:
         seen_t=node.t,
         every_s=_spacing(node),
         misfit=node.misfit + FORGETTING * (misfit - node.misfit),
+        misfit_before=node.misfit,
     )
     far_c = FAR * deviation + step_c / 2
     if sample_c > node.temp_c + far_c:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from math import sqrt
+from math import exp, sqrt
 
 import pytest
 from hypothesis import given, settings
@@ -160,3 +160,18 @@ def test_short_pieces_do_not_grow_the_memory() -> None:
         work = after_piece(work, 0.05, 0.1 * k)
     assert len(work.spans) < 400
     assert work.piece_s == pytest.approx(0.05)
+
+
+def test_a_warming_day_is_learned_as_a_slope() -> None:
+    ahead = learned(idle_c=24.0, warming=0.12, tau_s=250.0)[0]
+    truth_c, t = ahead.temp_c, ahead.t
+    node, idle_c = ahead, ahead.idle_c
+    for _ in range(240):
+        t, idle_c = t + 15.0, idle_c + 15.0 * 0.0056
+        truth_c += (idle_c + 15.0 - truth_c) * (1 - exp(-15.0 / 250.0))
+        node = corrected(advanced(node, BATTERY, [(15.0, 0.5)]), BATTERY, round(truth_c, 1))
+    assert 0.6 * 0.0056 < node.slope < 1.4 * 0.0056
+    still = node
+    for _ in range(240):
+        still = corrected(advanced(still, BATTERY, [(15.0, 0.5)]), BATTERY, round(truth_c, 1))
+    assert abs(still.slope) < 0.2 * 0.0056
