@@ -26,7 +26,7 @@ from ondevice.data.tokenizer import Tokenizer
 from ondevice.errors import DataError
 from ondevice.run.files import fsync_folder, read_json, write_json
 
-__all__ = ["finished_record", "tokenise_source"]
+__all__ = ["RECORD", "finished_record", "tokenise_source"]
 
 RECORD = "source.json"
 _BATCH_CHARS = 1 << 19
@@ -205,6 +205,8 @@ class _Run:
             "sources": [self._source(index) for index in range(len(self._plan.scan.parts))],
             "chunks": chunks,
             "problems": problems.to_json(),
+            "files": self._plan.listed.files,
+            "scan": self._plan.scan.records_file.name,
         }
 
     def _source(self, index: int) -> dict[str, Any]:

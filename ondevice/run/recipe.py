@@ -17,6 +17,7 @@ from ondevice.errors import CheckpointError
 __all__ = [
     "RECIPE_VERSION",
     "AdapterRecipe",
+    "Anchor",
     "BaseRecipe",
     "DataRecipe",
     "EvalRecipe",
@@ -31,11 +32,12 @@ __all__ = [
     "TrainRecipe",
 ]
 
-RECIPE_VERSION = 3
+RECIPE_VERSION = 4
 _SINCE = (  # version, section and keys that earlier ones had not
     (2, "train", ("start_step", "start_tokens")),
     (3, "data", ("temperature", "groups", "stages", "parts")),
     (3, "model", ("qkv_bias", "rope_scaling")),
+    (4, "train", ("anchors",)),
 )
 
 
@@ -158,10 +160,22 @@ class DataRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Anchor:
+    """Where a revision changed how long training is: from ``step`` on the rate goes on from ``lr``; before it the
+    schedule was one over ``steps`` with its last ``tail_steps``."""
+
+    step: int
+    lr: float
+    steps: int
+    tail_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainRecipe:
     """How the weights are learned, from ``start_step`` (0, or where a fork left its parent) to ``steps``.
 
-    ``tokens`` = start_tokens + (steps - start_step) x batch x context. The schedule counts from ``start_step``.
+    ``tokens`` = start_tokens + (steps - start_step) x batch x context. The schedule counts from ``start_step``, or from
+    the last of the ``anchors`` that revisions left.
     """
 
     steps: int
@@ -184,6 +198,7 @@ class TrainRecipe:
     precision: str
     start_step: int = 0
     start_tokens: int = 0
+    anchors: tuple[Anchor, ...] = ()
 
     @property
     def planned_steps(self) -> int:
@@ -290,7 +305,7 @@ class Recipe:
                 v=version,
                 model=ModelShape.from_json(raw["model"]),
                 data=_data_from_json(raw["data"]),
-                train=TrainRecipe(**raw["train"]),
+                train=_train_from_json(raw["train"]),
                 eval=EvalRecipe(**_tuples(raw["eval"])),
                 sample=SampleRecipe(**_tuples(raw["sample"])),
                 adapter=None if raw.get("adapter") is None else AdapterRecipe(**_tuples(raw["adapter"])),
@@ -313,6 +328,10 @@ def _data_from_json(raw: dict[str, Any]) -> DataRecipe:
         for part in raw.get("parts", ())
     )
     return DataRecipe(**{**raw, "stages": stages, "parts": parts})
+
+
+def _train_from_json(raw: dict[str, Any]) -> TrainRecipe:
+    return TrainRecipe(**{**raw, "anchors": tuple(Anchor(**each) for each in raw.get("anchors", ()))})
 
 
 def _tuples(raw: dict[str, Any]) -> dict[str, Any]:
