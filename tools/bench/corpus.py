@@ -48,6 +48,7 @@ def main() -> None:
     if args.child:
         print(json.dumps(build(args.child, args)))
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     place = args.keep or Path(tempfile.mkdtemp(prefix="bench-corpus-"))
     try:
         compare(place, args)
