@@ -35,7 +35,7 @@ def learning_rate(recipe: TrainRecipe, step: int) -> float:
         if step < anchor.step:
             end, tail_steps = anchor.steps, anchor.tail_steps
             break
-        if anchor.step > warm:
+        if anchor.step >= warm:
             begin, peak = anchor.step, anchor.lr
     if recipe.schedule != "wsd":
         progress = (step - begin) / max(1, end - begin)

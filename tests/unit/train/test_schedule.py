@@ -96,15 +96,12 @@ def test_no_revision_makes_the_rate_jump_or_changes_what_was_trained(schedule, t
         trained += [learning_rate(recipe, step) for step in range(reached, until)]
         reached = until
         wished = dataclasses.replace(recipe, steps=reached + left, tail_steps=min(recipe.tail_steps, reached + left))
-        recipe = anchored(recipe, wished, reached=reached)
+        was, recipe = learning_rate(recipe, reached), anchored(recipe, wished, reached=reached)
+        assert learning_rate(recipe, reached) == pytest.approx(was, rel=1e-12), "no jump"
         assert [learning_rate(recipe, step) for step in range(reached)] == trained
     rates = [learning_rate(recipe, step) for step in range(recipe.steps)]
     assert all(recipe.lr_min * 0.999 <= rate <= recipe.lr for rate in rates[warmup:])
     assert all(later <= earlier * (1 + 1e-12) for earlier, later in itertools.pairwise(rates[warmup:])), "never up"
-    before, after = rates[max(0, reached - 1)], rates[min(reached, recipe.steps - 1)]
-    if reached >= warmup + 1 and schedule != "constant":
-        shortest = recipe.steps - reached if schedule != "wsd" else min(recipe.tail_steps, recipe.steps - reached)
-        assert before - after <= recipe.lr * max(0.06, 2 / max(1, shortest)), "as it falls within a schedule"
 
 
 def test_a_cosine_of_which_the_horizon_moves_goes_on_from_the_rate_it_had():
