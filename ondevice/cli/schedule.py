@@ -133,7 +133,7 @@ def _add(run_dir: RunDir, args: argparse.Namespace) -> int:
         run_dir,
         args,
         f"{len(added)} part{'s' * (len(added) > 1)} added ({names}), stage '{added[0].stage}'. "
-        f"Train them with `ondevice train {run_dir.name}`.",
+        f"Train them with `ondevice train {run_dir.name}`.{schedule_grow.rate_hint(run_dir.read_recipe())}",
         added=[part.name for part in added],
     )
 

@@ -11,8 +11,9 @@ from ondevice.cli.build_progress import BuildProgress
 from ondevice.cli.common import at_least, for_terminal, print_json_line
 from ondevice.errors import RunBusy
 from ondevice.run.directory import RunDir, offline_lock
+from ondevice.run.recipe import Recipe
 
-__all__ = ["add_flags", "run"]
+__all__ = ["add_flags", "rate_hint", "run"]
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -58,9 +59,21 @@ def _look(run_dir: RunDir, args: argparse.Namespace, said: set[str]) -> None:
             f"{run_dir.name}: {len(grown.added)} part{'s' * (len(grown.added) > 1)} added ({names}) of {grown.files:,} "
             f"new file{'s' * (grown.files > 1)}. Recipe revision {len(recipe.revises) + 1}, {recipe.train.steps:,} "
             f"steps in all. Train them with `ondevice train {run_dir.name}`."
+            f"{rate_hint(recipe)}"
         )
     else:
         _say_once(f"{run_dir.name}: nothing new to learn from.", said)
+
+
+def rate_hint(recipe: Recipe) -> str:
+    """What to know of the learning rate of parts that came after the schedule had come to its end; else empty."""
+    train = recipe.train
+    if not train.anchors or train.schedule == "constant" or train.anchors[-1].lr > 1.01 * train.lr_min:
+        return ""
+    return (
+        f" They are learned at the lowest rate, {train.anchors[-1].lr:.2g}, to which the schedule had come; for text "
+        'that keeps coming take train.schedule = "wsd" or "constant" in a new run.'
+    )
 
 
 def _say_once(text: str, said: set[str], *, quiet: bool = False) -> None:

@@ -87,6 +87,10 @@ def test_every_part_writes_after_the_same_prompts_and_what_is_done_is_not_done_a
     monkeypatch.setattr(evaluation, "write_all", lambda target, *more: made.append(target.step) or plain(target, *more))
     assert [part["part"] for part in call(*WORDS, "--json").json["parts"]] == ["001", "002", "003"]
     assert len(made) == 1
+    new = Path("notes") / "new.txt"
+    new.write_text("\n".join(f"other line {n}" for n in range(80)), "utf-8")
+    os.utime(new, (1.0, 1.0))
+    assert "learned at the lowest rate, 0.0001," in call("schedule", "grow", "chain").out
 
 
 def test_a_killed_study_goes_on_to_the_same_bytes(call, chain: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ondevice.run.recipe import TrainRecipe
@@ -82,6 +82,7 @@ SHAPES = [("constant", ""), ("linear", ""), ("cosine", ""), ("wsd", "linear"), (
 
 
 @pytest.mark.parametrize(("schedule", "tail"), SHAPES)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     revisions=st.lists(st.tuples(st.integers(0, 150), st.integers(1, 400)), min_size=1, max_size=4),
     warmup=st.integers(0, 40),
