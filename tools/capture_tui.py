@@ -23,9 +23,10 @@ sys.path.insert(0, str(ROOT))
 from textual.widgets import Input  # noqa: E402
 
 from tests.tui.recorded import RECORDED, PaperTrainer  # noqa: E402
-from tui.app import SCREENS, OndeviceTui  # noqa: E402
+from tui.app import OndeviceTui  # noqa: E402
 from tui.feed import Feed  # noqa: E402
 from tui.look import ASCII, UNICODE  # noqa: E402
+from tui.places import PLACES  # noqa: E402
 from tui.screens import device, limits, new_run  # noqa: E402
 
 SIZES = ((45, 28), (80, 24), (120, 36))
@@ -91,7 +92,7 @@ def main() -> int:
     for module in (device, limits, new_run):
         module.ask_json = answer  # type: ignore[attr-defined]
     time.tzset()
-    names = [name for name in SCREENS if name in args.only.split(",")] or list(SCREENS)
+    names = [name for name in PLACES if name in args.only.split(",")] or list(PLACES)
     for size in SIZES:
         capture_all(size, names, args.folder)
     capture_all((80, 24), names[:2], args.folder, ascii_only=True)

@@ -98,7 +98,11 @@ class PaperTrainer:
             self.later(0.5)
             lr = 1e-3 * min(1.0, self.step / 10) * (1 - self.step / self.total / 2)
             grad_norm = abs(self._dice.gauss(0.8, 0.2))
-            self.write("step", tokens=self.step * 768, loss=self.loss(), lr=lr, grad_norm=grad_norm, step_s=0.05)
+            step_s = round(0.05 * (1 + 0.1 * self._dice.random()), 5)
+            self.write(
+                "step", tokens=self.step * 768, loss=self.loss(), lr=lr, grad_norm=grad_norm, step_s=step_s,
+                tok_s=round(768 / step_s, 1),
+            )  # fmt: skip
         return self
 
     def evaluate(self, **losses: float) -> PaperTrainer:

@@ -14,8 +14,8 @@ from textual.widgets import OptionList
 
 from ondevice.run import control
 from tests.tui.driver import SIZES, drive, screen_text, sees
-from tui.app import SCREENS
 from tui.look import ASCII
+from tui.places import PLACES
 from tui.screens.base import BaseScreen
 from tui.screens.confirm import Confirm
 from tui.screens.menu import Menu
@@ -221,7 +221,7 @@ def test_a_storm_of_sizes_in_ascii(runs: Path, paper: Paper) -> None:
 
     async def play(pilot: Pilot[None]) -> None:
         await sees(pilot, "notes")
-        for name in SCREENS:
+        for name in PLACES:
             if name == "device":
                 continue
             pilot.app.action_go(name)  # type: ignore[attr-defined]
@@ -392,7 +392,7 @@ def test_every_screen_shares_its_bars(runs: Path, paper: Paper, monkeypatch: Any
 
     async def play(pilot: Pilot[None]) -> None:
         await sees(pilot, "notes")
-        for name in SCREENS:
+        for name in PLACES:
             pilot.app.action_go(name)  # type: ignore[attr-defined]
             await sees(pilot, "? help", "q quit", "2 Watch")
             assert isinstance(pilot.app.screen, BaseScreen) and name == pilot.app.screen.NAME

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tui.chart import Axes, Curve, chart
-from tui.look import PLAIN, Look
+from tui.look import ANSI, ASCII, Look
 from tui.plots import Line
 from tui.views.window import Window
+
+PLAIN = Look(ASCII, ANSI)
 
 
 def line(points: list[tuple[float, float]]) -> Line:

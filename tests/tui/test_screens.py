@@ -249,7 +249,7 @@ def test_a_schedule_is_a_table(tmp_path: Path) -> None:
 def test_every_state_can_be_watched(runs: Path, recorded: Any, kind: str) -> None:
     """The head, the list and the panes of a run in that state."""
     from tui.feed import Feed
-    from tui.look import PLAIN, Look
+    from tui.look import ANSI, ASCII, Look
     from tui.screens.watch import ALL
     from tui.views.head import head_text
     from tui.views.runs import run_row
@@ -258,12 +258,12 @@ def test_every_state_can_be_watched(runs: Path, recorded: Any, kind: str) -> Non
     run = Feed([runs]).snapshot().runs[0]
     words = {"healthy": "running", "hot": "running", "empty": "new", "corrupted": "killed"}.get(kind, kind)
     for width in (20, 40, 80, 120):
-        for look in (PLAIN, Look()):
+        for look in (Look(ASCII, ANSI), Look()):
             row = run_row(run, width, look)
             assert all(len(line) <= width for line in row.plain.split("\n")), row.plain
             head = head_text(run, width, 5, look)
             assert words in head.plain and all(len(line) <= max(width, 24) for line in head.plain.split("\n"))
-            assert look is not PLAIN or (row.plain + head.plain).isascii()
+            assert look.glyphs is not ASCII or (row.plain + head.plain).isascii()
     assert {name for row in ALL for name, _ in row} | {"now"} == {
         "now", "loss", "pace", "heat", "machine", "validation", "samples", "saves", "events",
     }  # fmt: skip

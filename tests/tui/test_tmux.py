@@ -125,6 +125,13 @@ def test_a_run_is_watched_paused_asked_killed_and_brought_back(terminal: Termina
     terminal.sees("pause: accepted", "waiting", "paused by ondevice-tui")
     assert read_liveness(run).state == "waiting"
 
+    terminal.keys("r")
+    terminal.sees("resume: accepted", "running")
+    paused_at = int(read_status(run)["step"])
+    wait_for(lambda: int(read_status(run)["step"]) > paused_at)
+    terminal.keys("p")
+    terminal.sees("pause: accepted", "waiting")
+
     terminal.keys("w")
     terminal.sees("What shall notes go on from?")
     terminal.type("def dumps(")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
 
 from rich.text import Text
-from textual.binding import BindingType
 from textual.widget import Widget
 
 from tui.look import Look
-from tui.screens.base import TABS, BaseScreen, bindings
-from tui.snapshot import FeedSnapshot, RunSnapshot
+from tui.screens.base import TABS, BaseScreen
+from tui.snapshot import FeedSnapshot
 from tui.widgets.bars import Key
 from tui.widgets.pane import LinesPane
 
@@ -31,10 +29,6 @@ class HelpScreen(BaseScreen):
     """Scrolls."""
 
     NAME = "help"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        *bindings((("up", "up", "screen.scroll_pane(-1)"), ("down", "down", "screen.scroll_pane(1)"))),
-        *bindings((("pageup", "up", "screen.scroll_pane(-10)"), ("pagedown", "down", "screen.scroll_pane(10)"))),
-    ]
 
     def body(self) -> Iterable[Widget]:
         yield LinesPane(lambda run, look: self._text(look), self.look, title="help", id="help")
@@ -47,10 +41,7 @@ class HelpScreen(BaseScreen):
         self.query_one(LinesPane).focus()
 
     def show(self, snapshot: FeedSnapshot) -> None:
-        self.query_one(LinesPane).show(RunSnapshot(name="", path=self.tui.folder, state="unknown"), self.look)
-
-    def action_scroll_pane(self, lines: int) -> None:
-        self.query_one(LinesPane).scroll_lines(lines)
+        self.query_one(LinesPane).show(self.tui.nobody, self.look)
 
 
 def help_lines(screens: Sequence[tuple[str, Sequence[Key]]], look: Look) -> Text:

@@ -14,6 +14,7 @@ from textual.widget import Widget
 from tui.look import NARROW
 from tui.screens.base import bindings
 from tui.screens.control import CONTROL_KEYS, ControlScreen
+from tui.screens.plots import PLOT_KEYS, PlotScreen
 from tui.snapshot import EVENT_GROUPS, FeedSnapshot
 from tui.views.head import head_text, sentences
 from tui.views.heat import heat_text
@@ -22,7 +23,6 @@ from tui.views.loss import loss_text
 from tui.views.machine import machine_text
 from tui.views.pace import now_text, pace_text
 from tui.views.story import events_text, samples_text
-from tui.views.window import Window
 from tui.widgets.bars import Key
 from tui.widgets.pane import Head, LinesPane, Pane
 from tui.widgets.plot import PlotPane
@@ -54,7 +54,7 @@ def pages_for(width: int, height: int) -> tuple[Page, ...]:
     return tuple(tuple(((name, 12),) for name in ORDER[at : at + each]) for at in range(0, len(ORDER), each))
 
 
-class WatchScreen(ControlScreen):
+class WatchScreen(PlotScreen, ControlScreen):
     """Watches the selected run. Holds where one looks, and nothing of the run."""
 
     NAME = "watch"
@@ -63,21 +63,11 @@ class WatchScreen(ControlScreen):
         ("←", "page", "screen.page(-1)"),
         ("→", "page", "screen.page(1)"),
         ("z", "zoom pane", "screen.one_pane"),
-        ("+", "in", "screen.zoom(0.5)"),
-        ("-", "out", "screen.zoom(2.0)"),
-        ("[", "earlier", "screen.pan(-0.25)"),
-        ("]", "later", "screen.pan(0.25)"),
-        ("0", "all", "screen.fit"),
-        ("a", "x axis", "screen.axis"),
-        ("l", "log", "screen.log"),
+        *PLOT_KEYS,
         ("f", "filter events", "screen.filter"),
     )
     TOUCH = (("◀", "screen.page(-1)"), ("screens", "app.menu"), ("actions", "screen.actions"), ("▶", "screen.page(1)"))
-    BINDINGS: ClassVar[list[BindingType]] = [
-        *bindings(KEYS),
-        *bindings((("up", "up", "screen.scroll_pane(-1)"), ("down", "down", "screen.scroll_pane(1)"))),
-        *bindings((("pageup", "up", "screen.scroll_pane(-10)"), ("pagedown", "down", "screen.scroll_pane(10)"))),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = bindings(KEYS)
 
     def __init__(self) -> None:
         super().__init__()
@@ -166,33 +156,6 @@ class WatchScreen(ControlScreen):
         self._arranged = None
         self.repaint()
 
-    def action_zoom(self, factor: float) -> None:
-        self._see(self._window.zoomed(factor))
-
-    def action_pan(self, share: float) -> None:
-        self._see(self._window.panned(share))
-
-    def action_fit(self) -> None:
-        self._see(self._window.fitted())
-
-    def action_axis(self) -> None:
-        self._see(self._window.next_axis())
-
-    def action_log(self) -> None:
-        window = self._window
-        self._see(Window(axis=window.axis, log=not window.log, start=window.start, end=window.end))
-
-    @property
-    def _window(self) -> Window:
-        return self.query_one("#loss", PlotPane).window
-
-    def _see(self, window: Window) -> None:
-        for plot in self.query(PlotPane):
-            plot.see(window)
-
-    def on_plot_pane_seen(self, event: PlotPane.Seen) -> None:
-        self._see(event.window)
-
     def action_filter(self) -> None:
         """Events of the next group; after the last of all."""
         groups = ("", *EVENT_GROUPS)
@@ -200,13 +163,6 @@ class WatchScreen(ControlScreen):
         pane = self.query_one("#events", LinesPane)
         pane.border_title = f"events: {self._group}" if self._group else "events"
         pane.look_with(partial(events_text, group=self._group))
-
-    def action_scroll_pane(self, lines: int) -> None:
-        """The focused text, else the first on the page."""
-        panes = [self.focused, *(pane for pane in self.query(LinesPane) if pane.display)]
-        pane = next((pane for pane in panes if isinstance(pane, LinesPane)), None)
-        if pane is not None:
-            pane.scroll_lines(lines)
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
         """A swipe on a phone: the next pane, where the pane itself has nothing left to scroll."""
@@ -223,5 +179,5 @@ class WatchScreen(ControlScreen):
     def on_mouse_up(self, event: events.MouseUp) -> None:
         """A swipe sideways."""
         began, self._swiped_from = self._swiped_from, None
-        if began is not None and abs(event.screen_x - began) >= 12 and self._window.whole:
+        if began is not None and abs(event.screen_x - began) >= 12 and self.window.whole:
             self.action_page(1 if event.screen_x < began else -1)

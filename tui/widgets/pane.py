@@ -28,6 +28,7 @@ class Pane(Widget, can_focus=True):
         self._view, self.look = view, look
         self._run: RunSnapshot | None = None
         self._said: Text | None = None
+        self._of: tuple[RunSnapshot | None, Look] = (None, look)  # what was last said is said of these
         self.border_title = title
 
     def show(self, run: RunSnapshot | None, look: Look | None = None) -> None:
@@ -36,15 +37,20 @@ class Pane(Widget, can_focus=True):
         if not self.display or not self.content_size.width:
             self._said = None
             return
-        said = self.say()
-        if said != self._said:
-            self._said = said
+        if self._said is not None and self._of[0] is run and self._of[1] is self.look:
+            return
+        before, self._said = self._said, self._say()
+        if before != self._said:
             self.refresh()
 
     def forget(self) -> None:
         """Paints anew at the next `show`, whatever was painted before."""
         self._said = None
         self.refresh()
+
+    def _say(self) -> Text:
+        self._of = self._run, self.look
+        return self.say()
 
     def say(self) -> Text:
         """What it would show now."""
@@ -58,7 +64,7 @@ class Pane(Widget, can_focus=True):
 
     def render(self) -> Text:
         if self._said is None:
-            self._said = self.say()
+            self._said = self._say()
         return self._said
 
 
