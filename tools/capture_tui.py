@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from textual.widgets import Input  # noqa: E402
 
-from tests.tui.recorded import RECORDED, PaperTrainer  # noqa: E402
+from tests.tui.recorded import RECORDED, diary  # noqa: E402
 from tui.app import OndeviceTui  # noqa: E402
 from tui.feed import Feed  # noqa: E402
 from tui.look import ASCII, UNICODE  # noqa: E402
@@ -31,12 +31,6 @@ from tui.screens import device, limits, new_run  # noqa: E402
 
 SIZES = ((45, 28), (80, 24), (120, 36))
 KINDS = ("hot", "waiting", "killed", "asleep", "finished", "empty", "corrupted", "newer")
-SAMPLE = (
-    " today the sea was grey and the wind came over the hill. My brother said that the boats would not go out, and so "
-    "we stayed at home and read.\n\nIn the evening there was a light on the water."
-)
-
-
 DRAWN = ("runs", "watch")
 
 
@@ -118,29 +112,6 @@ def recorded_home() -> Iterator[Path]:
         finally:
             for trainer in made:
                 trainer.leave()
-
-
-def diary(path: Path) -> PaperTrainer:
-    """Two launches of a run that grew hot, rests, was killed once and writes."""
-    trainer = PaperTrainer(path, steps=3000, seed=7, ago_s=5400.0).launch()
-    for launch in range(2):
-        for part in range(10):
-            warm = 31.0 + 0.9 * part + 1.5 * launch
-            trainer.steps(100).feel(
-                battery_c=round(warm, 1), cpu_c=round(58 + 1.4 * part, 1), skin_c=round(warm - 3, 1)
-            )
-            trainer.evaluate().save()
-            trainer.sample("Dear diary,", SAMPLE)
-            if warm > 37:
-                trainer.order(
-                    "run",
-                    duty=round(max(0.35, (42.0 - warm) / 5), 2),
-                    why=f"battery {warm:.1f} C: works part of the time",
-                )
-        if launch == 0:
-            trainer.die().launch(resumed_step=trainer.step)
-    why = "battery 40.6 C is above the limit of 40: rests two thirds of the time"
-    return trainer.order("rest", duty=0.35, why=why, battery_c=40.6, cpu_c=71.0, skin_c=37.4, eta_s=4980.0)
 
 
 async def capture(

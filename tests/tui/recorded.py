@@ -40,6 +40,10 @@ def make_recipe(steps: int) -> Recipe:
     )  # fmt: skip
 
 
+SAMPLE = (
+    " today the sea was grey and the wind came over the hill. My brother said that the boats would not go out, and so "
+    "we stayed at home and read.\n\nIn the evening there was a light on the water."
+)
 POLICY = {"max_battery_c": 39.0, "max_skin_c": 43.0, "max_cpu_c": 85.0, "duty_max": 1.0, "battery_floor_percent": 30.0}
 
 
@@ -234,6 +238,29 @@ def newer(path: Path) -> PaperTrainer:
     trainer = healthy(path).die()
     write_json(trainer.run.identity, {"layout": 99})
     return trainer
+
+
+def diary(path: Path) -> PaperTrainer:
+    """Two launches of a run that grew hot, rests, was killed once and writes."""
+    trainer = PaperTrainer(path, steps=3000, seed=7, ago_s=5400.0).launch()
+    for launch in range(2):
+        for part in range(10):
+            warm = 31.0 + 0.9 * part + 1.5 * launch
+            trainer.steps(100).feel(
+                battery_c=round(warm, 1), cpu_c=round(58 + 1.4 * part, 1), skin_c=round(warm - 3, 1)
+            )
+            trainer.evaluate().save()
+            trainer.sample("Dear diary,", SAMPLE)
+            if warm > 37:
+                trainer.order(
+                    "run",
+                    duty=round(max(0.35, (42.0 - warm) / 5), 2),
+                    why=f"battery {warm:.1f} C: works part of the time",
+                )
+        if launch == 0:
+            trainer.die().launch(resumed_step=trainer.step)
+    why = "battery 40.6 C is above the limit of 39: rests two thirds of the time"
+    return trainer.order("rest", duty=0.35, why=why, battery_c=40.6, cpu_c=71.0, skin_c=37.4, eta_s=4980.0)
 
 
 RECORDED: dict[str, Callable[[Path], PaperTrainer]] = {

@@ -120,7 +120,7 @@ def test_a_restart_between_steps_cuts_what_it_lost() -> None:
     assert fold.curves.plots().extent("grad_norm") == (1, 25)
 
 
-def test_a_block_of_nothing_the_pattern_knows_takes_no_longer_for_each_line() -> None:
+def test_a_block_of_nothing_the_pattern_knows_comes_out_line_by_line() -> None:
     odd = b"".join(lines(4000)).replace(b'{"v":1,', b'{"v": 1,')
     parts = list(cut(Block("a", 1, odd)))
     assert [part.number for part in parts if isinstance(part, Lines)] == list(range(1, 4001))

@@ -71,7 +71,7 @@ class CheckpointsScreen(ControlScreen):
         rows, width = self.query_one(OptionList), max(20, self.size.width - 6)
         self.query_one("#heads", Static).update(saved_heads(run, width, self.look))
         shape = (run.path, run.saved, width, self._beside, self.look)
-        if shape != self._shown:
+        if shape != self._shown and run.share_read == 1:  # else the cursor would begin at what is newest so far
             self._shown = shape
             self._rebuild(rows, run, width)
         self.query_one("#right").display = self._beside is not None
