@@ -8,11 +8,13 @@ __all__ = [
     "clock",
     "clock_short",
     "count",
+    "day",
     "decimal",
     "degrees",
     "duration",
     "fit",
     "megabytes",
+    "past_midnight_s",
     "percent",
     "printable",
     "short",
@@ -98,6 +100,23 @@ def short(value: float | None) -> str:
 def clock_short(t: float | None) -> str:
     """``22:41``, local time."""
     return clock(t)[:5]
+
+
+def day(t: float | None) -> str:
+    """``11-21``, month and day of local time."""
+    try:
+        return "--:--" if t is None else time.strftime("%m-%d", time.localtime(t))
+    except (OverflowError, ValueError, OSError):
+        return "--:--"
+
+
+def past_midnight_s(t: float) -> float:
+    """Seconds since local midnight; 0 for a time no clock knows."""
+    try:
+        there = time.localtime(t)
+    except (OverflowError, ValueError, OSError):
+        return 0.0
+    return there.tm_hour * 3600 + there.tm_min * 60 + there.tm_sec + t % 1
 
 
 def degrees(value: float | None, unit: str) -> str:

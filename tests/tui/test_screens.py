@@ -78,7 +78,7 @@ def test_checkpoints_are_listed_pinned_and_compared(runs: Path, paper: Paper, co
         assert text.index("1.5000") < text.index("2.5000"), "newest first"
         await sees(pilot, "Dear number 2")
         await pilot.press("space", "down", "down")
-        await sees(pilot, "Dear number 0", "Dear number 2", "sample near step 20", "sample near step 60")
+        await sees(pilot, "Dear number 0", "Dear number 2", "─ step 20 ─", "─ step 60 ─")
         await pilot.press("i")
         await sees(pilot, "Why keep step 20")
         await pilot.press("enter")

@@ -16,7 +16,7 @@ from tui.screens.base import bindings
 from tui.screens.control import CONTROL_KEYS, ControlScreen
 from tui.screens.plots import PLOT_KEYS, PlotScreen
 from tui.snapshot import EVENT_GROUPS, FeedSnapshot
-from tui.views.head import head_text, sentences
+from tui.views.head import head_rows, head_text
 from tui.views.heat import heat_text
 from tui.views.learned import saves_text, validation_text
 from tui.views.loss import loss_text
@@ -92,8 +92,8 @@ class WatchScreen(PlotScreen, ControlScreen):
     def show(self, snapshot: FeedSnapshot) -> None:
         run = self.run_now
         head = self.query_one("#head", Pane)
-        rows = min(5 if self.size.height >= 20 else 4, 3 + len(list(sentences(run, self.look)))) if run else 3
-        rows = rows if self.size.height >= 12 else 1
+        rows = head_rows(run, self.size.width - 2, self.look) if run else 3
+        rows = min(5 if self.size.height >= 20 else 4, rows) if self.size.height >= 12 else 1
         if head.styles.height is None or head.styles.height.value != rows:
             head.styles.height = rows
             self.call_after_refresh(self.repaint)
