@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from textual.widgets import Input  # noqa: E402
 
-from tests.tui.recorded import RECORDED, diary  # noqa: E402
+from tests.tui.recorded import RECORDED, chained_parts, diary  # noqa: E402
 from tui.app import OndeviceTui  # noqa: E402
 from tui.feed import Feed  # noqa: E402
 from tui.look import ASCII, UNICODE  # noqa: E402
@@ -106,7 +106,7 @@ def recorded_home() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="ondevice-") as folder:
         runs = Path(folder) / "home" / "runs"
         runs.mkdir(parents=True)
-        made = [diary(runs / "diary"), *(RECORDED[kind](runs / kind) for kind in KINDS)]
+        made = [diary(runs / "diary"), chained_parts(runs / "chain"), *(RECORDED[kind](runs / kind) for kind in KINDS)]
         try:
             yield Path(folder) / "home"
         finally:
@@ -124,6 +124,7 @@ async def capture(
         await pilot.pause(1.5)
         app.marked = {runs / "diary", runs / "finished", runs / "killed"}
         for name in names:
+            app.select(runs / ("chain" if name == "schedule" else "diary"))
             app.action_go(name)
             await pilot.pause(1.5)
             await act_on(pilot, name)

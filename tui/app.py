@@ -51,7 +51,7 @@ class OndeviceTui(App[None]):
         Binding("ctrl+q,ctrl+c", "quit", "quit", show=False, priority=True),
         Binding("q", "quit", "quit", show=False),
         Binding("escape", "back", "back", show=False),
-        Binding("colon", "command_palette", "commands", show=False),
+        Binding("colon,ctrl+p", "command_palette", "commands", show=False),
         Binding("T", "next_theme", "colours", show=False),
         *(
             Binding("question_mark" if key == "?" else key, action.removeprefix("app."), word, show=False)

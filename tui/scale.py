@@ -80,7 +80,9 @@ def x_labels(x_range: Range, axis: str, gutter: int, width: int) -> str:
 def _x_ticks(low: float, high: float, axis: str, most: int) -> list[tuple[float, str]]:
     """At round values; at both ends where there are none between them."""
     if axis in ("steps", "tokens"):
-        values = [value for value in _round_values(low, high, most) if value == round(value)]
+        tried = (_round_values(low, high, number) for number in (most, most + 1, 2 * most))
+        whole = ([value for value in values if value == round(value)] for values in tried)
+        values = next((values for values in whole if len(values) > 1), [])
         word: Callable[[float | None], str] = short
     else:
         step = next((step for step in _SECONDS if step * most >= high - low), _round_step((high - low) / most))

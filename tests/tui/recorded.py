@@ -263,6 +263,26 @@ def diary(path: Path) -> PaperTrainer:
     return trainer.order("rest", duty=0.35, why=why, battery_c=40.6, cpu_c=71.0, skin_c=37.4, eta_s=4980.0)
 
 
+def chained_parts(path: Path, *, parts: int = 24, done: int = 9) -> PaperTrainer:
+    """A chain of three stages in the middle of its second."""
+    trainer = PaperTrainer(path, steps=parts * 50, ago_s=3600).launch().feel()
+    stages = ("general", "dialogue", "special")
+    told = []
+    for number in range(parts):
+        stage = stages[min(2, number * 5 // (2 * parts))]
+        state = "done" if number < done else "training" if number == done else "waiting"
+        part: dict[str, Any] = {
+            "name": f"{stage} {number + 1}", "stage": stage, "state": state, "sources": {f"{stage}.txt": 1.0},
+            "planned_steps": 50, "tokens": 50 * 768, "tries": 2 if number == 4 else 0,
+        }  # fmt: skip
+        if state == "done":
+            trainer.steps(50)
+            part["results"] = {"val_loss_mixed": round(trainer.loss(), 3)}
+        told.append(part)
+    write_json(trainer.run.path / "schedule.json", {"parts": told})
+    return trainer.evaluate().save().feel()
+
+
 RECORDED: dict[str, Callable[[Path], PaperTrainer]] = {
     made.__name__: made for made in (healthy, hot, resting, waiting, killed, asleep, finished, empty, corrupted, newer)
 }

@@ -14,7 +14,8 @@ from textual.widgets import Input
 
 from ondevice.errors import DataError
 from ondevice.run import control
-from tests.tui.driver import drive, sees
+from tests.tui.driver import drive, screen_text, sees
+from tests.tui.recorded import chained_parts
 from tui.screens import checkpoints, device, limits, new_run
 from tui.screens.paths import complete
 from tui.snapshot import FeedSnapshot, Part, RunSnapshot
@@ -231,8 +232,8 @@ def test_a_schedule_is_a_table(tmp_path: Path) -> None:
     run = RunSnapshot(name="notes", path=tmp_path / "notes", state="running", step=1300, steps=2000)
 
     async def play(pilot: Pilot[None]) -> None:
-        await sees(pilot, "broad", "✓   1 web-1  web", "1,200 steps, 2.4M tokens", "●   2 wiki-1", "own", "○   3 diary")
-        await sees(pilot, "4 odd", ", 2. try", "torn")
+        await sees(pilot, "broad", "✓   1 web-1", "1,200   2.4M", "●   2 wiki-1", "own", "○   3 diary")
+        await sees(pilot, "4 odd", "x2", "torn")
 
     feed = FakeFeed(dataclasses.replace(run, schedule=parts))
     drive([], (80, 24), play, feed=feed, start_screen="schedule")
@@ -282,3 +283,18 @@ def test_long_texts_are_wrapped_and_scrolled(runs: Path, paper: Paper) -> None:
 
     drive([runs], (120, 36), play, opened=trainer.run.path)
     trainer.die()
+
+
+def test_a_schedule_begins_at_the_part_that_is_learned_now(runs: Path) -> None:
+    trainer = chained_parts(runs / "chain", parts=60, done=40)
+
+    async def play(pilot: Pilot[None]) -> None:
+        text = await sees(pilot, "dialogue 41")
+        assert "general 1 " not in text
+        await pilot.press(*["pageup"] * 5)
+        await sees(pilot, "40 of 60 parts done", "general 1 ", "x3")
+        rows = [row for row in screen_text(pilot.app).split("\n") if "general" in row and " 50 " in row]
+        assert len(rows) > 5 and len({row.index(" 50 ") for row in rows}) == 1, "columns"
+
+    drive([runs], (45, 28), play, opened=trainer.run.path, start_screen="schedule")
+    trainer.leave()

@@ -150,7 +150,7 @@ def test_a_run_is_watched_paused_asked_killed_and_brought_back(terminal: Termina
     terminal.sees("notes", "waiting")
     killed = int(read_status(run)["pid"])
     os.kill(killed, signal.SIGKILL)
-    terminal.sees("killed", "r goes on from its newest checkpoint")
+    terminal.sees("killed", "r goes on; killed")
 
     terminal.keys("r")
     terminal.sees("its trainer starts")

@@ -15,11 +15,11 @@ __all__ = ["PLOT_KEYS", "PlotScreen"]
 PLOT_KEYS: tuple[Key, ...] = (
     ("a", "x axis", "screen.axis"),
     ("l", "log", "screen.log"),
-    ("+", "in", "screen.zoom(0.5)"),
-    ("-", "out", "screen.zoom(2.0)"),
+    ("+", "zoom in", "screen.zoom(0.5)"),
+    ("-", "zoom out", "screen.zoom(2.0)"),
     ("[", "earlier", "screen.pan(-0.25)"),
     ("]", "later", "screen.pan(0.25)"),
-    ("0", "all", "screen.fit"),
+    ("0", "fit", "screen.fit"),
 )
 
 

@@ -41,7 +41,8 @@ PAGES: tuple[Page, ...] = (
     ((("loss", 7), ("pace", 5)), (("heat", 7), ("machine", 5))),
     ((("samples", 7), ("validation", 5)), (("events", 7), ("saves", 5))),
 )
-_LEAST_ROWS = 10  # a pane on a phone
+_LEAST_ROWS = 9  # a pane on a phone
+_BARS, _BARS_NARROW = 7, 10  # rows around the panes at the most: they never rearrange because a sentence came or went
 
 
 def pages_for(width: int, height: int) -> tuple[Page, ...]:
@@ -60,8 +61,8 @@ class WatchScreen(PlotScreen, ControlScreen):
     NAME = "watch"
     KEYS: ClassVar[tuple[Key, ...]] = (
         *CONTROL_KEYS,
-        ("←", "page", "screen.page(-1)"),
-        ("→", "page", "screen.page(1)"),
+        ("←", "previous", "screen.page(-1)"),
+        ("→", "next", "screen.page(1)"),
         ("z", "zoom pane", "screen.one_pane"),
         *PLOT_KEYS,
         ("f", "filter events", "screen.filter"),
@@ -103,8 +104,8 @@ class WatchScreen(PlotScreen, ControlScreen):
 
     @property
     def pages(self) -> tuple[Page, ...]:
-        body = self.query_one("#panes", Grid)
-        return pages_for(self.size.width, body.size.height or self.size.height - 8)
+        bars = _BARS_NARROW if self.size.width < NARROW else _BARS
+        return pages_for(self.size.width, self.size.height - bars)
 
     @property
     def place(self) -> str:

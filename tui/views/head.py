@@ -52,20 +52,21 @@ def _one_line(run: RunSnapshot, width: int, look: Look) -> Text:
 
 
 def _title(run: RunSnapshot, width: int, look: Look) -> Text:
-    style, story = look.palette.state(run.state), _story(run)
+    style = look.palette.state(run.state)
     beside = width - 4 - len(run.state)
-    story = story if beside - len(story) >= min(24, len(run.name)) + 2 else ""
+    story = next((told for told in _stories(run) if beside - len(told) >= min(24, len(run.name)) + 2), "")
     name = fit(run.name, max(8, beside - len(story)), look.glyphs.ellipsis)
     text = begun(f"{look.glyphs.state(run.state)} ", style).append(name, "bold")
     text.append(f"  {run.state}", style)
     return text.append(story.rjust(max(0, width - text.cell_len)), look.palette.dim)
 
 
-def _story(run: RunSnapshot) -> str:
-    if not run.launches:
-        return ""
-    kills = f", survived {run.kills} kill{'s' if run.kills != 1 else ''}" if run.kills else ""
-    return f"  launch {run.launches}{kills}"
+def _stories(run: RunSnapshot) -> Iterator[str]:
+    """How often it began, in many words and in few."""
+    if run.launches:
+        kills = f"{run.kills} kill{'s' if run.kills != 1 else ''}" if run.kills else ""
+        yield f"  launch {run.launches}" + (f", survived {kills}" if kills else "")
+        yield f"  launch {run.launches}" + (f", {kills}" if kills else "")
 
 
 def _progress(run: RunSnapshot, width: int, look: Look) -> Text:
@@ -112,7 +113,7 @@ def sentences(run: RunSnapshot, look: Look) -> Iterator[tuple[str, str]]:
 def _endings(run: RunSnapshot, look: Look) -> Iterator[tuple[str, str]]:
     palette = look.palette
     if run.state == "killed":
-        yield f"r goes on from its newest checkpoint; {run.death or 'killed without a word'}", palette.bad
+        yield f"r goes on; {run.death or 'killed without a word'}", palette.bad
     elif run.state in ("stopped", "failed"):
         yield (f"{run.outcome}; " if run.outcome not in ("", run.state) else "") + "r goes on", palette.warn
     elif run.state == "new":
