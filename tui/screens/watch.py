@@ -125,7 +125,8 @@ class WatchScreen(PlotScreen, ControlScreen):
             return
         self._arranged = shape
         grid.styles.grid_size_columns, grid.styles.grid_size_rows = 12, len(page)
-        taller = "4fr" if any(name == "loss" for name, _ in page[0]) and len(page[0]) > 1 else "3fr"
+        tall = page[0][0][0] == "now" or (any(name == "loss" for name, _ in page[0]) and len(page[0]) > 1)
+        taller = "4fr" if tall else "3fr"
         grid.styles.grid_rows = " ".join([taller, *["3fr"] * (len(page) - 1)])
         shown = {name: span for row in page for name, span in row}
         for pane in grid.children:
