@@ -147,7 +147,7 @@ class CurriculumConfig:
         low=0.0,
         high=1.0,
     )
-    later_epochs: str = key(
+    afterwards: str = key(
         "shuffled", "the passes after the first one: shuffled, or ranked again", choices=("shuffled", "ranked")
     )
 
@@ -180,7 +180,7 @@ class DataConfig:
         "shuffled",
         "order in which windows are learned: shuffled together; sequential or alphabetical source by source; mixed "
         "evenly by weight x tokens (proportional), by weight alone (weighted), all alike (interleaved) or groups alike "
-        "(source_balanced); staged by [[data.stages]]; curriculum by length or score, as [data.curriculum] says",
+        "(source_balanced); curriculum by length or score, as [data.curriculum] says; staged by [[data.stages]]",
         choices=(
             "shuffled",
             "sequential",
@@ -189,8 +189,8 @@ class DataConfig:
             "weighted",
             "interleaved",
             "source_balanced",
-            "staged",
             "curriculum",
+            "staged",
         ),
     )
     temperature: float = key(

@@ -33,7 +33,7 @@ from ondevice.run.store import Checkpoint, Store
 from ondevice.train.checkpoint import exactness_facts, freeze, load_tensors, write
 from ondevice.train.fork_config import ForkWish, child_config, child_fit
 from ondevice.train.optimizer import make_optimizer
-from ondevice.train.order import data_recipe, with_order
+from ondevice.train.order import curriculum_recipe, data_recipe, with_order
 from ondevice.train.plan import make_recipe
 from ondevice.train.schedule import learning_rate
 from ondevice.train.sizing import optimizer_state_of
@@ -225,7 +225,8 @@ def _child_data(config: Config, before: Recipe, dataset: Dataset, wish: ForkWish
     """The parent's order where nothing of it changed, so that the fork reads on where the parent was."""
     if not wish.add_data:
         order = {key: getattr(config.data, key) for key in ("order", "seed", "max_unique_tokens", "temperature")}
-        return dataclasses.replace(before.data, stages=(), parts=(), **order)
+        ladder = curriculum_recipe(config, dataset)
+        return dataclasses.replace(before.data, stages=(), parts=(), curriculum=ladder, **order)
     found = data_recipe(config, dataset)
     if found.tokenizer_sha256 != before.data.tokenizer_sha256:
         raise UsageError("The new text was built with another tokenizer than the parent's; this is a bug, report it.")

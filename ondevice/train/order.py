@@ -12,10 +12,10 @@ from ondevice.data.dataset import Dataset
 from ondevice.data.mixture import Blend
 from ondevice.data.stages import plan_stages
 from ondevice.run.directory import home
-from ondevice.run.recipe import DataRecipe, Recipe
+from ondevice.run.recipe import CurriculumRecipe, DataRecipe, Recipe
 from ondevice.run.schema import Config
 
-__all__ = ["data_recipe", "staged", "with_order"]
+__all__ = ["curriculum_recipe", "data_recipe", "staged", "with_order"]
 
 
 def data_recipe(config: Config, dataset: Dataset) -> DataRecipe:
@@ -32,6 +32,21 @@ def data_recipe(config: Config, dataset: Dataset) -> DataRecipe:
         max_unique_tokens=config.data.max_unique_tokens,
         temperature=config.data.temperature,
         groups={entry.name: entry.group for entry in dataset.sources if entry.group},
+        curriculum=curriculum_recipe(config, dataset),
+    )
+
+
+def curriculum_recipe(config: Config, dataset: Dataset) -> CurriculumRecipe | None:
+    """The curriculum that is wished for; None for another order."""
+    wish = config.data.curriculum
+    if config.data.order != "curriculum":
+        return None
+    return CurriculumRecipe(
+        by=wish.by,
+        direction=wish.direction,
+        mixing=wish.mixing,
+        afterwards=wish.afterwards,
+        scores={entry.name: entry.score for entry in dataset.sources if entry.score is not None and wish.by == "score"},
     )
 
 
