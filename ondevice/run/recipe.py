@@ -106,13 +106,17 @@ class StageRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class CurriculumRecipe:
-    """An order by difficulty: ``by`` length or score; ``scores`` are those of sources as a whole, by name."""
+    """An order by difficulty: ``by`` length or score; ``scores`` are those of sources as a whole, by name.
+
+    A training of fewer ``windows`` than a pass goes over all ranks with a part of each; None where it is no shorter.
+    """
 
     by: str
     direction: str  # "ascending" or "descending"
     mixing: float
     afterwards: str  # "shuffled" or "ranked"
     scores: dict[str, float] = field(default_factory=dict)
+    windows: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -212,13 +212,23 @@ def _steps(before: Recipe, checkpoint: Checkpoint, wish: ForkWish, *, tokens_per
 
 
 def _ordered(own: Recipe, config: Config, before: Recipe, dataset: Dataset, wish: ForkWish) -> Recipe:
-    """With the parent's stages where it had some and nobody asked for others, else with those of the config."""
-    asked = wish.add_data or "stages" in changed_keys(wish.changes, "data")
-    if config.data.order != "staged" or not before.data.stages or asked:
+    """With the parent's stages or curriculum where it had some and nobody asked for others, else with those of the
+    config."""
+    if not _keeps_order(own, config, before, wish):
         return with_order(own, config, dataset)
-    data = dataclasses.replace(own.data, stages=before.data.stages)
+    data = dataclasses.replace(own.data, stages=before.data.stages, curriculum=before.data.curriculum)
     cursor = BatchCursor.of(dataset, data, context=own.model.context, batch=own.train.batch)
     return dataclasses.replace(own, data=dataclasses.replace(data, order_sha256=cursor.order_sha256))
+
+
+def _keeps_order(own: Recipe, config: Config, before: Recipe, wish: ForkWish) -> bool:
+    """Whether the order goes on that the parent was in, which was made for the parent's length."""
+    if wish.add_data or config.data.order != before.data.order:
+        return False
+    if config.data.order == "staged":
+        return bool(before.data.stages) and "stages" not in changed_keys(wish.changes, "data")
+    parents = before.data.curriculum
+    return parents is not None and own.data.curriculum == dataclasses.replace(parents, windows=None)
 
 
 def _child_data(config: Config, before: Recipe, dataset: Dataset, wish: ForkWish) -> DataRecipe:

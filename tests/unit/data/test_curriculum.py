@@ -34,6 +34,19 @@ def test_a_pass_has_every_window_once(sums, descending, mixing, seed):
         assert values == sorted(sums, reverse=descending)
 
 
+@settings(deadline=None)
+@given(SUMS, st.integers(1, 80), st.sampled_from([0.0, 0.5]))
+def test_a_training_shorter_than_a_pass_goes_over_all_ranks(sums, first, mixing):
+    order = ranked(np.array(sums), descending=False, mixing=mixing, seed=3, first=first)
+    assert sorted(order.tolist()) == list(range(len(sums)))
+    by_rank = np.empty(len(sums), dtype=np.int64)
+    by_rank[ranked(np.array(sums), descending=False, mixing=0.0, seed=3)] = np.arange(len(sums))
+    read = np.sort(by_rank[order[:first]])
+    even = (np.arange(len(read)) + 1) * len(sums) / len(read) - 1
+    assert np.abs(read - even).max() < 1  # evenly from all ranks
+    assert mixing or (np.diff(by_rank[order[:first]]) > 0).all()
+
+
 def test_equal_windows_stand_in_an_order_of_the_seed():
     sums = np.repeat([3, 1, 2], 100)
     one, two = (ranked(sums, descending=False, mixing=0.0, seed=seed) for seed in (1, 2))
