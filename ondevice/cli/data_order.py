@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ondevice.cli.build_progress import built
@@ -31,7 +31,7 @@ def show_order(args: argparse.Namespace) -> int:
 
     cursor, windows, what, data = _of_run(args.target) if _is_run(args) else _of_wish(args)
     columns = shutil.get_terminal_size((45, 24)).columns
-    room = columns - min(_LONGEST_NAME, max(map(len, cursor.tokens_by_source(0)))) - 16
+    room = columns - _label_width(cursor.tokens_by_source(0), data) - 16
     picture = look(cursor, windows=windows, stretches=max(_LEAST_STRETCHES, min(_MOST_STRETCHES, room)))
     warnings = list(warnings_about(picture))
     if args.json:
@@ -41,7 +41,7 @@ def show_order(args: argparse.Namespace) -> int:
             told["difficulty"] = [round(mean, 4) for mean in picture.difficulty_P.tolist()]
         print_json({"order": what, "context": cursor.context, **told, "shares": shares, "warnings": warnings})
         return 0
-    for line in [what, *_lines(picture), *_difficulty_lines(picture, data)]:
+    for line in [what, *_lines(picture, _label_width(picture.sources, data)), *_difficulty_lines(picture, data)]:
         print(line)
     for warning in warnings:
         print(f"Warning: {warning}")
@@ -101,9 +101,14 @@ def _title(order: str, what: str) -> str:
     return f"Order {order}, {what} from left to right"
 
 
-def _lines(picture: Picture) -> Iterator[str]:
+def _label_width(sources: Iterable[str], data: DataRecipe) -> int:
+    """Columns for what stands before a row."""
+    labels = [*sources, *([data.curriculum.by] if data.curriculum else [])]
+    return min(_LONGEST_NAME, max(map(len, labels)))
+
+
+def _lines(picture: Picture, width: int) -> Iterator[str]:
     """A row a source: darker is more. Never wider than the terminal."""
-    width = min(_LONGEST_NAME, max(map(len, picture.sources)))
     for index, name in enumerate(picture.sources):
         cells = "".join(_shade(share) for share in picture.shares_PS[:, index].tolist())
         tokens = picture.tokens[index]
@@ -118,9 +123,9 @@ def _difficulty_lines(picture: Picture, data: DataRecipe) -> Iterator[str]:
         return
     means = picture.difficulty_P.tolist()
     low, span = min(means), (max(means) - min(means)) or 1.0
-    width = min(_LONGEST_NAME, max(map(len, picture.sources)))
+    width = _label_width(picture.sources, data)
     is_length = data.curriculum.by == "length"
-    yield f"{data.curriculum.by[:width]:{width}} |{''.join(_shade((mean - low) / span) for mean in means)}|"
+    yield f"{data.curriculum.by:{width}} |{''.join(_shade((mean - low) / span) for mean in means)}|"
     unit, darker = (" tokens", "longer") if is_length else ("", "higher")
     yield f"{'':{width}}  mean {means[0]:.3g} to {means[-1]:.3g}{unit}; darker: {darker}"
 
