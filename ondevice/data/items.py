@@ -27,6 +27,8 @@ INSIDE = "inside"
 
 _END = "end"
 _BREAKS = "\u2010'\u2019-_.:/@"  # marks that join two parts of a word where letters stand on both sides
+_STRETCH = 1 << 15  # tokens of a long document that are looked at together
+_SEEN_AHEAD = 256  # tokens behind a cut that may have a say in what kind of border it is
 _LONGEST_CHARACTER = 4  # bytes of UTF-8
 _FREE, _BETWEEN_WORDS, _IN_WORD, _IN_CHARACTER = range(4)  # how good a place inside a sentence is
 
@@ -98,10 +100,12 @@ class ItemCutter:
         `INSIDE` a sentence."""
         if len(ids) <= self._most:
             return [Item(0, len(ids), _END)]
-        places = _Places(self._tokenizer.decode_bytes(ids.tolist()), self._widths[ids], is_code=is_code)
         items, start, done = [], 0, 0
+        places = self._places(ids, 0, is_code=is_code)
         while len(ids) - start > self._most:
             low, high = max(start + self._least, done + 1), start + self._most
+            if high + _SEEN_AHEAD > places.end and places.end < len(ids):
+                places = self._places(ids, start, is_code=is_code)
             # What is left for the last item is not less than the least either.
             end, kind = places.best(low, max(low, min(high, len(ids) - self._least)))
             items.append(Item(start, end, kind))
@@ -110,12 +114,21 @@ class ItemCutter:
                 start = places.beginning(end - self._overlap, end)
         return [*items, Item(start, len(ids), _END)]
 
+    def _places(self, ids: npt.NDArray[Any], start: int, *, is_code: bool) -> _Places:
+        """The places of a stretch of a document: of all of a long one they would take much memory."""
+        part = ids[start : start + max(_STRETCH, 4 * self._most)]
+        data = self._tokenizer.decode_bytes(part.tolist())
+        return _Places(data, self._widths[part], is_code=is_code, first=start)
+
 
 class _Places:
-    """Where between the tokens of one document a cut may be; place ``k`` is before token ``k``."""
+    """Where between the tokens of a stretch of a document a cut may be; place ``k`` is before token ``k`` of the
+    document, ``first`` is the stretch's first token and ``end`` the one after its last."""
 
-    def __init__(self, data: bytes, widths: npt.NDArray[np.int32], *, is_code: bool) -> None:
+    def __init__(self, data: bytes, widths: npt.NDArray[np.int32], *, is_code: bool, first: int) -> None:
         self._data = data
+        self._first = first
+        self.end = first + len(widths)
         self._at = np.concatenate([[0], np.cumsum(widths, dtype=np.int64)])  # byte of each place
         self._kinds = CODE_KINDS if is_code else PROSE_KINDS
         text = data.decode("utf-8", "surrogateescape")
@@ -136,7 +149,7 @@ class _Places:
 
     def best(self, low: int, high: int) -> tuple[int, str]:
         """The last place of the best kind from ``low`` to ``high``, both included."""
-        ranks = self._ranks[low : high + 1]
+        ranks = self._ranks[low - self._first : high + 1 - self._first]
         rank = int(ranks.min())
         if rank < len(self._kinds):
             return low + int(np.flatnonzero(ranks == rank)[-1]), self._kinds[rank]
@@ -159,7 +172,7 @@ class _Places:
         return found
 
     def _freedom(self, place: int) -> int:
-        at = int(self._at[place])
+        at = int(self._at[place - self._first])
         if at < len(self._data) and self._data[at] & 0xC0 == 0x80:
             return _IN_CHARACTER
         # Two characters on each side tell an apostrophe inside a word from one around it.

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ondevice.data import items as items_module
 from ondevice.data.build import build_dataset
 from ondevice.data.items import INSIDE, ItemCutter, check_items
 from ondevice.data.tokenizer_byte import ByteTokenizer
@@ -21,6 +22,13 @@ RULES = st.tuples(st.integers(8, 90), st.integers(0, 45), st.integers(0, 22)).ma
     lambda n: ItemsConfig(max_tokens=n[0], min_tokens=min(n[1], n[0] // 2) or None, overlap_tokens=min(n[2], n[0] // 4))
 )
 TEXTS = st.text(alphabet=st.sampled_from("abğ ı.!?\n'。字\u0301def class(){}:#")) | st.text()
+
+
+@pytest.fixture(autouse=True)
+def _short_stretches(monkeypatch):
+    """Long documents are looked at in stretches; here all are long."""
+    monkeypatch.setattr(items_module, "_STRETCH", 300)
+    monkeypatch.setattr(items_module, "_SEEN_AHEAD", 40)
 
 
 def bytes_of(text):
@@ -117,6 +125,14 @@ def test_code_is_cut_before_its_definitions():
     text = "".join(f"# about f{i}\ndef f{i}(x):\n    y = x\n\n    return y\n\n\n" for i in range(6))
     items = shown(text, ItemsConfig(max_tokens=120, min_tokens=20), is_code=True)
     assert all(item.startswith("# about f") for item in items) and "".join(items) == text
+
+
+def test_the_stretches_that_are_looked_at_change_nothing(monkeypatch):
+    text = "".join(f"Sentence {i} is {'very ' * (i % 40)}long. {'Then{:{'[: i % 8]} more?\n\n" for i in range(300))
+    rule = ItemsConfig(max_tokens=100, overlap_tokens=20)
+    short = shown(text, rule)
+    monkeypatch.setattr(items_module, "_STRETCH", 1 << 30)
+    assert shown(text, rule) == short and len(short) > 300
 
 
 @pytest.mark.parametrize(
