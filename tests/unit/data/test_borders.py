@@ -1,7 +1,7 @@
 """Sentences end where a reader of the language would say so; code is cut before what it defines."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ondevice.data.borders import code_borders, prose_borders
@@ -120,6 +120,7 @@ def test_definitions_of_other_languages(line):
     assert kinds(code_borders(OTHERS), OTHERS)[line] == expected
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.sampled_from("aB1 .!?\n\t()\"'。।؟ é字\r{}@#")) | st.text())
 def test_borders_hold_nothing_but_space_whatever_the_text(text):
     for borders in (prose_borders(text), code_borders(text)):
