@@ -19,7 +19,8 @@ from itertools import compress
 from pathlib import Path
 from typing import Any
 
-from ondevice.data.build_manifest import joined, source_entry, totals_of
+from ondevice.data.build_folder import remove_leftovers, unused_folder
+from ondevice.data.build_manifest import given_items, joined, source_entry, totals_of
 from ondevice.data.build_plan import FEW_DOCUMENTS, Dropped, SourcePlan, find_duplicates, find_near
 from ondevice.data.build_scan import Scan, full_disk, list_content, mask_digest, scan_files, scan_source
 from ondevice.data.build_tokenizer import existing_tokenizer, new_tokenizer
@@ -28,13 +29,13 @@ from ondevice.data.clean import check_clean
 from ondevice.data.dataset import (
     MANIFEST,
     MANIFEST_VERSION,
-    USE_LOCK,
     Dataset,
     earlier_manifest,
     seal_manifest,
     tokens_hash,
 )
 from ondevice.data.documents import Problems
+from ondevice.data.items import check_items
 from ondevice.data.kept import KeptFile
 from ondevice.data.piece import kept_scans, scan_names
 from ondevice.data.split import parse_split
@@ -159,14 +160,27 @@ class _Build:
         if not data.sources:
             raise DataError("There are no sources: name at least one file or folder under [[data.sources]].")
         check_clean(data.clean)
+        check_items(data.items)
+        self._items = [items] if (items := given_items(data.items)) else []
         self._lists = [list_content(source, data, base=base, folder=self._scans) for source in data.sources]
 
     def _inputs(self, tokenizer_sha256: str) -> str:
         """Hash of everything the manifest depends on."""
         near = self._data.clean.near_duplicates
-        wish = [self._data.split, self._data.chunk_tokens, self._data.deduplicate, *([near] if near else [])]
+        wish = [
+            self._data.split,
+            self._data.chunk_tokens,
+            self._data.deduplicate,
+            *([near] if near else []),
+            *self._items,
+        ]
         units = [
-            [listed.content, listed.source.weight, *([listed.source.group] if listed.source.group else [])]
+            [
+                listed.content,
+                listed.source.weight,
+                *([listed.source.group] if listed.source.group else []),
+                *([["score", listed.source.score]] if listed.source.score is not None else []),
+            ]
             for listed in self._lists
         ]
         return content_hash([MANIFEST_VERSION, wish, units, tokenizer_sha256])
@@ -192,7 +206,7 @@ class _Build:
 
     def run(self, *, retrain: bool, verify: bool, keep: Collection[str]) -> None:
         """All passes; the manifest is written when everything it names is durable."""
-        _remove_leftovers(self._folder)
+        remove_leftovers(self._folder)
         existing = existing_tokenizer(self._config, self._folder, base=self._base, retrain=retrain)
         with self._plans(existing[0] if existing else None) as (plans, dropped):
             tokenizer, note = existing or self._new_tokenizer(plans)
@@ -204,7 +218,7 @@ class _Build:
 
     def beside(self, dataset: Dataset, least_tokens: int) -> Dataset | None:
         """The sources as a piece beside a dataset; the manifest of both is written last."""
-        _remove_leftovers(self._folder)
+        remove_leftovers(self._folder)
         tokenizer = dataset.tokenizer()
         with self._plans(tokenizer, kept_scans(dataset)) as (plans, dropped):
             keys = [self._key(plan, bits, tokenizer) for plan, bits in zip(plans, dropped, strict=True)]
@@ -236,8 +250,9 @@ class _Build:
         is in ``earlier`` are copies too.
         """
         self._scans.mkdir(exist_ok=True)
-        # Where unknown symbols are counted, the texts are needed again.
-        whole = self._split.kind == "hash" and not hasattr(tokenizer, "count_unknown")
+        # Where unknown symbols are counted, documents cut into items or scores read, the texts are needed again.
+        again = self._data.items.max_tokens or any(source.score_field for source in self._data.sources)
+        whole = self._split.kind == "hash" and not hasattr(tokenizer, "count_unknown") and not again
         ahead = tokenizer if whole else None
         with closing(KeptFile(self._folder, tokenizer=ahead, unencoded=FEW_DOCUMENTS)) as kept:
             scans = self._scan(kept)
@@ -274,7 +289,7 @@ class _Build:
 
     def _key(self, plan: SourcePlan, dropped: bytes, tokenizer: Tokenizer) -> str:
         """Names everything that decides the chunks of one source."""
-        wish = [self._data.split, self._data.chunk_tokens, self._data.deduplicate]
+        wish = [self._data.split, self._data.chunk_tokens, self._data.deduplicate, *self._items]
         return content_hash([1, plan.listed.content, tokenizer.sha256, wish, mask_digest(dropped)])[:20]
 
     def _tokenise(
@@ -287,7 +302,7 @@ class _Build:
             folder = self._folder / "chunks" / key
             record = finished_record(folder, verify=verify)
             if record is None:
-                record = tokenise_source(plan, tokenizer, folder, chunk_tokens=self._data.chunk_tokens, advance=meter)
+                record = tokenise_source(plan, tokenizer, folder, data=self._data, advance=meter)
                 fsync_folder(folder.parent)
             records.append(record)
             meter(end - meter.done)  # what was there already or dropped counts as done
@@ -343,7 +358,7 @@ class _Build:
 
     def _remove_stale(self, keys: list[str], tokenizer_folder: str, keep: Collection[str]) -> None:
         """Deletes what no manifest that is needed names, unless someone still reads from this dataset."""
-        with _unused(self._folder) as unused:
+        with unused_folder(self._folder) as unused:
             if not unused:
                 return
             chunks, tokenizers = set(keys), {tokenizer_folder}
@@ -365,26 +380,3 @@ class _Build:
         for path in self._scans.iterdir():
             if path.name not in known:
                 path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _unused(folder: Path) -> Iterator[bool]:
-    """Whether no `Dataset` of this folder is open anywhere; none can be opened with the old manifest meanwhile."""
-    descriptor = os.open(folder / USE_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
-        yield False
-    finally:
-        os.close(descriptor)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Deletes what a killed build had begun: names that start with ``.tmp-`` are never read."""
-    places = (".tmp-*", "scan/.tmp-*", "chunks/*/.tmp-*", "tokenizer-*/.tmp-*")
-    for path in [path for place in places for path in folder.glob(place)]:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)

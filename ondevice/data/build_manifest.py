@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import secrets
 import time
+from dataclasses import asdict
 from typing import Any
 
 from ondevice.data.dataset import seal_manifest, tokens_hash
 from ondevice.data.documents import Problems
 from ondevice.data.tokenizer_base import content_hash
 from ondevice.errors import DataError
-from ondevice.run.schema import SourceConfig
+from ondevice.run.schema import ItemsConfig, SourceConfig
 
-__all__ = ["joined", "source_entry", "totals_of"]
+__all__ = ["given_items", "joined", "source_entry", "totals_of"]
 
 _NOT_DROPPED = ("invalid_utf8_line", "duplicate_document", "near_duplicate", "unknown_symbol")
+
+
+def given_items(items: ItemsConfig) -> dict[str, Any]:
+    """The rule for items as it decides tokens; empty where documents stay whole."""
+    return asdict(items) if items.max_tokens else {}
 
 
 def joined(old: dict[str, Any], piece: dict[str, Any]) -> dict[str, Any]:
@@ -57,6 +63,8 @@ def source_entry(source: dict[str, Any], wish: SourceConfig, problems: Problems)
             for split in ("train", "val")
             for key in ("documents", "tokens", "bytes")
         },
+        **({"score": wish.score} if wish.score is not None else {}),
+        **{key: source[key] for key in ("cuts", "overlap_tokens", "scores") if source.get(key)},
     }
 
 

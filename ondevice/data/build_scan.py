@@ -136,9 +136,11 @@ def list_content(source: SourceConfig, data: DataConfig, *, base: Path, folder: 
     Raises DataError when a file vanishes meanwhile.
     """
     resolved = sources.resolve(source, base=base)
-    meaning = {key: value for key, value in asdict(source).items() if key not in ("path", "weight", "name", "group")}
-    if not source.files:
-        del meaning["files"]  # a key that came later counts only where it is given
+    aside = ("path", "weight", "name", "group", "score")
+    meaning = {key: value for key, value in asdict(source).items() if key not in aside}
+    for later in ("files", "score_field"):  # a key that came later counts only where it is given
+        if not meaning[later]:
+            del meaning[later]
     meaning |= {"v": _VERSION, "name": resolved.name, "format": resolved.format, "bad_utf8": data.bad_utf8}
     if rules := rules_of(data.clean):
         meaning["clean"] = rules

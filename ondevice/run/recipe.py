@@ -20,6 +20,7 @@ __all__ = [
     "AdapterRecipe",
     "Anchor",
     "BaseRecipe",
+    "CurriculumRecipe",
     "DataRecipe",
     "EvalRecipe",
     "Fit",
@@ -38,6 +39,7 @@ _SINCE = (  # version, section and keys that earlier ones had not
     (2, "train", ("start_step", "start_tokens")),
     (3, "data", ("temperature", "groups", "stages", "parts")),
     (3, "model", ("qkv_bias", "rope_scaling")),
+    (4, "data", ("curriculum",)),
     (4, "train", ("anchors",)),
 )
 
@@ -106,6 +108,21 @@ class StageRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CurriculumRecipe:
+    """An order by difficulty: ``by`` length or score; ``scores`` are those of sources as a whole, by name.
+
+    A training of fewer ``windows`` than a pass goes over all ranks with a part of each; None where it is no shorter.
+    """
+
+    by: str
+    direction: str  # "ascending" or "descending"
+    mixing: float
+    afterwards: str  # "shuffled" or "ranked"
+    scores: dict[str, float] = field(default_factory=dict)
+    windows: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class PartSource:
     """What a part of a chain reads of one source: ``windows`` windows from number ``first`` on, with a share."""
 
@@ -158,6 +175,7 @@ class DataRecipe:
     groups: dict[str, str] = field(default_factory=dict)
     stages: tuple[StageRecipe, ...] = ()
     parts: tuple[PartRecipe, ...] = ()
+    curriculum: CurriculumRecipe | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,7 +348,8 @@ def _data_from_json(raw: dict[str, Any]) -> DataRecipe:
         PartRecipe(**{**part, "sources": tuple(PartSource(**each) for each in part["sources"])})
         for part in raw.get("parts", ())
     )
-    return DataRecipe(**{**raw, "stages": stages, "parts": parts})
+    curriculum = None if raw.get("curriculum") is None else CurriculumRecipe(**raw["curriculum"])
+    return DataRecipe(**{**raw, "stages": stages, "parts": parts, "curriculum": curriculum})
 
 
 def _train_from_json(raw: dict[str, Any]) -> TrainRecipe:
