@@ -94,8 +94,9 @@ class TrainConfig:
     lr_min: float | None = key(None, "final learning rate; a tenth of lr where not given", low=0, high=1e30)
     schedule: str = key(
         "cosine",
-        "shape of the learning rate; wsd keeps the peak and decays in a tail",
-        choices=("constant", "linear", "cosine", "wsd"),
+        "shape of the learning rate; wsd keeps the peak and decays in a tail; ramp climbs from lr_min to lr, for range "
+        "tests",
+        choices=("constant", "linear", "cosine", "wsd", "ramp"),
     )
     warmup_steps: int | None = key(
         None, "steps of linear warmup; derived from the number of steps", low=0, high=MANY_STEPS

@@ -32,7 +32,7 @@ from ondevice.study.target import Target
 
 __all__ = ["PANEL_VERSION", "Wish", "default_prompts", "evaluate", "language_losses"]
 
-PANEL_VERSION = 1
+PANEL_VERSION = 2
 Progress = Callable[[str], None]
 
 
@@ -237,6 +237,7 @@ def _quality(prompts: Sequence[Prompt], judged: Sequence[dict[str, Any]]) -> dic
         "versions": JUDGES_VERSION,
         **_by_group(prompts, judged, mean),
         "scores": [each["score"] for each in judged],
+        "prompt_groups": [prompt.group or "unnamed" for prompt in prompts],
     }
 
 

@@ -134,6 +134,8 @@ def _train_recipe(
     tail_steps = max(1, round(train.tail_fraction * steps)) if train.schedule == "wsd" else 0
     if train.schedule == "wsd" and train.tail == "inverse-proportional" and lr_min <= 0:
         raise UsageError("'train.lr_min' must be more than 0 for the inverse-proportional tail.")
+    if train.schedule == "ramp" and lr_min <= 0:
+        raise UsageError("'train.lr_min' must be more than 0 for a ramp.")
     if lr_min > lr:
         raise UsageError(f"'train.lr_min' {lr_min:g} is above the peak 'train.lr' {lr:g}.")
     return TrainRecipe(

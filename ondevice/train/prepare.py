@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -199,10 +200,10 @@ def _prompts(dataset: Dataset) -> tuple[str, ...]:
     return (lines[0][:48] if lines else text[:24],)
 
 
-def make_run(config: Config, prepared: Prepared, dataset: Dataset) -> RunDir:
-    """The run directory of a decision."""
+def make_run(config: Config, prepared: Prepared, dataset: Dataset, *, folder: Path | None = None) -> RunDir:
+    """The run directory of a decision, in ``folder`` (None: that of all runs)."""
     return create_run(
-        home() / "runs" / run_name(config),
+        (folder or home() / "runs") / run_name(config),
         config_toml=to_toml(config),
         recipe=prepared.recipe,
         fit=prepared.fit,

@@ -16,7 +16,8 @@ def learning_rate(recipe: TrainRecipe, step: int) -> float:
     """Learning rate of step ``step`` (from ``recipe.start_step``) of ``recipe.steps``; counted from the start step:
 
     Warmup: ``lr * (step + 1) / warmup_steps``. Then constant; linear or cosine from lr to lr_min over the rest; or WSD:
-    lr until the last ``tail_steps``, which decay by `tail_rate`.
+    lr until the last ``tail_steps``, which decay by `tail_rate`. Ramp, for range tests: from lr_min up to lr, each
+    step by the same factor.
     """
     done, planned = step - recipe.start_step, recipe.planned_steps
     if done < recipe.warmup_steps:
@@ -28,6 +29,8 @@ def learning_rate(recipe: TrainRecipe, step: int) -> float:
         if done < start:
             return recipe.lr
         return tail_rate(recipe.tail, (done - start) / length, peak=recipe.lr, low=recipe.lr_min)
+    if recipe.schedule == "ramp":
+        return float(recipe.lr_min * (recipe.lr / recipe.lr_min) ** (done / max(1, planned - 1)))
     progress = (done - recipe.warmup_steps) / max(1, planned - recipe.warmup_steps)
     return tail_rate(recipe.schedule, min(1.0, progress), peak=recipe.lr, low=recipe.lr_min)
 

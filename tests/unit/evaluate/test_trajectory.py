@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ondevice.study.trajectory import Point, Settings, advise, diminishing, spikes, trajectory
+from ondevice.evaluate.trajectory import Point, Settings, advise, diminishing, spikes, trajectory
 
 
 def curve(*losses, tokens=200_000):
