@@ -137,12 +137,20 @@ class EvalConfig:
     count: int = key(21, "evaluations over the run, first and last included; 0 turns them off", low=0, high=10_000)
     max_tokens: int | None = key(
         None,
-        "validation tokens per source at each evaluation; 0 takes all; derived so that evaluating takes about 5 % of "
+        "validation tokens per source at each evaluation; 0 takes all; derived so that evaluating takes about 4 % of "
         "the run",
         unit="tokens",
         low=0,
         high=MANY_TOKENS,
     )
+    panel: int | None = key(
+        None,
+        "texts written at each evaluation, to see whether the model repeats itself; at most 8, derived so that they "
+        "take about 1 % of the run; 0 turns them off",
+        low=0,
+        high=64,
+    )
+    panel_tokens: int = key(48, "length of these texts", unit="tokens", low=8, high=1_024)
 
 
 @dataclass(frozen=True, kw_only=True)

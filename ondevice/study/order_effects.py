@@ -42,7 +42,7 @@ def _sources(story: Story) -> list[str]:
     if not story.intervals:
         return []
     last = story.intervals[-1]
-    return sorted(name for name in last.losses if name != MIXED and last.trained.get(name))
+    return sorted(name for name in last.losses if name != MIXED and name in last.trained)
 
 
 def _of_arm(stories: Mapping[int, Story], base: Mapping[int, Story]) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def _of_arm(stories: Mapping[int, Story], base: Mapping[int, Story]) -> dict[str
 
 
 def centres(intervals: Sequence[Interval]) -> dict[str, float]:
-    """Where each source was read, from 0 to 1, to within half an interval."""
+    """Where each source was read, from 0 to 1, to within half an interval; 1 for one that is still to come."""
     total = intervals[-1].tokens - intervals[0].tokens
     weights: dict[str, float] = {}
     moments: dict[str, float] = {}
@@ -71,7 +71,7 @@ def centres(intervals: Sequence[Interval]) -> dict[str, float]:
             read = tokens - before.trained.get(name, 0.0)
             weights[name] = weights.get(name, 0.0) + read
             moments[name] = moments.get(name, 0.0) + read * middle
-    return {name: moments[name] / weight for name, weight in weights.items() if weight > 0}
+    return {name: moments[name] / weight if weight else 1.0 for name, weight in weights.items()}
 
 
 def halves(centre: Mapping[str, float]) -> tuple[list[str], list[str]] | None:

@@ -171,6 +171,7 @@ def _child_recipe(config: Config, before: Recipe, dataset: Dataset, checkpoint: 
         tok_s=None,
         prompts=before.sample.prompts,
         why={},
+        panel_prompts=before.eval.panel_prompts,
     )
     own = _ordered(own, config, before, dataset, wish)
     tokens = _tokens_seen(checkpoint)

@@ -27,6 +27,9 @@ from ondevice.train.sizing import DEFAULT_MINUTES, MANY_EPOCHS, Corpus, choose_l
 
 __all__ = ["Estimate", "estimate", "make_recipe", "spread", "train_budget", "warnings_of"]
 
+LOSS_SHARE, PANEL_SHARE = 0.04, 0.01  # of the training, for all evaluations together
+LARGEST_PANEL = 8
+PANEL_PROMPT_TOKENS = 32
 SHARE_OF_TIME = 0.9  # the rest of the minutes goes to evaluation, samples, saves and start-up
 FEW_UPDATES = 100
 
@@ -91,8 +94,9 @@ def make_recipe(
     tok_s: float | None,
     prompts: tuple[str, ...],
     why: Mapping[str, str],
+    panel_prompts: tuple[str, ...] = (),
 ) -> Recipe:
-    """The complete decision. ``prompts`` serve where the config has none."""
+    """The complete decision. ``prompts`` serve where the config has none; ``panel_prompts`` as far as they are paid."""
     reasons = dict(why)
     needed = shape.context + 1
     if corpus.train_tokens < needed:
@@ -110,6 +114,8 @@ def make_recipe(
         eval=EvalRecipe(
             steps=spread(config.eval.count, steps) if corpus.val_tokens else (),
             max_tokens=_eval_tokens(config, corpus, train),
+            panel_prompts=panel_prompts[: _panel(config, train)],
+            panel_tokens=config.eval.panel_tokens,
         ),
         sample=SampleRecipe(
             steps=spread(sample.count + 1, steps)[1:] if sample.count else (),
@@ -168,13 +174,22 @@ def _warmup_steps(given: int | None, steps: int, why: dict[str, str]) -> int:
 
 
 def _eval_tokens(config: Config, corpus: Corpus, train: TrainRecipe) -> int:
-    """Validation tokens per source so that all evaluations cost about 5 % of training (a forward pass is a third of a
+    """Validation tokens per source so that all evaluations cost about 4 % of training (a forward pass is a third of a
     step); 0 means all."""
     if config.eval.max_tokens is not None:
         return config.eval.max_tokens
-    affordable = 0.05 * 3.0 * train.tokens / max(1, config.eval.count) / max(1, corpus.sources)
+    affordable = LOSS_SHARE * 3.0 * train.tokens / max(1, config.eval.count) / max(1, corpus.sources)
     window = train.tokens // (train.steps * train.batch)
     return int(min(65_536, max(window, 4_096 // max(1, corpus.sources), affordable)))
+
+
+def _panel(config: Config, train: TrainRecipe) -> int:
+    """Texts at each evaluation that cost about 1 % of training. Written token by token, a text of so many tokens costs
+    about four times what reading it does."""
+    if config.eval.panel is not None:
+        return config.eval.panel
+    affordable = PANEL_SHARE * 3.0 * train.tokens / max(1, config.eval.count)
+    return min(LARGEST_PANEL, int(affordable / (PANEL_PROMPT_TOKENS + 4 * config.eval.panel_tokens)))
 
 
 def estimate(recipe: Recipe, fit: Fit, *, tok_s: float | None) -> Estimate:
