@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 from typing import Any
 
 from ondevice.cli.build_progress import built
@@ -22,6 +23,8 @@ EXAMPLES = """examples:
   ondevice study run unique-tokens.toml        every arm with every seed; the same command goes on after a kill
   ondevice study run mine.toml --lr-range 1e-5..1e-1 --steps 200
                                                which learning rate, before the real runs
+  ondevice study run code-order.toml --base /usr
+                                               relative paths of the file count from /usr
   ondevice study status unique-tokens
   ondevice study list
   ondevice report unique-tokens                what came of it, as Markdown and HTML
@@ -33,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="run|status|list")
     begin = actions.add_parser("run", help="train what is left of a study")
     begin.add_argument("file", help="the study file (.toml)")
+    begin.add_argument("--base", metavar="FOLDER", help="where relative paths of the file count from")
     begin.add_argument("--retry", action="store_true", help="train runs again that failed")
     begin.add_argument(
         "--lr-range", metavar="LOW..HIGH", help="only a range test of the learning rate, such as 1e-5..0.1"
@@ -69,7 +73,7 @@ def _conduct(args: argparse.Namespace) -> int:
     from ondevice.study.lr_range import parse_ramp
     from ondevice.train.chain import train
 
-    design = read_design(args.file)
+    design = read_design(args.file, base=Path(os.path.expanduser(args.base)).absolute() if args.base else None)
     ramp = parse_ramp(args.lr_range, steps=int(args.steps or 100)) if args.lr_range else None
     display = make_display(quiet=args.quiet, as_json=args.json)
 

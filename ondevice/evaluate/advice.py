@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ondevice.evaluate.trajectory import Point, advise, spikes, trajectory
+from ondevice.evaluate.trajectory import Point, advise, spikes
 
 __all__ = ["ADVICE_VERSION", "Adviser", "Seen", "Told"]
 
@@ -28,6 +28,7 @@ _MOST_SOURCES = 200
 _FORGOTTEN, _RECOVERED = 0.03, 0.015
 _FELL, _REPEATED = 0.005, 0.05
 _MANY_EPOCHS = 4.0
+_FOR_SPIKES = 7  # evaluations: the last change and the five before it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +91,11 @@ class Adviser:
 
     def _all(self, seen: Seen, *, before_tail: bool) -> Iterator[Told]:
         points = [Point(step=step, tokens=tokens, loss=loss) for step, tokens, loss, _ in self._points]
-        advice = advise(trajectory(points), in_stable_phase_of_wsd=before_tail)
+        advice = advise(points, in_stable_phase_of_wsd=before_tail)
         if advice.what != "go on":
             yield Told(what=advice.what, source="", text=advice.why)
-        if len(points) - 1 in spikes([point.loss for point in points]):
+        recent = [point.loss for point in points[-_FOR_SPIKES:]]
+        if len(recent) - 1 in spikes(recent):
             rise = points[-1].loss - points[-2].loss
             yield Told(what="spike", source="", text=f"The validation loss jumped by {rise:.4f} at step {seen.step:,}.")
         yield from self._forgetting(seen, min(point.loss for point in points))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from ondevice.report.page import Block, Chart, Heading, Page, Paragraph, Table, Texts
+from ondevice.report.page import Block, Chart, Heading, Page, Paragraph, Table, Texts, plain
 from ondevice.report.svg import COLOURS, chart_svg
 
 __all__ = ["page_html"]
@@ -42,7 +42,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 def page_html(page: Page) -> str:
     """The whole file. Every text in the page is escaped."""
-    title = escape(_plain(page.title))
+    title = escape(plain(page.title))
     head = (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
@@ -113,10 +113,4 @@ def _texts(block: Texts) -> str:
 
 
 def _safe(text: str) -> str:
-    return escape(_plain(text), quote=True)
-
-
-def _plain(text: str) -> str:
-    """Without what no HTML may hold: control characters but tabs and line ends, and lone surrogates."""
-    kept = "".join(char if char >= " " or char in "\t\n" else "\ufffd" for char in text)
-    return kept.encode("utf-8", "replace").decode("utf-8")
+    return escape(plain(text), quote=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ondevice.report.page import Block, Chart, Heading, Page, Paragraph, Table, Texts
+from ondevice.report.page import Block, Chart, Heading, Page, Paragraph, Table, Texts, plain
 
 __all__ = ["page_markdown"]
 
@@ -51,7 +51,7 @@ def _chart(chart: Chart) -> str:
 def _text(title: str, text: str) -> str:
     longest = max((len(found) for found in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{_safe(title)}\n\n{fence}text\n{_printable(text)}\n{fence}"
+    return f"{_safe(title)}\n\n{fence}text\n{plain(text)}\n{fence}"
 
 
 def _cell(text: str) -> str:
@@ -60,9 +60,4 @@ def _cell(text: str) -> str:
 
 def _safe(text: str) -> str:
     """No markup of a stranger's: what would begin a tag or an image is written out."""
-    return re.sub(r"([<\[\]`*_\\])", r"\\\1", _printable(text))
-
-
-def _printable(text: str) -> str:
-    kept = "".join(char if char >= " " or char in "\t\n" else "\ufffd" for char in text)
-    return kept.encode("utf-8", "replace").decode("utf-8")
+    return re.sub(r"([<\[\]`*_\\])", r"\\\1", plain(text))

@@ -10,7 +10,19 @@ from dataclasses import dataclass, field
 
 from ondevice.run.series import Series
 
-__all__ = ["Block", "Chart", "Curve", "Heading", "Page", "Paragraph", "Table", "Text", "Texts", "thinned_points"]
+__all__ = [
+    "Block",
+    "Chart",
+    "Curve",
+    "Heading",
+    "Page",
+    "Paragraph",
+    "Table",
+    "Text",
+    "Texts",
+    "plain",
+    "thinned_points",
+]
 
 MOST_POINTS = 400  # of one curve: more than a phone has columns
 Points = tuple[tuple[float, float], ...]
@@ -105,6 +117,12 @@ class Page:
     def texts(self, title: str, texts: Sequence[Text]) -> None:
         if texts:
             self.blocks.append(Texts(title, tuple(texts)))
+
+
+def plain(text: str) -> str:
+    """Without what no file of text may hold: control characters but tabs and line ends, and lone surrogates."""
+    kept = "".join(char if char >= " " or char in "\t\n" else "\ufffd" for char in text)
+    return kept.encode("utf-8", "replace").decode("utf-8")
 
 
 def thinned_points(points: Sequence[tuple[float, float]]) -> Points:

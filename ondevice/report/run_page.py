@@ -140,7 +140,7 @@ def _shape(page: Page, facts: RunFacts) -> None:
         return
     found, train = trajectory(points), facts.recipe.train if facts.recipe else None
     waiting = train is not None and train.schedule == "wsd" and points[-1].step < train.steps - train.tail_steps
-    advice, after, told = advise(found, in_stable_phase_of_wsd=waiting), diminishing(found), found.to_json()
+    advice, after, told = advise(points, in_stable_phase_of_wsd=waiting), diminishing(found), found.to_json()
     rows = [
         ("rolling volatility now", loss(found.volatility[-1])),
         ("backslides", f"{len(found.backslides)} ({percent(found.backslide_rate)} of the evaluations)"),

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from ondevice.report.page import Chart, Curve
+from ondevice.report.page import Chart, Curve, plain
 
 __all__ = ["chart_svg", "ticks"]
 
@@ -24,7 +24,7 @@ def chart_svg(chart: Chart) -> str:
     ys = [y for curve in chart.curves for y in _heights(curve)]
     frame = _Frame(min(xs), max(xs), min(ys), max(ys))
     parts = [
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(chart.title, quote=True)}">',
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(plain(chart.title), quote=True)}">',
         *_axes(chart, frame),
         *(_band(curve, chart, frame, place) for place, curve in enumerate(chart.curves) if curve.band),
         *(_line(curve, chart, frame, place) for place, curve in enumerate(chart.curves)),
@@ -87,7 +87,7 @@ def _axes(chart: Chart, frame: _Frame) -> Iterable[str]:
         yield f'<text x="{at:.1f}" y="{bottom + 14}" text-anchor="middle">{shown}</text>'
     yield f'<line class="axis" x1="{LEFT}" y1="{bottom}" x2="{right}" y2="{bottom}"/>'
     middle = (LEFT + right) / 2
-    yield f'<text x="{middle:.0f}" y="{HEIGHT - 5}" text-anchor="middle">{escape(chart.x)}</text>'
+    yield f'<text x="{middle:.0f}" y="{HEIGHT - 5}" text-anchor="middle">{escape(plain(chart.x))}</text>'
 
 
 def _x_ticks(chart: Chart, frame: _Frame) -> list[float]:
@@ -127,7 +127,6 @@ def _mark(name: str, x: float, y: float, frame: _Frame) -> str:
     across, down = frame.across(x), frame.down(y)
     near_end = across > WIDTH * 0.7
     anchor, shift = ("end", -6) if near_end else ("start", 6)
-    return (
-        f'<circle class="mark" cx="{across:.1f}" cy="{down:.1f}" r="3.5"/>'
-        f'<text class="mark" x="{across + shift:.1f}" y="{down - 6:.1f}" text-anchor="{anchor}">{escape(name)}</text>'
-    )
+    at = f'x="{across + shift:.1f}" y="{down - 6:.1f}" text-anchor="{anchor}"'
+    circle = f'<circle class="mark" cx="{across:.1f}" cy="{down:.1f}" r="3.5"/>'
+    return f'{circle}<text class="mark" {at}>{escape(plain(name))}</text>'

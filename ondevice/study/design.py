@@ -70,8 +70,9 @@ class Design:
         return next(arm for arm in self.arms if arm.name == name)
 
 
-def read_design(path: str) -> Design:
-    """Raises UsageError naming file, line and key."""
+def read_design(path: str, *, base: Path | None = None) -> Design:
+    """Relative paths in the file count from ``base`` (None: from its folder). Raises UsageError naming file, line and
+    key."""
     file = Path(os.path.expanduser(path))
     try:
         text = file.read_text("utf-8-sig")
@@ -81,7 +82,7 @@ def read_design(path: str) -> Design:
         raise UsageError(f"{path}: not a study file: it is not UTF-8 at byte {error.start}.") from error
     except OSError as error:
         raise UsageError(f"{path}: cannot be read as a study file ({error.strerror or error}).") from error
-    return parse_design(text, where=path, base=file.resolve().parent, name=safe_name(file.stem))
+    return parse_design(text, where=path, base=base or file.resolve().parent, name=safe_name(file.stem))
 
 
 def parse_design(text: str, *, where: str, base: Path, name: str) -> Design:
@@ -244,7 +245,7 @@ def _refuse_seeds(raw: Mapping[str, Any], origin: Origin) -> None:
 def _complete(config: Config, origin: Origin) -> Config:
     """Everything is given that would else follow from how fast or large this machine is."""
     train, model = config.train, config.model
-    if (train.tokens, train.steps, train.epochs) == (None, None, None):
+    if not config.chain.parts and (train.tokens, train.steps, train.epochs) == (None, None, None):
         raise UsageError(f"{origin.of(('train',))}: arms are compared at equal tokens, so say how many: train.tokens.")
     if train.batch is None:
         raise UsageError(f"{origin.of(('train',))}: say train.batch, so that every arm makes the same steps.")

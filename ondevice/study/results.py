@@ -126,7 +126,7 @@ def _anova(table_SK: list[list[float]]) -> dict[str, Any]:
 def _shape(story: Story) -> dict[str, Any]:
     """One seed's curve: volatility, backslides, spikes, stable phase, and what it advises at its end."""
     found = trajectory(points_of(story.intervals, MIXED))
-    return {**found.to_json(), "diminishing": asdict(diminishing(found)), "advice": asdict(advise(found))}
+    return {**found.to_json(), "diminishing": asdict(diminishing(found)), "advice": asdict(advise(found.points))}
 
 
 def _best_and_end(stories: Stories, grid: Sequence[int]) -> dict[str, Any]:

@@ -128,5 +128,5 @@ def _trajectory(run: RunDir) -> dict[str, Any] | None:
         **found.to_json(),
         "settings": Settings().to_json(),
         "diminishing": asdict(diminishing(found)),
-        "advice": asdict(advise(found, in_stable_phase_of_wsd=stable)),
+        "advice": asdict(advise(points, in_stable_phase_of_wsd=stable)),
     }
