@@ -234,7 +234,8 @@ def _comparisons(
 
     The level is adjusted for the number of pairs (Bonferroni)."""
     names = [name for name, stories in done.items() if stories]
-    pairs = list(_pairs(names, reference, [pair for pair in tails if set(pair) <= set(names)]))
+    wanted = _pairs(names, reference, [pair for pair in tails if set(pair) <= set(names)])
+    pairs = [pair for pair in wanted if not _only_forked(done[pair[0]], done[pair[1]])]
     level = 1 - 0.05 / max(1, len(pairs))
     found = []
     for first, second in pairs:
@@ -244,6 +245,13 @@ def _comparisons(
             continue
         found.append(_comparison(first, second, done, seeds, level, cannot))
     return found, level
+
+
+def _only_forked(first: Stories, second: Stories) -> bool:
+    """Whether one begins where the other ends: at equal tokens they are one and the same."""
+    stories = [_first(first).intervals, _first(second).intervals]
+    start, end = max(each[0].tokens for each in stories), min(each[-1].tokens for each in stories)
+    return 0 < start >= end
 
 
 def _pairs(names: Sequence[str], reference: str | None, tails: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:

@@ -104,6 +104,16 @@ def test_a_tail_and_its_control_are_compared_whatever_the_reference():
     ]
 
 
+def test_a_fork_from_the_end_is_not_compared_with_its_parent():
+    done = arms(trunk=(5.0, 3.0)) | {
+        name: {seed: story(losses, seed=seed, first=10) for seed in NOISE}
+        for name, losses in (("tail", (3.0, 2.5)), ("control", (3.0, 2.8)))
+    }
+    found = results_of(done, reference="trunk", planned=3, tails=[("control", "tail")])
+    assert [(each["first"], each["second"]) for each in found["comparisons"]] == [("control", "tail")]
+    assert found["level"] == 0.95
+
+
 def test_losses_between_evaluations_lie_on_a_line():
     intervals = story((4.0, 3.0, 2.0)).intervals
     assert loss_at(intervals, 1000, "") == 3.0
