@@ -25,7 +25,7 @@ from ondevice.run.schema import Config
 from ondevice.train.memory import MemoryEstimate, estimate_memory
 from ondevice.train.sizing import DEFAULT_MINUTES, MANY_EPOCHS, Corpus, choose_lr, needs_rate, optimizer_state_of
 
-__all__ = ["Estimate", "estimate", "make_recipe", "spread", "train_budget", "warnings_of"]
+__all__ = ["Estimate", "estimate", "make_recipe", "panel_cost", "spread", "train_budget", "warnings_of"]
 
 LOSS_SHARE, PANEL_SHARE = 0.04, 0.01  # of the training, for all evaluations together
 LARGEST_PANEL = 8
@@ -114,7 +114,7 @@ def make_recipe(
         eval=EvalRecipe(
             steps=spread(config.eval.count, steps) if corpus.val_tokens else (),
             max_tokens=_eval_tokens(config, corpus, train),
-            panel_prompts=panel_prompts[: _panel(config, train)],
+            panel_prompts=panel_prompts[: _panel(config, shape, train)],
             panel_tokens=config.eval.panel_tokens,
         ),
         sample=SampleRecipe(
@@ -183,13 +183,23 @@ def _eval_tokens(config: Config, corpus: Corpus, train: TrainRecipe) -> int:
     return int(min(65_536, max(window, 4_096 // max(1, corpus.sources), affordable)))
 
 
-def _panel(config: Config, train: TrainRecipe) -> int:
-    """Texts at each evaluation that cost about 1 % of training. Written token by token, a text of so many tokens costs
-    about four times what reading it does."""
+def _panel(config: Config, shape: ModelShape, train: TrainRecipe) -> int:
+    """Texts at each evaluation that cost about 1 % of training; none where not even two are paid."""
     if config.eval.panel is not None:
         return config.eval.panel
     affordable = PANEL_SHARE * 3.0 * train.tokens / max(1, config.eval.count)
-    return min(LARGEST_PANEL, int(affordable / (PANEL_PROMPT_TOKENS + 4 * config.eval.panel_tokens)))
+    sizes = range(LARGEST_PANEL, 1, -1)
+    return next((texts for texts in sizes if panel_cost(texts, config.eval.panel_tokens, shape) <= affordable), 0)
+
+
+def panel_cost(texts: int, tokens: int, shape: ModelShape) -> float:
+    """What writing so many texts together costs, in tokens of a forward pass over validation text.
+
+    Beside its tokens each step of writing reads every weight once, which is as much work as some 8 tokens, and starts
+    every layer's operations anew, which takes a millisecond a layer where a token takes 2 operations a parameter at
+    20 GFLOP/s."""
+    overhead = 8.0 + 1e7 * shape.layers / count_parameters(shape)
+    return PANEL_PROMPT_TOKENS * texts + tokens * (texts + overhead)
 
 
 def estimate(recipe: Recipe, fit: Fit, *, tok_s: float | None) -> Estimate:

@@ -15,7 +15,7 @@ from ondevice.run.recipe import Recipe, SampleRecipe
 
 __all__ = ["sampling_of", "write_panel", "write_sample"]
 
-_PANEL_ROWS = 4  # at a time: their keys and values must fit beside the training
+_PANEL_ROWS = 8  # at a time: their keys and values must fit beside the training
 
 
 def write_sample(model: Decoder, tokenizer: Tokenizer, recipe: SampleRecipe, prompt: str) -> str:

@@ -12,7 +12,7 @@ from ondevice.run.store import Store, remove_checkpoint
 from ondevice.run.telemetry import read_records
 from ondevice.train import plan
 from ondevice.train.launch import launch
-from ondevice.train.plan import _panel
+from ondevice.train.plan import _panel, panel_cost
 
 
 class Silent:
@@ -73,12 +73,23 @@ def test_a_launch_that_goes_on_tells_nothing_again(make):
     assert len(first) == len(later) == 2 and not any("was read" in text for text in again.said)
 
 
-@pytest.mark.parametrize(("tokens", "texts"), [(10_000, 0), (1_000_000, 6), (3_000_000, 8), (10**9, 8)])
-def test_the_plan_pays_for_texts_with_a_hundredth_of_the_training(tokens, texts, make):
-    train = dataclasses.replace(make("train.steps=2", name="t").read_recipe().train, tokens=tokens)
-    count = _panel(Config(), train)
+SMALL, PUBLISHED = (3, 96, 3, 256), (4, 256, 8, 704)  # layers, width, heads, hidden
+
+
+@pytest.mark.parametrize(
+    ("size", "tokens", "texts"),
+    [(SMALL, 10_000, 0), (SMALL, 800_000, 0), (PUBLISHED, 800_000, 3), (PUBLISHED, 3_000_000, 8), (SMALL, 10**9, 8)],
+)
+def test_the_plan_pays_for_texts_with_a_hundredth_of_the_training(size, tokens, texts, make):
+    recipe = make("train.steps=2", name="t").read_recipe()
+    layers, width, heads, hidden = size
+    shape = dataclasses.replace(
+        recipe.model, layers=layers, width=width, heads=heads, kv_heads=heads, hidden=hidden, vocab_size=4096
+    )
+    train = dataclasses.replace(recipe.train, tokens=tokens)
+    count = _panel(Config(), shape, train)
     assert count == texts
-    read = 21 * count * (plan.PANEL_PROMPT_TOKENS + 4 * EvalConfig().panel_tokens)
+    read = 21 * panel_cost(count, EvalConfig().panel_tokens, shape) if count else 0
     assert read / 3 <= plan.PANEL_SHARE * tokens
     assert plan.PANEL_SHARE + plan.LOSS_SHARE <= 0.05
-    assert _panel(Config(eval=EvalConfig(panel=5)), train) == 5
+    assert _panel(Config(eval=EvalConfig(panel=5)), shape, train) == 5
