@@ -196,9 +196,9 @@ def panel_cost(texts: int, tokens: int, shape: ModelShape) -> float:
     """What writing so many texts together costs, in tokens of a forward pass over validation text.
 
     Beside its tokens each step of writing reads every weight once, which is as much work as some 8 tokens, and starts
-    every layer's operations anew, which takes a millisecond a layer where a token takes 2 operations a parameter at
-    20 GFLOP/s."""
-    overhead = 8.0 + 1e7 * shape.layers / count_parameters(shape)
+    every layer's operations anew, which takes 2.5 ms a layer where a token takes 2 operations a parameter at 20 GFLOP/s
+    (measured on small models)."""
+    overhead = 8.0 + 2.5e7 * shape.layers / count_parameters(shape)
     return PANEL_PROMPT_TOKENS * texts + tokens * (texts + overhead)
 
 
