@@ -16,7 +16,7 @@ from ondevice.run.config import change_limits, changed_keys, read_limits, write_
 from ondevice.run.directory import RunDir, find_run, lock_holder, offline_lock
 from ondevice.run.schema import Limits
 
-__all__ = ["EXAMPLES", "add_arguments", "limit_changes", "limits_of", "run"]
+__all__ = ["EXAMPLES", "add_arguments", "device_limits", "limits_of", "run"]
 
 EXAMPLES = """examples:
   ondevice limit notes                              what holds now, and why
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     run_dir = find_run(args.run)
     if not args.changes:
         return _show(run_dir, as_json=args.json)
-    changes = limit_changes(args.changes)
+    changes = _parsed(args.changes)
     before = limits_of(run_dir)
     after = _checked(change_limits(before, changes, where="limit"))
     done = _change(run_dir, changes, after, wait_s=args.wait)
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def limit_changes(changes: list[str]) -> dict[str, Any]:
+def _parsed(changes: list[str]) -> dict[str, Any]:
     """``key=value`` words; an empty value gives a key back to its default."""
     found: dict[str, Any] = {}
     for change in changes:
@@ -60,6 +60,14 @@ def limit_changes(changes: list[str]) -> dict[str, Any]:
             raise UsageError(f"{change}: write it as KEY=VALUE, such as max_battery_c=38.")
         found |= changed_keys([f"limits.{key}={value}"], "limits") if value.strip() else {key: None}
     return found
+
+
+def device_limits(changes: list[str]) -> Limits:
+    """The limits of work that belongs to no run: what suits this device, with ``key=value`` changes.
+
+    Raises UsageError.
+    """
+    return _checked(change_limits(Limits(), _parsed(changes), where="--limit") if changes else Limits())
 
 
 def _checked(limits: Limits) -> Limits:

@@ -16,7 +16,6 @@ from ondevice.errors import DataError, UsageError
 if TYPE_CHECKING:
     from ondevice.infer.engine import Engine
     from ondevice.infer.server import ModelServer
-    from ondevice.run.schema import Limits
 
 __all__ = ["EXAMPLES", "add_arguments", "run"]
 
@@ -32,6 +31,7 @@ One text is written at a time; the others wait. What a request leaves out is as 
 
 _KEY_NAME = "ONDEVICE_API_KEY"
 _LONGEST_KEY = 4096
+_LENGTH = 128  # tokens of a completion that says nothing of it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="a web page whose scripts may ask (repeatable)",
     )
+    parser.add_argument("--preset", metavar="NAME", help="balanced, creative, precise, greedy or default")
     parser.add_argument("--queue", type=at_least(0), default=16, metavar="N", help="requests that may wait (16)")
     parser.add_argument("--requests-per-minute", type=at_least(1), default=600, metavar="N", help="of one client (600)")
     parser.add_argument(
@@ -99,40 +100,28 @@ def _serve(server: ModelServer) -> None:
 
 
 def _engine(args: argparse.Namespace) -> tuple[Engine, str]:
-    from ondevice.infer.chat import transcript_format
+    from ondevice.cli.limit import device_limits
+    from ondevice.infer.chat import chat_of
     from ondevice.infer.engine import Engine
-    from ondevice.infer.generation_config import read_generation_config
     from ondevice.infer.manners import on_this_machine
     from ondevice.infer.open import open_target
     from ondevice.infer.prefix import PrefixBackend
-    from ondevice.infer.sampling import Sampling
+    from ondevice.infer.presets import choose_settings
 
-    manners = on_this_machine(_limits(args.limit), Path.cwd())
+    manners = on_this_machine(device_limits(args.limit), Path.cwd())
     opened = open_target(args.target, step=args.step, threads=args.threads)
-    chosen = read_generation_config(opened.settings)
-    length = chosen.pop("max_new_tokens", 128)
+    chosen = choose_settings(opened.settings, preset_name=args.preset, given={})
     engine = Engine(
         PrefixBackend(opened.backend),
         opened.tokenizer,
         name=args.name or Path(args.target).name,
-        chat=transcript_format(opened.tokenizer.encode, eot_id=opened.tokenizer.eot_id),
-        defaults=Sampling(**chosen),
+        chat=chat_of(opened.tokenizer),
+        defaults=chosen.sampling,
         manners=manners,
-        length=length,
+        length=_LENGTH if chosen.length is None else chosen.length,
         most_waiting=int(args.queue),
     )
     return engine, opened.what
-
-
-def _limits(words: list[str]) -> Limits:
-    from ondevice.cli.limit import limit_changes
-    from ondevice.governor.presets import check
-    from ondevice.run.config import change_limits
-    from ondevice.run.schema import Limits
-
-    limits = change_limits(Limits(), limit_changes(words), where="--limit") if words else Limits()
-    check(limits)
-    return limits
 
 
 def _key(file: str | None) -> str:

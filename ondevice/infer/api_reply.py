@@ -7,6 +7,7 @@ from typing import Any
 
 from ondevice.infer.api_request import Asked
 from ondevice.infer.engine import Answer
+from ondevice.infer.text import stripped
 
 __all__ = ["chunks", "model_json", "whole"]
 
@@ -48,20 +49,8 @@ def _deltas(asked: Asked, answer: Answer, prompt: str) -> Iterator[dict[str, Any
             yield {"text": piece}
         return
     yield {"delta": {"role": "assistant", "content": ""}}
-    for piece in _stripped(answer.pieces):
+    for piece in stripped(answer.pieces):
         yield {"delta": {"content": piece}}
-
-
-def _stripped(pieces: Iterator[str]) -> Iterator[str]:
-    """The pieces without white space around the whole text."""
-    held, begun = "", False
-    for piece in pieces:
-        text = held + piece if begun else (held + piece).lstrip()
-        begun = begun or bool(text)
-        kept = text.rstrip()
-        held = text[len(kept) :]
-        if kept:
-            yield kept
 
 
 def _head(asked: Asked, answer: Answer, *, streamed: bool = False) -> dict[str, Any]:

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ondevice.data.chat import chat_format, encode_chat, end_ids
+from ondevice.data.chat_template import PLAIN
+from ondevice.data.tokenizer import Tokenizer
 from ondevice.errors import UsageError
 
-__all__ = ["ROLES", "ChatFormat", "Fitted", "Message", "fit_messages", "transcript_format"]
+__all__ = ["ROLES", "ChatFormat", "Fitted", "Message", "chat_of", "fit_messages"]
 
 ROLES = ("system", "user", "assistant")
 
@@ -29,7 +32,7 @@ class Message:
 @dataclass(frozen=True, kw_only=True)
 class ChatFormat:
     """How a model reads a conversation: ``encode`` gives the ids up to where its answer begins; the answer ends at one
-    of ``stop_ids`` or before one of ``stop``. ``what`` says for people where the format is from."""
+    of ``stop_ids`` or before one of ``stop``. ``what`` says for people what is unusual about it."""
 
     encode: Callable[[Sequence[Message]], list[int]]
     stop_ids: frozenset[int]
@@ -37,19 +40,16 @@ class ChatFormat:
     what: str = ""
 
 
-def transcript_format(encode: Callable[[str], list[int]], *, eot_id: int) -> ChatFormat:
-    """For a model that was never taught a format: a transcript, which a model that only goes on writing can go on with.
-
-    >>> transcript_format(tokenizer.encode, eot_id=tokenizer.eot_id)
-    """
-
-    def written(messages: Sequence[Message]) -> list[int]:
-        names = {"system": "", "user": "User: ", "assistant": "Assistant: "}
-        lines = [f"{names[each.role]}{each.content}\n\n" for each in messages]
-        return encode("".join(lines) + "Assistant:")
-
-    what = "no chat template, so a plain transcript"
-    return ChatFormat(encode=written, stop_ids=frozenset({eot_id}), stop=("\n\nUser:", "\nUser:"), what=what)
+def chat_of(tokenizer: Tokenizer) -> ChatFormat:
+    """The format of a tokenizer's template. A model without one reads a transcript, and is stopped where it would go
+    on with the other's part."""
+    plain = chat_format(tokenizer).template == PLAIN
+    return ChatFormat(
+        encode=lambda messages: encode_chat([each.to_json() for each in messages], tokenizer),
+        stop_ids=end_ids(tokenizer),
+        stop=tuple(f"### {role.capitalize()}:" for role in ROLES) if plain else (),
+        what="it has no chat template and reads a plain transcript" if plain else "",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,11 +31,12 @@ class Manners:
     >>> generate_batch(backend, prompts, ..., pause=manners.pause)
     """
 
-    def __init__(self, world: World, limits: Limits) -> None:
+    def __init__(self, world: World, limits: Limits, *, tell: Callable[[str], None] = lambda text: None) -> None:
+        """``tell`` gets a sentence when work has to wait, and when it goes on."""
         battery = world.handheld or world.read().unknown.get("battery_percent") != NO_BATTERY
         self._world, self._limits = world, limits
         self._history = begin(handheld=world.handheld, battery=battery)
-        self._debt = Debt()
+        self._debt, self._tell = Debt(), tell
         self._since_s = world.monotonic()
         self._lock = Lock()
         self.order = Order()
@@ -43,8 +44,11 @@ class Manners:
     def look(self) -> Order:
         """The order for now."""
         with self._lock:
+            before = self.order
             self.order, self._history = decide(self._world.read(), self._limits, self._history, self._world.now())
-            return self.order
+        if self.order.kind != before.kind:
+            self._tell(self.order.reason)
+        return self.order
 
     def began(self) -> None:
         """Work begins now; the time before was rest."""
@@ -71,6 +75,6 @@ class Manners:
         self.began()
 
 
-def on_this_machine(limits: Limits, folder: Path) -> Manners:
+def on_this_machine(limits: Limits, folder: Path, *, tell: Callable[[str], None] = lambda text: None) -> Manners:
     """Manners of the real device; ``folder`` is where the disk is looked at."""
-    return Manners(Machine(Sensors(folder)), limits)
+    return Manners(Machine(Sensors(folder)), limits, tell=tell)

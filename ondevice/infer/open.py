@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ondevice.data.tokenizer import Tokenizer, load_tokenizer
 from ondevice.errors import CheckpointError, UsageError
-from ondevice.infer.backend import Backend
+from ondevice.infer.backend import BatchBackend
 from ondevice.infer.export_folder import EXPORT_FILE
 from ondevice.run.directory import RunDir, find_run
 from ondevice.run.store import Checkpoint, Store
@@ -28,7 +28,7 @@ class Opened:
     """A model ready to generate. ``what`` says for people what was opened; ``settings`` is the folder in
     which a recommended ``generation_config.json`` may lie."""
 
-    backend: Backend
+    backend: BatchBackend
     tokenizer: Tokenizer
     what: str
     settings: Path

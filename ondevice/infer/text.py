@@ -11,7 +11,7 @@ from ondevice.infer.backend import Backend
 from ondevice.infer.generate import Generation, generate
 from ondevice.infer.sampling import Sampler, Sampling
 
-__all__ = ["TextStream", "TextTokenizer", "stream_text"]
+__all__ = ["TextStream", "TextTokenizer", "stream_text", "stripped"]
 
 
 class TextTokenizer(Protocol):
@@ -123,6 +123,18 @@ class TextStream:
             self._pause()
             yield self._decoder.feed(token)
         yield self._decoder.flush()
+
+
+def stripped(pieces: Iterable[str]) -> Iterator[str]:
+    """The pieces without white space around the whole text, none empty."""
+    held, begun = "", False
+    for piece in pieces:
+        text = held + piece if begun else (held + piece).lstrip()
+        begun = begun or bool(text)
+        kept = text.rstrip()
+        held = text[len(kept) :]
+        if kept:
+            yield kept
 
 
 def _first_stop(text: str, stop: tuple[str, ...]) -> int | None:

@@ -14,7 +14,7 @@ import numpy as np
 from ondevice.data.tokenizer_byte import ByteTokenizer
 from ondevice.device.readings import Reading
 from ondevice.device.world import Machine
-from ondevice.infer.chat import transcript_format
+from ondevice.infer.chat import chat_of
 from ondevice.infer.engine import Engine
 from ondevice.infer.manners import Manners
 from ondevice.infer.prefix import PrefixBackend
@@ -102,7 +102,7 @@ def serving(*, context: int = 512, queue: int = 16, wait_s: float = 20.0, **opti
         PrefixBackend(backend),
         tokenizer,
         name="abc",
-        chat=transcript_format(tokenizer.encode, eot_id=tokenizer.eot_id),
+        chat=chat_of(tokenizer),
         defaults=Sampling(),
         manners=Manners(Machine(readings), Limits()),
         most_waiting=queue,

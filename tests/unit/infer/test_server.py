@@ -80,7 +80,7 @@ def test_chats_are_read_as_a_transcript_and_answers_stripped(served: Served) -> 
     status, _, body = served.ask("/v1/chat/completions", asked)
     assert status == 200 and body["object"] == "chat.completion"
     assert body["choices"][0]["message"] == {"role": "assistant", "content": "abc", "refusal": None}
-    assert bytes(served.backend.read[0]) == b"Be brief.\n\nUser: Hi\n\nAssistant:"
+    assert bytes(served.backend.read[0]) == b"### System:\nBe brief.\n\n### User:\nHi\n\n### Assistant:\n"
 
 
 BAD = [
