@@ -24,6 +24,7 @@ EXAMPLES = """examples:
   ondevice export notes                      the best checkpoint, to runs/notes/exports/onnx-<step>
   ondevice export notes --step 1200 --out ~/storage/shared/notes-onnx
   ondevice export notes --quantize auto      as few bits as cost at most 3 % of perplexity on validation text
+  ondevice export notes --format genai --quantize int4      a folder that onnxruntime-genai loads
   ondevice export notes --format hf          a folder that transformers loads, with a model card
   ondevice export notes --format gguf --type q8_0      one file for llama.cpp and its relatives
   ondevice export tuned --format peft        the adapter alone, as the PEFT library loads it"""
@@ -34,7 +35,9 @@ _WINDOW = 256  # tokens
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="name or path of the run")
     parser.add_argument("--step", type=int, help="this checkpoint instead of the best by validation loss")
-    parser.add_argument("--format", choices=("onnx", "hf", "gguf", "peft"), default="onnx", help="what to write (onnx)")
+    parser.add_argument(
+        "--format", choices=("onnx", "genai", "hf", "gguf", "peft"), default="onnx", help="what to write (onnx)"
+    )
     parser.add_argument(
         "--quantize",
         choices=("int8", "int4", "auto"),
@@ -56,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
 
     run_dir = find_run(args.run)
     checkpoint, why = choose_checkpoint(run_dir, args.step)
-    if (args.quantize or args.native) and args.format != "onnx":
-        raise UsageError("--quantize and --native are for --format onnx.")
+    if (args.quantize and args.format not in ("onnx", "genai")) or (args.native and args.format != "onnx"):
+        raise UsageError("--quantize and --native are for --format onnx; --quantize for --format genai too.")
     if args.type and args.format != "gguf":
         raise UsageError("--type is for --format gguf; --quantize is for --format onnx.")
     bits = args.quantize or args.type
@@ -98,6 +101,7 @@ def _export_files(args: argparse.Namespace, run_dir: RunDir, checkpoint: Checkpo
         "peft": (_export_adapter, "the adapter"),
         "hf": (_export_hugging_face, "a Hugging Face folder"),
         "gguf": (_export_gguf, "a GGUF file"),
+        "genai": (_export_genai, "a folder for onnxruntime-genai"),
     }[args.format]
     with Store(run_dir.checkpoints).lease(checkpoint.step) as leased:
         files = write(args, run_dir, leased, folder)
@@ -150,6 +154,33 @@ def _export_gguf(args: argparse.Namespace, run_dir: RunDir, leased: Checkpoint, 
         overwrite=args.overwrite,
     )
     return {FILE: info.bytes}
+
+
+def _export_genai(args: argparse.Namespace, run_dir: RunDir, leased: Checkpoint, folder: Path) -> dict[str, int]:
+    from ondevice.data.tokenizer import load_tokenizer
+    from ondevice.export.genai import export_genai
+    from ondevice.infer.open import load_decoder
+    from ondevice.infer.presets import choose_settings
+    from ondevice.infer.torch_backend import TorchBackend
+
+    model = load_decoder(run_dir, leased)
+    info = export_genai(
+        model.shape,
+        dict(model.named_parameters()),
+        folder,
+        tokenizer=load_tokenizer(run_dir.tokenizer),
+        settings=choose_settings(run_dir.evals, preset_name=None, given={}).sampling,
+        reference=TorchBackend(model).logits,
+        quantize=args.quantize or "fp32",
+        text=validation_text(run_dir) if args.quantize else (),
+        threads=cores() if args.quantize else 1,
+        overwrite=args.overwrite,
+    )
+    if info.tried is None:
+        print("Not tried with onnxruntime-genai, which is not installed here.", file=sys.stderr)
+    elif unlike := info.tried["texts_with_other_ids"]:
+        print(f"Its tokenizer gives other ids for texts such as {unlike[0]!r}.", file=sys.stderr)
+    return info.files
 
 
 def export_facts(info: ExportInfo) -> dict[str, object]:

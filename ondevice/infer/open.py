@@ -18,7 +18,7 @@ from ondevice.run.telemetry import read_records
 if TYPE_CHECKING:
     from ondevice.model.decoder import Decoder
 
-_FOR_OTHERS = ("model.gguf", "config.json", "adapter_config.json")
+_FOR_OTHERS = ("model.gguf", "genai_config.json", "config.json", "adapter_config.json")
 
 __all__ = ["Opened", "choose_checkpoint", "load_decoder", "open_checkpoint", "open_target"]
 
