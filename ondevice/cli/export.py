@@ -43,7 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("int8", "int4", "auto"),
         help="store matrices in fewer bits; auto takes the smallest that validation text allows",
     )
-    parser.add_argument(
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
+        "--in-place",
+        action="store_true",
+        help="use onnxruntime's own attention, which keeps one cache: least memory, fastest; needs onnxruntime 1.22",
+    )
+    form.add_argument(
         "--native",
         action="store_true",
         help="use operators of opset 23 where onnxruntime runs them: faster, needs onnxruntime 1.23 to load",
@@ -55,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ondevice.infer.export_folder import IN_PLACE, NATIVE, PORTABLE
     from ondevice.infer.open import choose_checkpoint
 
     run_dir = find_run(args.run)
@@ -76,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         folder,
         overwrite=args.overwrite,
         quantize=args.quantize or "fp32",
-        native=args.native,
+        form=NATIVE if args.native else IN_PLACE if args.in_place else PORTABLE,
     )
     if args.json:
         print_json({"path": str(folder), "step": checkpoint.step, "why": why, **export_facts(info)})
@@ -191,6 +198,7 @@ def export_facts(info: ExportInfo) -> dict[str, object]:
         "parameters": info.parameters,
         "plan": info.trial.plan.name,
         "opset": info.trial.opset,
+        "form": info.trial.form,
         "parity": info.parity.to_json() if info.parity else None,
         "perplexity": info.trial.perplexity.to_json() if info.trial.perplexity else None,
         "decode_tok_s": info.trial.tok_s,
@@ -234,7 +242,7 @@ def export_run(
     *,
     overwrite: bool,
     quantize: str = "fp32",
-    native: bool = False,
+    form: str = "portable",
 ) -> ExportInfo:
     """Exports a checkpoint while holding a lease on it. Raises as `export_onnx`."""
     from ondevice.data.tokenizer import load_tokenizer
@@ -253,7 +261,7 @@ def export_run(
             tokenizer=load_tokenizer(run_dir.tokenizer).save,
             reference=TorchBackend(model).logits,
             quantize=quantize,
-            native=native,
+            form=form,
             text=validation_text(run_dir) if quantize != "fp32" else (),
             threads=cores() if quantize != "fp32" else 1,
             overwrite=overwrite,

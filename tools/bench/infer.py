@@ -48,7 +48,7 @@ text = [np.random.default_rng(i).integers(0, shape.vocab_size, 257) for i in ran
 began = time.monotonic()
 info = export_onnx(shape, dict(model.named_parameters()), Path(sys.argv[2]), metadata={},
                    reference=TorchBackend(model).logits, quantize=sys.argv[3].split()[0],
-                   native="native" in sys.argv[3], text=text, threads=int(sys.argv[4]))
+                   form=" ".join(sys.argv[3].split()[1:]) or "portable", text=text, threads=int(sys.argv[4]))
 print(json.dumps({"export_s": time.monotonic() - began, "bytes": info.bytes}))
 """
 GENERATE = """

@@ -80,7 +80,7 @@ def test_gguf_without_its_package_says_what_to_install(reading, call, monkeypatc
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--format", "hf", "--quantize", "int4"), "--quantize and --native are for --format onnx"),
+        (("--format", "hf", "--quantize", "int4"), "--quantize is for --format onnx and genai"),
         (("--type", "q4_0"), "--type is for --format gguf"),
     ],
 )
