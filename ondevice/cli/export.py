@@ -27,6 +27,7 @@ EXAMPLES = """examples:
   ondevice export notes --format genai --quantize int4      a folder that onnxruntime-genai loads
   ondevice export notes --format hf          a folder that transformers loads, with a model card
   ondevice export notes --format gguf --type q8_0      one file for llama.cpp and its relatives
+  ondevice export notes --format bundle --licence LICENSE   all of it for others, with reports and hashes
   ondevice export tuned --format peft        the adapter alone, as the PEFT library loads it"""
 
 _WINDOW = 256  # tokens
@@ -36,7 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="name or path of the run")
     parser.add_argument("--step", type=int, help="this checkpoint instead of the best by validation loss")
     parser.add_argument(
-        "--format", choices=("onnx", "genai", "hf", "gguf", "peft"), default="onnx", help="what to write (onnx)"
+        "--format",
+        choices=("onnx", "genai", "hf", "gguf", "peft", "bundle"),
+        default="onnx",
+        help="what to write (onnx)",
     )
     parser.add_argument(
         "--quantize",
@@ -55,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="use operators of opset 23 where onnxruntime runs them: faster, needs onnxruntime 1.23 to load",
     )
     parser.add_argument("--type", choices=("f32", "f16", "q8_0", "q4_0"), help="how a GGUF file stores matrices (f16)")
+    parser.add_argument("--licence", metavar="FILE", help="the model's licence, for a bundle")
     parser.add_argument("--out", metavar="FOLDER", help="where to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export in that place")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -65,6 +70,12 @@ def run(args: argparse.Namespace) -> int:
     from ondevice.infer.open import choose_checkpoint
 
     run_dir = find_run(args.run)
+    if args.format == "bundle":
+        from ondevice.cli.export_bundle import export_bundle
+
+        return export_bundle(args, run_dir)
+    if args.licence:
+        raise UsageError("--licence is for --format bundle.")
     checkpoint, why = choose_checkpoint(run_dir, args.step)
     if (args.quantize and args.format not in ("onnx", "genai")) or (args.native and args.format != "onnx"):
         raise UsageError("--quantize and --native are for --format onnx; --quantize for --format genai too.")
@@ -130,12 +141,13 @@ def _export_hugging_face(args: argparse.Namespace, run_dir: RunDir, leased: Chec
     from ondevice.export.hugging_face import export_hugging_face
     from ondevice.export.model_card import model_card
     from ondevice.export.story import read_story
+    from ondevice.infer.generation_config import copy_generation_config
     from ondevice.infer.open import load_decoder
     from ondevice.model.counts import count_parameters
 
     story = read_story(run_dir, step=leased.step, checkpoint_sha256=leased.sha256)
     model = load_decoder(run_dir, leased)
-    return export_hugging_face(
+    files = export_hugging_face(
         model.shape,
         dict(model.named_parameters()),
         folder,
@@ -143,6 +155,8 @@ def _export_hugging_face(args: argparse.Namespace, run_dir: RunDir, leased: Chec
         card=model_card(story, model.shape, parameters=count_parameters(model.shape)),
         overwrite=args.overwrite,
     )
+    copy_generation_config(run_dir.evals, folder)
+    return files
 
 
 def _export_gguf(args: argparse.Namespace, run_dir: RunDir, leased: Checkpoint, folder: Path) -> dict[str, int]:

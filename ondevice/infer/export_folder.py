@@ -12,6 +12,7 @@ from ondevice.run.files import read_json, sha256_of
 from ondevice.run.recipe import ModelShape
 
 __all__ = [
+    "BUNDLE_FILE",
     "DATA_FILE",
     "EXPORT_FILE",
     "EXPORT_VERSION",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 EXPORT_FILE = "export.json"
+BUNDLE_FILE = "bundle.json"  # of a release bundle, which holds exports and more
 EXPORT_VERSION = 1
 _IN_PLACE_VERSION = 2  # programs that know only version 1 would hand the cache over wrongly
 PORTABLE, NATIVE, IN_PLACE = "portable", "native", "in place"

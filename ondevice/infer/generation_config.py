@@ -12,7 +12,7 @@ from typing import Any
 
 from ondevice.errors import DataError, OndeviceError
 from ondevice.infer.sampling import Sampling
-from ondevice.run.files import read_json, write_json
+from ondevice.run.files import make_folder, read_json, write_json
 
 __all__ = [
     "GENERATION_CONFIG",
@@ -50,9 +50,13 @@ def write_generation_config(folder: Path, config: dict[str, Any]) -> None:
 
 
 def copy_generation_config(source: Path, target: Path) -> None:
-    """Puts what one folder recommends into another; nothing where it recommends nothing. Raises as reading does."""
+    """Puts what one folder recommends into another, over what is there; nothing where it recommends nothing. Raises as
+    reading does."""
     if read_generation_config(source):
-        write_json(target / GENERATION_CONFIG, read_json(source / GENERATION_CONFIG))
+        make_folder(target)
+        there = read_json(target / GENERATION_CONFIG) if (target / GENERATION_CONFIG).is_file() else {}
+        kept = {name: value for name, value in there.items() if name not in _NAMES}
+        write_json(target / GENERATION_CONFIG, {**kept, **read_json(source / GENERATION_CONFIG)})
 
 
 def read_generation_config(folder: Path) -> dict[str, Any]:

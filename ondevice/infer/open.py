@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ondevice.data.tokenizer import Tokenizer, load_tokenizer
 from ondevice.errors import CheckpointError, UsageError
 from ondevice.infer.backend import BatchBackend
-from ondevice.infer.export_folder import EXPORT_FILE
+from ondevice.infer.export_folder import BUNDLE_FILE, EXPORT_FILE
 from ondevice.run.directory import RunDir, find_run
 from ondevice.run.store import Checkpoint, Store
 from ondevice.run.telemetry import read_records
@@ -36,11 +36,14 @@ class Opened:
 
 def open_target(target: str, *, step: int | None = None, threads: int | None = None) -> Opened:
     """A run's name or path (its best checkpoint by validation loss unless ``step`` is given), the folder of a
-    checkpoint, or an export folder (through onnxruntime).
+    checkpoint, a release bundle, or an export folder (through onnxruntime).
 
     Raises UsageError for something else, CheckpointError for damage, DeviceError when a package is missing.
     """
     path = Path(os.path.expanduser(target))
+    if (path / BUNDLE_FILE).is_file():
+        path = path / "native"
+        target = str(path)
     whole = (path / EXPORT_FILE).is_file() or path.parent.name == "checkpoints"
     if step is not None and whole:
         raise UsageError(f"{path}: is one checkpoint already; leave --step out, or name the run.")
