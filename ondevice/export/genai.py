@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ondevice.data.chat import end_ids
 from ondevice.data.tokenizer import Tokenizer
 from ondevice.errors import OndeviceError
 from ondevice.export.hf_tokenizer import HARD_TEXTS, write_hf_tokenizer
@@ -40,9 +41,9 @@ class GenaiInfo:
     tried: dict[str, Any] | None
 
 
-def genai_config(shape: ModelShape, *, eot_id: int, settings: Sampling) -> dict[str, Any]:
-    """The content of ``genai_config.json``, with the settings as its defaults."""
-    ends = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), eot_id)
+def genai_config(shape: ModelShape, *, eot_id: int, stops: Sequence[int], settings: Sampling) -> dict[str, Any]:
+    """The content of ``genai_config.json``, with the settings as its defaults; ``stops`` end a text."""
+    ends = {"bos_token_id": eot_id, "eos_token_id": list(stops), "pad_token_id": eot_id}
     names = {"key": "past_key_values.%d.key", "value": "past_key_values.%d.value"}
     return {
         "model": {
@@ -109,7 +110,9 @@ def export_genai(
     with folder_in_place(folder, need_bytes=max(graph.data_bytes for _, graph in graphs)) as temporary:
         trial = bench.try_plans(graphs, temporary)
         write_hf_tokenizer(tokenizer, temporary, context=shape.context)
-        write_json(temporary / CONFIG, genai_config(shape, eot_id=tokenizer.eot_id, settings=settings))
+        stops = sorted(end_ids(tokenizer)) if tokenizer.chat is not None else [tokenizer.eot_id]
+        config = genai_config(shape, eot_id=tokenizer.eot_id, stops=stops, settings=settings)
+        write_json(temporary / CONFIG, config)
         tried = _tried(temporary, tokenizer, reference, shape, exact=not trial.plan.quantized)
         write_json(temporary / PARITY_FILE, {**trial.to_json(), "onnxruntime_genai": tried})
         return GenaiInfo(

@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 GENERATION_CONFIG = "generation_config.json"
+_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _NAMES = {"temperature": float, "top_k": int, "top_p": float, "repetition_penalty": float}
 
 
@@ -50,13 +51,14 @@ def write_generation_config(folder: Path, config: dict[str, Any]) -> None:
 
 
 def copy_generation_config(source: Path, target: Path) -> None:
-    """Puts what one folder recommends into another, over what is there; nothing where it recommends nothing. Raises as
-    reading does."""
+    """Puts what one folder recommends into another, but for tokens that are said there already; nothing where it
+    recommends nothing. Raises as reading does."""
     if read_generation_config(source):
         make_folder(target)
         there = read_json(target / GENERATION_CONFIG) if (target / GENERATION_CONFIG).is_file() else {}
-        kept = {name: value for name, value in there.items() if name not in _NAMES}
-        write_json(target / GENERATION_CONFIG, {**kept, **read_json(source / GENERATION_CONFIG)})
+        kept = {name: value for name, value in there.items() if name in _TOKENS}
+        found = {name: value for name, value in read_json(source / GENERATION_CONFIG).items() if name not in kept}
+        write_json(target / GENERATION_CONFIG, {**kept, **found})
 
 
 def read_generation_config(folder: Path) -> dict[str, Any]:
