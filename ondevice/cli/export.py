@@ -77,12 +77,14 @@ def run(args: argparse.Namespace) -> int:
     if args.licence:
         raise UsageError("--licence is for --format bundle.")
     checkpoint, why = choose_checkpoint(run_dir, args.step)
-    if (args.quantize and args.format not in ("onnx", "genai")) or (args.native and args.format != "onnx"):
-        raise UsageError("--quantize and --native are for --format onnx; --quantize for --format genai too.")
+    if (args.native or args.in_place) and args.format != "onnx":
+        raise UsageError("--native and --in-place are for --format onnx and bundle.")
+    if args.quantize and args.format not in ("onnx", "genai"):
+        raise UsageError("--quantize is for --format onnx, genai and bundle.")
     if args.type and args.format != "gguf":
         raise UsageError("--type is for --format gguf; --quantize is for --format onnx.")
     bits = args.quantize or args.type
-    kind = f"{args.format}-{bits}" if bits else args.format
+    kind = "-".join(each for each in (args.format, bits, "in-place" if args.in_place else "") if each)
     folder = default_folder(run_dir, checkpoint, kind)
     if args.out:
         folder = Path(os.path.expanduser(args.out)).absolute()

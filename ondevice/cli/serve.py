@@ -114,7 +114,7 @@ def _engine(args: argparse.Namespace) -> tuple[Engine, str]:
     engine = Engine(
         PrefixBackend(opened.backend),
         opened.tokenizer,
-        name=args.name or Path(args.target).name,
+        name=args.name or Path(os.path.abspath(os.path.expanduser(args.target))).name,
         chat=chat_of(opened.tokenizer),
         defaults=chosen.sampling,
         manners=manners,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,8 +42,8 @@ def open_target(target: str, *, step: int | None = None, threads: int | None = N
     """
     path = Path(os.path.expanduser(target))
     if (path / BUNDLE_FILE).is_file():
-        path = path / "native"
-        target = str(path)
+        inside = open_target(str(path / "native"), step=step, threads=threads)
+        return replace(inside, what=f"{path}, {inside.what.removeprefix('native ')}")
     whole = (path / EXPORT_FILE).is_file() or path.parent.name == "checkpoints"
     if step is not None and whole:
         raise UsageError(f"{path}: is one checkpoint already; leave --step out, or name the run.")
