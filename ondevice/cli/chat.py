@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     from ondevice.infer.open import open_target
     from ondevice.infer.presets import choose_settings
 
-    manners = on_this_machine(device_limits(_ATTENDED), Path.cwd(), tell=_tell_rest)
+    manners = on_this_machine(device_limits(_ATTENDED), Path.cwd(), attended=True, tell=_tell_rest)
     opened = open_target(args.target, step=args.step, threads=args.threads)
     chosen = choose_settings(opened.settings, preset_name=args.preset, given=given_sampling(args))
     chat = chat_of(opened.tokenizer)

@@ -170,8 +170,9 @@ class Handler(BaseHTTPRequestHandler):
     def _gone(self) -> bool:
         """Whether the client closed its end."""
         try:
-            ready, _, _ = select.select([self.connection], [], [], 0)
-            return bool(ready) and not self.connection.recv(1, socket.MSG_PEEK)
+            poll = select.poll()  # select itself ends at descriptor 1023
+            poll.register(self.connection, select.POLLIN)
+            return bool(poll.poll(0)) and not self.connection.recv(1, socket.MSG_PEEK)
         except (OSError, ValueError):
             return True
 

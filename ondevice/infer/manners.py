@@ -31,10 +31,18 @@ class Manners:
     >>> generate_batch(backend, prompts, ..., pause=manners.pause)
     """
 
-    def __init__(self, world: World, limits: Limits, *, tell: Callable[[str], None] = lambda text: None) -> None:
-        """``tell`` gets a sentence when work has to wait, and when it goes on."""
+    def __init__(
+        self,
+        world: World,
+        limits: Limits,
+        *,
+        attended: bool = False,
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """``attended``: somebody waits for a short text, so only what forbids work altogether makes it rest.
+        ``tell`` gets a sentence when work has to wait, and when it goes on."""
         battery = world.handheld or world.read().unknown.get("battery_percent") != NO_BATTERY
-        self._world, self._limits = world, limits
+        self._world, self._limits, self._attended = world, limits, attended
         self._history = begin(handheld=world.handheld, battery=battery)
         self._debt, self._tell = Debt(), tell
         self._since_s = world.monotonic()
@@ -65,6 +73,8 @@ class Manners:
         while True:
             self._debt = self._debt.under(self.look())
             left_s = self._debt.due_s if self.order.kind == "run" else self._world.look_s
+            if self._attended and self.order.kind == "run":
+                left_s = 0.0
             if left_s <= 0.0:
                 break
             look()
@@ -75,6 +85,8 @@ class Manners:
         self.began()
 
 
-def on_this_machine(limits: Limits, folder: Path, *, tell: Callable[[str], None] = lambda text: None) -> Manners:
+def on_this_machine(
+    limits: Limits, folder: Path, *, attended: bool = False, tell: Callable[[str], None] = lambda text: None
+) -> Manners:
     """Manners of the real device; ``folder`` is where the disk is looked at."""
-    return Manners(Machine(Sensors(folder)), limits, tell=tell)
+    return Manners(Machine(Sensors(folder)), limits, attended=attended, tell=tell)

@@ -91,3 +91,16 @@ def test_an_empty_battery_waits_unless_somebody_is_there() -> None:
     phone.percent = 10.0
     assert Manners(phone, Limits()).look().kind == "wait"
     assert Manners(phone, Limits(battery_floor_percent=0)).look().kind == "run"
+
+
+def test_an_answer_that_somebody_waits_for_is_slowed_by_nothing_but_heat() -> None:
+    limits = Limits(duty_max=0.25)
+    for attended, least_s in ((False, 20.0), (True, 0.0)):
+        phone = Phone(25.0)
+        manners = Manners(phone, limits, attended=attended)
+        for _ in range(40):
+            worked(manners, phone, 0.5)
+        assert phone.slept_s >= least_s and (not attended or phone.slept_s == 0)
+    hot = Phone(44.0)
+    worked(Manners(hot, limits, attended=True), hot, 1.0)
+    assert hot.slept_s > 60
