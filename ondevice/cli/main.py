@@ -38,6 +38,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("eval", "how good a model is: its losses and what it writes"),
     "sample": ("sample", "text from a run: from the live trainer, or from its checkpoint"),
     "generate": ("generate", "text from a run, a checkpoint or an export"),
+    "chat": ("chat", "talk with a model"),
+    "serve": ("serve", "a model behind OpenAI's API, for any client on this machine"),
     "select": ("select", "which checkpoint to keep: loss, quality, and what is practical"),
     "average": ("average", "a new run whose weights are the mean of several checkpoints"),
     "sweep": ("sweep", "which decoding settings write best; makes them the default"),
