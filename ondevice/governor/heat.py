@@ -21,6 +21,7 @@ from ondevice.governor.sounding import AGAIN_S, REST_S, Sounding, felt, sounded
 from ondevice.governor.work import Work, burst_s, loads, mean_load
 
 __all__ = [
+    "COLD_START_S",
     "Cap",
     "Heat",
     "bundled_s",

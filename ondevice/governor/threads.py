@@ -35,10 +35,11 @@ class Wish:
 
 @dataclass(frozen=True, kw_only=True)
 class Binding:
-    """Seconds for which something spoke for another fit. ``threads`` as the caller told them; ``full``: what they were
-    before they were taken by ``heat`` or by ``others``, None where all are there."""
+    """Seconds for which something spoke for another fit. ``threads`` and ``micro_batch`` as the caller told;
+    ``full``: what the threads were before they were taken by ``heat`` or by ``others``, None where all are there."""
 
     threads: int | None = None
+    micro_batch: int | None = None
     full: int | None = None
     taken_by: str = ""
     hot_s: float = 0.0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from ondevice.device.world import World
@@ -22,6 +22,7 @@ from ondevice.train.keeper import Saved
 from ondevice.train.orders import Orders, obey
 from ondevice.train.pacer import Pacer
 from ondevice.train.pulse import Pulse
+from ondevice.train.remember import keep
 from ondevice.train.senses import Senses
 from ondevice.train.signals import Signals
 
@@ -154,6 +155,7 @@ class Desk:
             fields = {key: value for key, value in vars(saved).items() if key != "step"}
             self.telemetry.write("checkpoint", saved.step, **fields)
             self.pulse.note(saved_step=saved.step, last_error=None)
+            self._remember()
         for text in warnings:
             self.trouble(step, text)
 
@@ -173,11 +175,17 @@ class Desk:
 
     def last_word(self, outcome: str, *, step: int, tokens: int) -> None:
         """The status that stays when the process is gone."""
+        self._remember()
         try:
             self.telemetry.sync()
         except OndeviceError as error:
             self.display.say(str(error))
         self.pulse.beat(state=outcome, step=step, tokens=tokens, hold=self.orders.hold, force=True)
+
+    def _remember(self) -> None:
+        """What was learned of heat is worth no trouble: a launch without it only begins more carefully."""
+        with suppress(OndeviceError):
+            keep(self._run, self._pacer.history, self.world)
 
     @property
     def _state(self) -> str:

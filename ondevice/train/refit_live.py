@@ -80,7 +80,7 @@ class Refitter:
         """Puts ``next`` in force and tells of it; the state of ``step`` was just saved."""
         new, wish, old = self.next, self._wish, self.fit
         assert new is not None and wish is not None, "look first"
-        self._pacer.refitted(wish, threads=new.threads)
+        self._pacer.refitted(wish, threads=new.threads, micro_batch=new.micro_batch)
         self._desk.telemetry.write(
             "fit",
             step,

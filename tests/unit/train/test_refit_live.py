@@ -70,7 +70,7 @@ def wishes(monkeypatch):
             first = min(due, default=None)
             return due[first] if first is not None and run_steps() >= first else None
 
-        def refitted(pacer, wish, *, threads):
+        def refitted(pacer, wish, *, threads, micro_batch=None):
             due.pop(min(due))
 
         monkeypatch.setattr(Pacer, "wish", wish)
