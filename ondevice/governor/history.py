@@ -75,9 +75,10 @@ def begin(
     return History(handheld=handheld, battery=battery, relaunched=relaunched, binding=binding, work=work)
 
 
-def observe(history: History, step_s: float, now: float) -> History:
-    """A micro-batch of the usual size took ``step_s`` seconds and ended at ``now`` (unix seconds)."""
-    return replace(history, work=after_piece(history.work, step_s, now), pace=after_step(history.pace, step_s))
+def observe(history: History, step_s: float, now: float, cpu_s: float | None = None) -> History:
+    """A micro-batch of the usual size took ``step_s`` seconds, ``cpu_s`` of processor time over all threads where that
+    is known, and ended at ``now`` (unix seconds)."""
+    return replace(history, work=after_piece(history.work, step_s, now), pace=after_step(history.pace, step_s, cpu_s))
 
 
 def worked(history: History, seconds: float, now: float) -> History:

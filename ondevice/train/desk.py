@@ -75,8 +75,12 @@ class Desk:
         self._look(step)
         self._beat(self._state, step, tokens)
         still = self._stand_still(step, tokens)
-        self._worked_at = self.world.monotonic()
+        self._begin_work()
         return self._worked_at - began if still else 0.0
+
+    def _begin_work(self) -> None:
+        self._worked_at = self.world.monotonic()
+        self._pacer.before()
 
     def _stand_still(self, step: int, tokens: int) -> bool:
         """Whether there was anything to wait for."""
@@ -145,7 +149,7 @@ class Desk:
             self.world.sleep(self.world.look_s)
             self._read_inbox(step)
             self._read_sensors(step)
-        self._worked_at = self.world.monotonic()  # standing still is no work
+        self._begin_work()  # standing still is no work
 
     def tell_save(self, step: int, saved: Saved | None, fault: OndeviceError | None, warnings: list[str]) -> None:
         """Tells of a save that ended, at ``step`` of the training."""

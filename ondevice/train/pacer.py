@@ -49,6 +49,7 @@ class Pacer:
         self.order: Order | None = None
         self._debt = Debt()
         self._unpaid_s = 0.0  # work that no rest is reckoned for yet
+        self._busy_s = world.processor()  # when the work in progress began
 
     @property
     def history(self) -> History:
@@ -59,11 +60,18 @@ class Pacer:
         """Begins with what an earlier launch knew."""
         self._history = history
 
+    def before(self) -> None:
+        """Work begins now; processor time until here went into looking around."""
+        self._busy_s = self._world.processor()
+
     def after(self, work_s: float, *, piece: bool) -> None:
         """``work_s`` seconds of work just ended; ``piece``: a micro-batch, whose length is comparable to others'."""
         work_s = self._world.worked(work_s, piece=piece, threads=self._threads)
-        tell = observe if piece else worked
-        self._history = tell(self._history, work_s, self._world.now())
+        now = self._world.now()
+        if piece:
+            self._history = observe(self._history, work_s, now, self._world.processor() - self._busy_s)
+        else:
+            self._history = worked(self._history, work_s, now)
         self._unpaid_s += work_s
 
     def decide(self, limits: Limits) -> tuple[Order, bool]:
