@@ -176,7 +176,7 @@ def _bound(history: History, tightest: Cap, now: float, *, known: bool, slowed: 
     """What speaks for another fit. Where nothing can overheat a battery, heat is not asked for."""
     hot = bool(tightest.why) if known else None if history.battery else False
     slow = crowding(history.pace) if hot is None else slowdown(history.pace) if not (hot or slowed) else None
-    return bound(history.binding, tightest.duty, now, by_heat=hot, slow=slow)
+    return bound(history.binding, tightest.duty, now, by_heat=hot, slow=slow, parts=tightest.parts)
 
 
 def _unknown_caps(history: History, known: bool, *, plugged: bool) -> list[Cap]:
@@ -201,6 +201,8 @@ def _order_of(tightest: Cap, by_heat: list[Cap], policy: Policy, history: Histor
     threads = wish.threads if wish is not None else None
     if wish is not None and threads is not None:
         reason = f"{reason} {threads} thread{'s' * (threads > 1)} would serve better, because {wish.why}."
+    elif wish is not None and wish.kind == "shorter":
+        reason = f"{reason} Smaller pieces would serve better, because {wish.why}."
     if low:
         reason = f"Memory runs out: saving, and a smaller fit is asked for. {reason}"
     return Order(duty=tightest.duty, left_s=tightest.left_s, threads=threads, reason=reason, save=low, shrink=low)

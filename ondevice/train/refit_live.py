@@ -26,7 +26,7 @@ from ondevice.train.probe import time_gradients
 from ondevice.train.race import Race, Timing
 from ondevice.train.refit import differences, smaller
 
-__all__ = ["Refitter", "put_in_force"]
+__all__ = ["Refitter", "put_in_force", "shorter"]
 
 RETUNE_S = 8.0
 WORTH_MB = 16.0  # less is not worth leaving the bits of an undisturbed run
@@ -37,6 +37,14 @@ def put_in_force(fit: Fit, engine: Engine) -> None:
     torch.set_num_threads(fit.threads)
     engine.loss_chunk_tokens = fit.loss_chunk_tokens
     engine.model.activation_checkpointing = fit.activation_checkpointing
+
+
+def shorter(fit: Fit, parts: int) -> Fit:
+    """The fit with micro-batches halved until one is cut into that many, as far as whole sequences go."""
+    micro_batch = fit.micro_batch
+    while micro_batch > 1 and micro_batch * parts > fit.micro_batch:
+        micro_batch //= 2
+    return dataclasses.replace(fit, micro_batch=micro_batch)
 
 
 class Refitter:
@@ -69,6 +77,8 @@ class Refitter:
         assert wish is not None, "ask is_due first"
         if wish.kind == "smaller":
             self.next = self._smaller(step)
+        elif wish.parts is not None:
+            self.next = shorter(self.fit, wish.parts)
         elif wish.threads is not None:
             self._propose(wish.threads)
         elif self._desk.world.simulated is None:
