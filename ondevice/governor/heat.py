@@ -42,8 +42,8 @@ FELT_STEP_C, FELT_NOISE_C = 0.05, 0.4  # of a battery that is felt through anoth
 RECKONED_S = 1800.0  # without any sample the last estimate is carried on for so long
 MUCH_LIKE = 0.2  # of a sample's misfit: bodies nearer to the best than this are as likely
 COOLER_S = 12.0  # of full work: cores that rest more are slowed less, and one second of work then warms more
-APPROACH_S = 30.0  # the same of duty that will have to be given up: at first nobody knows by how much more
-SWING = 0.05  # of duty: less is no approach
+APPROACH_S = 40.0  # the same for duty yet to be given up, at full load: at first nobody knows by how much more
+SWING = 0.06  # of duty: less is no approach
 LATE_S = 2.0  # a sample from before another is compared with it all the same
 COLD_START_S = 600.0  # unwatched for so long, what was learned of the temperature itself is worth nothing
 
@@ -367,10 +367,9 @@ class _View:
         if not self.duty_now > 0:
             return 0.0
         of_late = mean_load(self.work, self.now)
-        in_the_end = max(0.0, limit_c - node.idle_c) / (node.warming * traits.tau_s) + SWING
-        return COOLER_S * max(0.0, of_late - self.duty_now) + APPROACH_S * max(
-            0.0, min(of_late, self.duty_now) - in_the_end
-        )
+        in_the_end = max(0.0, limit_c - node.idle_c) / (node.warming * traits.tau_s)
+        far = of_late - min(self.duty_now, in_the_end) - SWING
+        return max(0.0, COOLER_S * (of_late - self.duty_now), APPROACH_S * of_late * far)
 
     def _bodies(self, nodes: tuple[Node, ...], signal: Signal) -> list[tuple[Node, Traits]]:
         """The strictest of the likely ones counts; a long piece goes by one alone, or none might ever begin."""
