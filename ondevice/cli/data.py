@@ -86,6 +86,9 @@ def _find(name: str) -> Path:
 def _show(dataset: Dataset, args: argparse.Namespace, *, context: int, parts: Sequence[PartRecipe] = ()) -> None:
     from ondevice.data.inventory import take_inventory
 
+    if dataset.examples is not None:
+        _show_examples(dataset, args)
+        return
     inventory = take_inventory(dataset.sources, context)
     if args.json:
         told: dict[str, Any] = {"inventory": dataclasses.asdict(inventory)}
@@ -94,4 +97,13 @@ def _show(dataset: Dataset, args: argparse.Namespace, *, context: int, parts: Se
         return
     print(dataset.folder)
     for line in [*dataset_lines(dataset), *inventory_lines(inventory), *part_rows(parts, context=context)]:
+        print(line)
+
+
+def _show_examples(dataset: Dataset, args: argparse.Namespace) -> None:
+    """Examples are packed by their lengths, so windows say nothing of them."""
+    if args.json:
+        print_json({"path": str(dataset.folder), **dataset.manifest})
+        return
+    for line in [str(dataset.folder), *dataset_lines(dataset)]:
         print(line)
