@@ -19,6 +19,7 @@ from ondevice.data.build_scan import Advance, FileList, utf8_length
 from ondevice.data.build_tokens import RECORD, chunk_entry, finished_record
 from ondevice.data.chat import Lesson, chat_format, encode_conversation
 from ondevice.data.chunks import ChunkHeader, chunk_dtype, write_chunk
+from ondevice.data.contract import read_contract
 from ondevice.data.documents import Problems
 from ondevice.data.duplicates import document_hashes
 from ondevice.data.examples import Example
@@ -27,7 +28,7 @@ from ondevice.data.split import Split, validation_mask, validation_threshold
 from ondevice.data.tokenizer import Tokenizer
 from ondevice.data.tokenizer_base import content_hash
 from ondevice.errors import DataError
-from ondevice.run.files import fsync_folder, write_json
+from ondevice.run.files import fsync_folder, sha256_of, write_json
 from ondevice.run.schema import DataConfig
 
 __all__ = [
@@ -58,7 +59,20 @@ class ExampleWish:
     def facts(self, tokenizer: Tokenizer) -> dict[str, Any]:
         """What decides the examples besides their rows."""
         template = template_sha256(tokenizer, self.kind)
-        return {"kind": self.kind, "too_long": self.data.too_long, "template_sha256": template}
+        return {
+            "kind": self.kind,
+            "too_long": self.data.too_long,
+            "template_sha256": template,
+            "contract_sha256": self.contract_sha256,
+        }
+
+    @property
+    def contract_sha256(self) -> str:
+        """Of the file; empty without a contract. Raises UsageError for what is no contract."""
+        if not self.data.contract:
+            return ""
+        read_contract(Path(self.data.contract))
+        return sha256_of(Path(self.data.contract))
 
     def rows(self, listed: FileList, problems: Problems) -> Iterator[Row]:
         return iter_examples(listed.source, self.kind, base=self.base, bad_utf8=self.data.bad_utf8, problems=problems)
@@ -101,6 +115,7 @@ def tokenise_examples(
             ["examples", EXAMPLES_VERSION, wish.kind, template_sha256(tokenizer, wish.kind), tokenizer.sha256],
             [wish.data.split, wish.data.chunk_tokens, wish.data.deduplicate],
             [listed.content for listed in wish.lists],
+            *([wish.contract_sha256] if wish.data.contract else []),
         ]
     )
     folder.mkdir(exist_ok=True)
@@ -108,6 +123,7 @@ def tokenise_examples(
     records = [finished_record(folder / key, verify=verify) for key in keys]
     if all(record is not None for record in records):
         return keys, [record for record in records if record is not None]
+    _keep_contract(wish)
     sides = _sides(wish)
     made = [
         _tokenise(wish, listed, side, tokenizer, folder / key, advance)
@@ -115,6 +131,22 @@ def tokenise_examples(
     ]
     fsync_folder(folder)
     return keys, made
+
+
+def _keep_contract(wish: ExampleWish) -> None:
+    """Refuses rows that break the contract, and held-out questions among those to learn. Raises DataError."""
+    if not wish.data.contract:
+        return
+    from ondevice.data.check import ERROR, check_examples  # which encodes examples too
+
+    contract = read_contract(Path(wish.data.contract))
+    train = [wish.base / Path(listed.source.path).expanduser() for listed in wish.lists]
+    held_out = [contract.held_out] if contract.held_out is not None else []
+    report = check_examples(train, held_out, kind=wish.kind, contract=contract)
+    fault = next((fault for fault in report.faults if fault.level == ERROR), None)
+    if fault is not None:
+        more = f" ({report.errors:,} such faults; `ondevice data check` shows them)" if report.errors > 1 else ""
+        raise DataError(f"{fault.where}: {fault.text}{more}")
 
 
 def facts_of(records: Sequence[dict[str, Any]]) -> dict[str, Any]:

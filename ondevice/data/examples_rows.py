@@ -24,6 +24,7 @@ class ExampleFacts:
     too_long: str
     template_sha256: str
     learned: Mapping[str, Mapping[str, int]]
+    contract_sha256: str = ""
 
 
 class ExampleRows:

@@ -149,6 +149,9 @@ class DataConfig:
         "completion), of which only the answers are learned; off reads them as plain text; auto decides by the fields",
         choices=("auto", "off", "instruction", "chat", "completion"),
     )
+    contract: str = key(
+        "", "refuse to build from examples that break this contract (contract.toml); `ondevice data check` shows all"
+    )
     too_long: str = key(
         "keep_end",
         "examples longer than model.context: keep_end drops the beginning of the prompt, drop leaves them out; one "

@@ -60,7 +60,8 @@ CHAT = {
         (
             CHAT,
             "chat",
-            "### System:\nBe brief.\n\n### User:\nHi\n\n### Assistant:\nHo\n\n### User:\nBye\n\n### Assistant:\nSo long",
+            "### System:\nBe brief.\n\n### User:\nHi\n\n### Assistant:\nHo"
+            "\n\n### User:\nBye\n\n### Assistant:\nSo long",
             "HoSo long",
         ),
     ],
@@ -205,7 +206,7 @@ def test_what_does_not_go_together_is_refused(tmp_path):
         _build(tmp_path, source, prose)
     with pytest.raises(UsageError, match="needs files of JSON Lines"):
         _build(tmp_path, prose, examples="chat")
-    with pytest.raises(UsageError, match="data.clean is for plain text"):
+    with pytest.raises(UsageError, match="clean is for plain text"):
         _build(tmp_path, source, clean=CleanConfig(min_words=3))
     with pytest.raises(DataError, match="no field 'messages'"):
         _build(tmp_path, source, examples="chat")
