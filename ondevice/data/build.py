@@ -22,6 +22,7 @@ from ondevice.data.build_plan import FEW_DOCUMENTS, Dropped, SourcePlan, find_du
 from ondevice.data.build_scan import Scan, full_disk, list_content, mask_digest, scan_files, scan_source
 from ondevice.data.build_tokenizer import existing_tokenizer, new_tokenizer, tokenizer_of_texts
 from ondevice.data.build_tokens import finished_record, tokenise_source
+from ondevice.data.chat import chat_format
 from ondevice.data.clean import check_clean
 from ondevice.data.dataset import (
     MANIFEST,
@@ -232,6 +233,9 @@ class _Build:
         self, wish: ExampleWish, existing: tuple[Tokenizer, dict[str, Any]] | None, *, verify: bool
     ) -> tuple[Tokenizer, dict[str, Any], list[str], list[dict[str, Any]]]:
         tokenizer, note = existing or tokenizer_of_texts(self._config, lambda: example_texts(wish), self._folder)
+        if tokenizer.chat is None and wish.kind != "completion":  # what it learns to answer in goes along with it
+            tokenizer.chat = chat_format(tokenizer)
+            tokenizer.save(self._folder / note["folder"])
         meter = _Meter(self._progress, sum(listed.bytes for listed in self._lists), "tokens")
         keys, records = tokenise_examples(wish, tokenizer, self._folder / "chunks", verify=verify, advance=meter)
         return tokenizer, note, keys, records
@@ -339,7 +343,7 @@ class _Build:
 
 def _differs(one: Tokenizer, other: Tokenizer) -> bool:
     """Whether two tokenizers give other ids, to plain text or to a conversation."""
-    return one.sha256 != other.sha256 or one.chat != other.chat
+    return one.sha256 != other.sha256 or chat_format(one) != chat_format(other)
 
 
 @contextmanager
