@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ondevice.data.chat_template import CHATML, PLAIN, ChatFormat, Message
+from ondevice.data.chat_template import PLAIN, ChatFormat, Message
 from ondevice.data.special_tokens import SpecialTokens
 from ondevice.data.tokenizer import Tokenizer
 from ondevice.errors import DataError
@@ -32,13 +32,10 @@ class Lesson(NamedTuple):
 
 
 def chat_format(tokenizer: Tokenizer) -> ChatFormat:
-    """The template of a tokenizer, or one made of the special tokens it has."""
+    """The template of a tokenizer, or a plain one that ends answers with its end-of-text token."""
     if tokenizer.chat is not None:
         return tokenizer.chat
     names = {token: name for name, token in tokenizer.special_ids.items()}
-    special = tokenizer.special_ids
-    if "<|im_start|>" in special and "<|im_end|>" in special:
-        return ChatFormat(CHATML, {"eos_token": "<|im_end|>"})
     return ChatFormat(PLAIN, {"eos_token": names[tokenizer.eot_id]})
 
 

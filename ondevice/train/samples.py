@@ -29,6 +29,7 @@ def write_sample(
         settings=sampling_of(recipe),
         stop_ids=end_ids(tokenizer) if answers else (tokenizer.eot_id,),
         max_new_tokens=recipe.max_new_tokens,
+        vocab_size=tokenizer.vocab_size,  # a base may have rows that stand for no text
     )
     return tokenizer.decode(list(ids))
 
