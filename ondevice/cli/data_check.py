@@ -100,8 +100,9 @@ def _of_config(args: argparse.Namespace, name: str) -> dict[str, Any]:
     args.context = args.context or (config.model.context if args.tokenizer else None)
     if args.examples == "auto" and config.data.examples != "off":
         args.examples = config.data.examples
-    job = _files(args, [Path(source.path) for source in config.data.sources])
-    return {**job, "contract": _contract(args.contract or config.data.contract or None)}
+    contract = _contract(args.contract or config.data.contract or None)
+    args.held_out = args.held_out or ([str(contract.held_out)] if contract and contract.held_out else [])
+    return {**_files(args, [Path(source.path) for source in config.data.sources]), "contract": contract}
 
 
 def _contract(name: str | None) -> Contract | None:
