@@ -20,8 +20,9 @@ from typing import Any
 
 from ondevice.data.build_plan import FEW_DOCUMENTS, Dropped, SourcePlan, find_duplicates, find_near
 from ondevice.data.build_scan import Scan, full_disk, list_content, mask_digest, scan_files, scan_source
-from ondevice.data.build_tokenizer import existing_tokenizer, new_tokenizer
+from ondevice.data.build_tokenizer import existing_tokenizer, new_tokenizer, tokenizer_of_texts
 from ondevice.data.build_tokens import finished_record, tokenise_source
+from ondevice.data.chat import chat_format
 from ondevice.data.clean import check_clean
 from ondevice.data.dataset import (
     MANIFEST,
@@ -33,6 +34,8 @@ from ondevice.data.dataset import (
     tokens_hash,
 )
 from ondevice.data.documents import Problems
+from ondevice.data.examples_build import ExampleWish, example_texts, facts_of, tokenise_examples
+from ondevice.data.examples_read import find_kind
 from ondevice.data.kept import KeptFile
 from ondevice.data.split import parse_split
 from ondevice.data.tokenizer import Tokenizer, import_tokenizer
@@ -144,16 +147,19 @@ class _Build:
             raise DataError("There are no sources: name at least one file or folder under [[data.sources]].")
         check_clean(data.clean)
         self._lists = [list_content(source, data, base=base, folder=self._scans) for source in data.sources]
+        kind = find_kind(data, base=base)
+        self._examples = kind and ExampleWish(kind=kind, lists=self._lists, data=data, split=self._split, base=base)
 
-    def _inputs(self, tokenizer_sha256: str) -> str:
+    def _inputs(self, tokenizer: Tokenizer) -> str:
         """Hash of everything the manifest depends on."""
+        examples = [self._examples.facts(tokenizer)] if self._examples else []
         near = self._data.clean.near_duplicates
         wish = [self._data.split, self._data.chunk_tokens, self._data.deduplicate, *([near] if near else [])]
         units = [
             [listed.content, listed.source.weight, *([listed.source.group] if listed.source.group else [])]
             for listed in self._lists
         ]
-        return content_hash([MANIFEST_VERSION, wish, units, tokenizer_sha256])
+        return content_hash([MANIFEST_VERSION, wish, units, tokenizer.sha256, *examples])
 
     def finished(self, *, verify: bool) -> Dataset | None:
         """The dataset of an earlier build if nothing changed and nothing is damaged."""
@@ -161,13 +167,13 @@ class _Build:
             dataset = Dataset.open(self._folder)
             tokenizer = dataset.tokenizer()
             note = dataset.manifest["tokenizer"]
-            if note["config"] != asdict(self._config) or dataset.manifest["inputs"] != self._inputs(tokenizer.sha256):
+            if note["config"] != asdict(self._config) or dataset.manifest["inputs"] != self._inputs(tokenizer):
                 return None
             if verify:
                 dataset.verify()
         except (DataError, KeyError):
             return None
-        if self._config.path and self._imported().sha256 != tokenizer.sha256:
+        if self._config.path and _differs(self._imported(), tokenizer):
             return None
         return dataset
 
@@ -178,10 +184,13 @@ class _Build:
         """All passes; the manifest is written when everything it names is durable."""
         _remove_leftovers(self._folder)
         existing = existing_tokenizer(self._config, self._folder, base=self._base, retrain=retrain)
-        with self._plans(existing[0] if existing else None) as (plans, dropped):
-            tokenizer, note = existing or self._new_tokenizer(plans)
-            keys = [self._key(plan, bits, tokenizer) for plan, bits in zip(plans, dropped, strict=True)]
-            records = self._tokenise(plans, keys, tokenizer, verify=verify)
+        if self._examples:
+            tokenizer, note, keys, records = self._example_pass(self._examples, existing, verify=verify)
+        else:
+            with self._plans(existing[0] if existing else None) as (plans, dropped):
+                tokenizer, note = existing or self._new_tokenizer(plans)
+                keys = [self._key(plan, bits, tokenizer) for plan, bits in zip(plans, dropped, strict=True)]
+                records = self._tokenise(plans, keys, tokenizer, verify=verify)
         self._set_aside(keep)
         self._commit(keys, records, tokenizer, note)
         self._remove_stale(keys, note["folder"], keep)
@@ -191,6 +200,8 @@ class _Build:
         existing = existing_tokenizer(self._config, self._folder, base=self._base, retrain=True)
         if existing:
             return existing[0]
+        if wish := self._examples:
+            return tokenizer_of_texts(self._config, lambda: example_texts(wish), self._folder)[0]
         with self._plans(None) as (plans, _):
             return self._new_tokenizer(plans)[0]
 
@@ -217,6 +228,17 @@ class _Build:
     def _new_tokenizer(self, plans: list[SourcePlan]) -> tuple[Tokenizer, dict[str, Any]]:
         meter = _Meter(self._progress, sum(plan.scan.bytes for plan in plans), "tokenizer")
         return new_tokenizer(self._config, plans, self._folder, advance=meter)
+
+    def _example_pass(
+        self, wish: ExampleWish, existing: tuple[Tokenizer, dict[str, Any]] | None, *, verify: bool
+    ) -> tuple[Tokenizer, dict[str, Any], list[str], list[dict[str, Any]]]:
+        tokenizer, note = existing or tokenizer_of_texts(self._config, lambda: example_texts(wish), self._folder)
+        if tokenizer.chat is None and wish.kind != "completion":  # what it learns to answer in goes along with it
+            tokenizer.chat = chat_format(tokenizer)
+            tokenizer.save(self._folder / note["folder"])
+        meter = _Meter(self._progress, sum(listed.bytes for listed in self._lists), "tokens")
+        keys, records = tokenise_examples(wish, tokenizer, self._folder / "chunks", verify=verify, advance=meter)
+        return tokenizer, note, keys, records
 
     def _scan(self, kept: KeptFile) -> list[Scan]:
         meter = _Meter(self._progress, sum(listed.bytes for listed in self._lists), "scan")
@@ -275,7 +297,7 @@ class _Build:
             "id": secrets.token_hex(8),
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "sha256": tokens_hash(tokenizer.sha256, names, chunks),
-            "inputs": self._inputs(tokenizer.sha256),
+            "inputs": self._inputs(tokenizer),
             "tokenizer": note,
             "split": self._data.split,
             "sources": sources,
@@ -283,6 +305,8 @@ class _Build:
             "problems": problems.to_json(),
             "totals": _totals(sources),
         }
+        if self._examples:
+            manifest["examples"] = {**self._examples.facts(tokenizer), **facts_of(records)}
         write_json(self._folder / MANIFEST, seal_manifest(manifest))
 
     def _set_aside(self, keep: Collection[str]) -> None:
@@ -312,9 +336,14 @@ class _Build:
                 if path.name not in tokenizers:
                     shutil.rmtree(path, ignore_errors=True)
         known = {f"{x.slot}{end}" for x in self._lists for end in (".json", *scan_files(x.content))}
-        for path in self._scans.iterdir():
+        for path in self._scans.glob("*"):
             if path.name not in known:
                 path.unlink(missing_ok=True)
+
+
+def _differs(one: Tokenizer, other: Tokenizer) -> bool:
+    """Whether two tokenizers give other ids, to plain text or to a conversation."""
+    return one.sha256 != other.sha256 or chat_format(one) != chat_format(other)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -53,16 +53,27 @@ class Decoder(nn.Module):
         return weight.product(hidden) if isinstance(weight, FrozenMatrix) else F.linear(hidden, weight)
 
     def forward(
-        self, ids_BT: Tensor, *, cache: KVCache | None = None, start: int = 0, lead_B: Tensor | None = None
+        self,
+        ids_BT: Tensor,
+        *,
+        cache: KVCache | None = None,
+        start: int = 0,
+        lead_B: Tensor | None = None,
+        lengths: Sequence[int] | None = None,
     ) -> Tensor:
         """Hidden states after the final norm, ``[B, T, C]``.
 
         With a cache, ``ids`` are the tokens at positions ``start ...``; their keys and values are stored, and the
         cache must hold those of every earlier position. The first ``lead_B`` columns of each row are padding: nobody
-        looks at them, and positions count from after them. Raises ValueError for more tokens than fit.
+        looks at them, and positions count from after them. With ``lengths`` each row holds texts of these lengths side
+        by side, each with positions of its own, none of which sees another. Raises ValueError for more tokens than fit.
         """
-        place = self._place(ids_BT, cache, start, lead_B)
-        x_BTC = self._embedded(ids_BT, start, lead_B)
+        if lengths is None:
+            place = self._place(ids_BT, cache, start, lead_B)
+            x_BTC = self._embedded(ids_BT, start, lead_B)
+        else:
+            place, positions_T = self._place_apart(ids_BT, tuple(lengths))
+            x_BTC = self._embedded_at(ids_BT, positions_T)
         for block in self.blocks:
             x_BTC = self._through(block, x_BTC, place)
         hidden_BTC: Tensor = self.norm(x_BTC)
@@ -83,8 +94,21 @@ class Decoder(nn.Module):
             mask, rotation = ragged_mask(start, T, lead_B), self._rotation(_positions(start, T, lead_B))
         return Place(start=start, cache=cache, mask=mask, rotation=rotation)
 
+    def _place_apart(self, ids_BT: Tensor, lengths: tuple[int, ...]) -> tuple[Place, Tensor]:
+        """Where texts stand that lie side by side, and the position ``[T]`` of each token."""
+        if sum(lengths) != ids_BT.shape[1] or min(lengths) < 1 or max(lengths) > self.shape.context:
+            raise ValueError(f"texts of {lengths} tokens do not fill {ids_BT.shape[1]}, or are beyond the context")
+        positions_T = torch.cat([torch.arange(length, device=ids_BT.device) for length in lengths])
+        return Place(start=0, rotation=self._rotation(positions_T), lengths=lengths), positions_T
+
+    def _embedded_at(self, ids_BT: Tensor, positions_T: Tensor) -> Tensor:
+        x_BTC: Tensor = self.embed(ids_BT)
+        if self.position is not None:
+            x_BTC = x_BTC + F.embedding(positions_T, self.position.weight)
+        return F.dropout(x_BTC, self.shape.dropout, self.training) if self.shape.dropout else x_BTC
+
     def _rotation(self, positions: slice | Tensor) -> Rotation | None:
-        """Rotary angles of positions (``[B, T]`` where rows differ), for decoders that turn queries and keys."""
+        """Rotary angles of positions (``[T]``, ``[B, T]`` where rows differ), for decoders that turn by them."""
         return None
 
     def _embedded(self, ids_BT: Tensor, start: int, lead_B: Tensor | None) -> Tensor:

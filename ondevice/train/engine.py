@@ -15,11 +15,14 @@ import numpy as np
 import torch
 
 from ondevice.data.cursor import Batch
+from ondevice.data.packed import flattened
 from ondevice.errors import OndeviceError
 from ondevice.model.decoder import Decoder
 from ondevice.model.loss import IGNORE, linear_cross_entropy
 from ondevice.run.recipe import Fit, Recipe
 from ondevice.train.optimizer import Optimizer
+
+Lengths = tuple[int, ...] | None
 
 __all__ = ["Engine", "NonFiniteError", "StepResult", "micro_batches"]
 
@@ -37,10 +40,15 @@ class StepResult:
     tokens: int
 
 
-def micro_batches(batch: Batch, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Inputs and labels of the effective batch in pieces of ``rows`` sequences, the last maybe smaller."""
+def micro_batches(batch: Batch, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray, Lengths]]:
+    """Inputs and labels of the effective batch in pieces of ``rows`` sequences, the last maybe smaller; of examples
+    also their lengths, all of a piece in one row."""
     for first in range(0, len(batch.x_BT), rows):
-        yield batch.x_BT[first : first + rows], batch.y_BT[first : first + rows]
+        piece = slice(first, first + rows)
+        if batch.lengths_B is None:
+            yield batch.x_BT[piece], batch.y_BT[piece], None
+        else:
+            yield flattened(batch.x_BT[piece], batch.y_BT[piece], batch.lengths_B[piece])
 
 
 class Engine:
@@ -88,10 +96,13 @@ class Engine:
         if self._random is not None:
             torch.set_rng_state(self._random)
 
-    def accumulate(self, x_BT: np.ndarray, y_BT: np.ndarray) -> None:
-        """Adds the gradient of one micro-batch. Raises NonFiniteError at the first loss that is not finite."""
+    def accumulate(self, x_BT: np.ndarray, y_BT: np.ndarray, lengths: Lengths = None) -> None:
+        """Adds the gradient of one micro-batch; ``lengths`` of the examples that a row of them holds.
+
+        Raises NonFiniteError at the first loss that is not finite.
+        """
         with _precision(self._precision):
-            hidden = self.model(torch.from_numpy(x_BT))
+            hidden = self.model(torch.from_numpy(x_BT), lengths=lengths)
             loss_sum = linear_cross_entropy(
                 hidden.flatten(0, 1),
                 self.model.head_weight,

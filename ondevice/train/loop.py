@@ -149,8 +149,8 @@ class Loop:
         lr = learning_rate(self.recipe.train, state.step)
         self.engine.begin(batch.y_BT)
         try:
-            for x_BT, y_BT in micro_batches(batch, self.fit.micro_batch):
-                self.engine.accumulate(x_BT, y_BT)
+            for piece in micro_batches(batch, self.fit.micro_batch):
+                self.engine.accumulate(*piece)
                 waited += self._safe_point(piece=True)
             result = self.engine.update(lr)
         except OndeviceError as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ondevice.data.cursor import BatchCursor, make_grid
+from ondevice.data.cursor import BatchCursor, grid_of
 from ondevice.data.dataset import Dataset
 from ondevice.data.mixture import Blend
 from ondevice.data.stages import plan_stages
@@ -55,6 +55,5 @@ def staged(data: DataRecipe, config: Config, dataset: Dataset, *, context: int, 
         groups=tuple(data.groups.get(name, "") for name in names),
         temperature=data.temperature,
     )
-    lengths = [entry.train_tokens for entry in dataset.sources]
-    grid = make_grid(lengths, context, data.seed, data.max_unique_tokens)
+    grid = grid_of(dataset, context, data.seed, data.max_unique_tokens, order=data.order)
     return dataclasses.replace(data, stages=plan_stages(config.data.stages, blend, grid.windows, windows))
