@@ -53,6 +53,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pack": ("pack", "a run with its data in one file, to carry it elsewhere"),
     "unpack": ("pack", "make a run of a packed file"),
     "inspect": ("inspect", "tell what a foreign weights file is, and whether it is safe"),
+    "advise": ("advise", "should this task be trained at all; a few questions"),
     "pull": ("pull", "fetch a model from the Hugging Face hub, to train from"),
     "data": ("data", "build or inspect a dataset"),
     "tokenizer": ("tokenizer", "train a tokenizer"),
