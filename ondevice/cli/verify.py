@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ondevice.cli.common import for_terminal, print_json
+from ondevice.cli.verify_package import is_package, verify_package_folder
 from ondevice.errors import CheckpointError
 from ondevice.run.directory import RunDir, find_run
 from ondevice.run.finding import DAMAGE, NOTE, Finding
@@ -21,7 +22,7 @@ __all__ = ["EXAMPLES", "add_arguments", "finding_lines", "run"]
 EXAMPLES = """examples:
   ondevice verify notes              papers, story, checkpoints, data, exports: every byte
   ondevice verify notes --replay     and the last steps again, compared bit for bit
-  ondevice verify notes --json
+  ondevice verify ~/tickets-v1 --again      a package; its model answers the held-out rows once more
 
 exit code: 0 when all is sound, 4 when something is damaged. Works beside a live trainer and writes nothing."""
 
@@ -29,7 +30,9 @@ _WIDTH = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", help="name or path of the run")
+    parser.add_argument("run", help="name or path of the run, or the folder of a package")
+    parser.add_argument("--again", action="store_true", help="of a package: answer its held-out rows on this machine")
+    parser.add_argument("--base", metavar="FOLDER", help="with --again: where the base model lies here")
     parser.add_argument("--replay", action="store_true", help="do the steps between the last two checkpoints again")
     parser.add_argument(
         "--replay-anyway", action="store_true", help="also where torch, processor or threads are not the same"
@@ -38,10 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if is_package(args.run):
+        return verify_package_folder(args)
     from ondevice.train.verify import verify_run
 
     run_dir = find_run(args.run, even_damaged=True)
-    findings = verify_run(run_dir)
+    findings = [*verify_run(run_dir), *_task_findings(run_dir)]
     if not args.json:
         for line in finding_lines(findings):
             print(for_terminal(line), flush=True)
@@ -54,6 +59,15 @@ def run(args: argparse.Namespace) -> int:
             print(line)
         print(_verdict(run_dir, findings, replayed))
     return 0 if sound else CheckpointError.exit_code
+
+
+def _task_findings(run_dir: RunDir) -> list[Finding]:
+    """Of a run with a rule; only there torch is loaded."""
+    if not (run_dir.evals / "task" / "rule.json").exists():
+        return []
+    from ondevice.study.task_check import verify_task
+
+    return verify_task(run_dir)
 
 
 def finding_lines(findings: Sequence[Finding]) -> Iterator[str]:
