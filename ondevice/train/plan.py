@@ -153,6 +153,7 @@ def _train_recipe(
         beta2=train.beta2,
         eps=train.eps,
         clip=train.clip,
+        clip_scope=train.clip_scope,
         seed=train.seed,
         precision=precision,
     )

@@ -84,6 +84,7 @@ class StepTimer:
         engine = Engine(
             self._model, self._optimizer, clip=1.0, precision=precision, loss_chunk_tokens=fit.loss_chunk_tokens
         )
+        engine.use(fit)
         times_s: list[float] = []
         began = time.perf_counter()
         with torch.random.fork_rng(devices=[]):
@@ -108,6 +109,8 @@ def time_gradients(engine: Engine, shape: ModelShape, *, rows: int) -> Timing:
         engine.begin(y_BT)
         try:
             engine.accumulate(x_BT, y_BT)
+            for _ in engine.pieces(None):
+                pass
         finally:
             engine.abort()
         times_s.append(time.perf_counter() - start)

@@ -35,8 +35,7 @@ WORTH_MB = 16.0  # less is not worth leaving the bits of an undisturbed run
 def put_in_force(fit: Fit, engine: Engine) -> None:
     """Lets an engine work by another fit; its micro-batches are the business of who feeds it."""
     torch.set_num_threads(fit.threads)
-    engine.loss_chunk_tokens = fit.loss_chunk_tokens
-    engine.model.activation_checkpointing = fit.activation_checkpointing
+    engine.use(fit)
 
 
 class Refitter:
