@@ -2,9 +2,9 @@
 
 Forward keeps what comes into each block; backward takes the blocks from the last to the first, all micro-batches of one
 before the next, and gives its parameters to the caller, who may use and drop their gradients at once. No more than one
-block's activations exist, but for the blocks that were asked to be kept. The bits are those of an ordinary backward pass;
-only a table that is embedding and head at once adds its parts in another order where there are several micro-batches.
-Knows nothing of norms, clipping or optimizers.
+block's activations exist, but for those that were asked to be kept. The bits are those of an ordinary backward pass; only
+a table that is embedding and head at once adds its parts in another order where there are several micro-batches. Knows
+nothing of norms, clipping or optimizers.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class Gradients:
 
 @dataclass
 class _Piece:
-    """One micro-batch. ``inputs``: what came into a block, ``graphs``: with its result where that is kept, ``random``:
+    """One micro-batch: ids ``[B, T]``, targets ``[N]``, and how far it came, ``x [B, T, C]``. ``inputs``: what came into a block, ``graphs``: with its result where that is kept, ``random``:
     the generator's state before it (-1: before the embedding), where it draws."""
 
-    ids_BT: Tensor
-    targets_N: Tensor
+    ids: Tensor
+    targets: Tensor
     place: Place
-    x_BTC: Tensor
+    x: Tensor
     inputs: dict[int, Tensor] = field(default_factory=dict)
     graphs: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     random: dict[int, Tensor] = field(default_factory=dict)
@@ -88,25 +88,25 @@ class LayerwiseBatch:
         before = self._random()
         if before is not None:
             piece.random[number] = before
-        x_BTC = piece.x_BTC
+        x_BTC = piece.x
         if number >= self._first_kept and number >= self._lowest:
             x_BTC.requires_grad_(number > self._lowest or self._embeds)
             with torch.enable_grad():
                 y_BTC = block(x_BTC, piece.place)
-            piece.graphs[number], piece.x_BTC = (x_BTC, y_BTC), y_BTC.detach()
+            piece.graphs[number], piece.x = (x_BTC, y_BTC), y_BTC.detach()
         else:
-            piece.x_BTC = block(x_BTC, piece.place)
+            piece.x = block(x_BTC, piece.place)
         if number >= self._lowest and (number not in piece.graphs or number >= self._first_repeated):
             piece.inputs[number] = x_BTC.detach()
 
     def head(self, tokens: int) -> tuple[float, Iterator[Gradients]]:
         """Sum of nats of the whole batch; and the work that follows, which leaves gradients of the sum divided by
         ``tokens`` in ``.grad``. What learns in the embedding comes last."""
-        model, sizes = self.model, [len(piece.targets_N) for piece in self._pieces]
-        x_NC = torch.cat([piece.x_BTC.flatten(0, 1) for piece in self._pieces]).requires_grad_()
-        targets_N = torch.cat([piece.targets_N for piece in self._pieces])
+        model, sizes = self.model, [len(piece.targets) for piece in self._pieces]
+        x_NC = torch.cat([piece.x.flatten(0, 1) for piece in self._pieces]).requires_grad_()
+        targets_N = torch.cat([piece.targets for piece in self._pieces])
         for piece in self._pieces:
-            piece.x_BTC = piece.x_BTC.new_empty(0)
+            piece.x = piece.x.new_empty(0)
         with torch.enable_grad(), self._autocast():
             loss_sum = linear_cross_entropy(model.norm(x_NC), model.head_weight, targets_N, chunk_tokens=self._chunk)
         return loss_sum.item(), self._backward(x_NC, loss_sum / max(1, tokens), sizes)
@@ -115,14 +115,14 @@ class LayerwiseBatch:
         loss.backward()
         del loss
         assert x_NC.grad is not None
-        shapes = [(*piece.ids_BT.shape, x_NC.shape[1]) for piece in self._pieces]
+        shapes = [(*piece.ids.shape, x_NC.shape[1]) for piece in self._pieces]
         self._seeds = [part.view(shape) for part, shape in zip(x_NC.grad.split(sizes), shapes, strict=True)]
         x_NC.grad = None
-        # What the head gives to a table that is the embedding too is half of its gradient: out of reach until it is whole.
-        table = self.model.embed.weight if self._embeds and self.model.head is None else None
-        half = None if table is None else table.grad
+        # The head gives a table that is the embedding too half of its gradient: out of reach until it is whole.
+        table = self.model.embed.weight
+        half: Tensor | None = None
         if isinstance(table, nn.Parameter):
-            table.grad = None
+            half, table.grad = table.grad, None
         yield Gradients(_learning(self.model.norm, self.model.head))
         grads = list(self._seeds)
         if self._first_repeated >= self._count:
@@ -147,18 +147,19 @@ class LayerwiseBatch:
     def _through(self, number: int, grads: list[Tensor], *, keep: bool) -> None:
         """Backward of one block, every micro-batch in turn; ``grads`` at its output become those at its input."""
         for index, piece in enumerate(self._pieces):
-            x_BTC, y_BTC = piece.graphs.pop(number, None) or self._computed_again(piece, number)
+            graph = piece.graphs.pop(number) if number in piece.graphs else self._computed_again(piece, number)
+            x_BTC, y_BTC = graph
             if not keep:
                 piece.inputs.pop(number, None)
             grad, grads[index] = grads[index], grads[index].new_empty(0)
             backward_from(y_BTC, grad)
-            del y_BTC, grad
+            del graph, y_BTC, grad
             if x_BTC.grad is not None:
                 grads[index] = x_BTC.grad
 
     def _computed_again(self, piece: _Piece, number: int) -> tuple[Tensor, Tensor]:
         x_BTC = piece.inputs[number].detach().requires_grad_(number > self._lowest or self._embeds)
-        with torch.enable_grad(), self._autocast(), _drawing(piece.random.get(number)):
+        with torch.enable_grad(), self._autocast(), _Drawing(piece.random.get(number)):
             return x_BTC, self.model.blocks[number](x_BTC, piece.place)
 
     def _into_embedding(self, grads: list[Tensor]) -> None:
@@ -166,11 +167,11 @@ class LayerwiseBatch:
         table = self.model.embed.weight
         for piece, grad_BTC in zip(self._pieces, grads, strict=True):
             rows_BTC = torch.zeros_like(grad_BTC).requires_grad_()
-            with torch.enable_grad(), self._autocast(), _drawing(piece.random.get(-1)):
+            with torch.enable_grad(), self._autocast(), _Drawing(piece.random.get(-1)):
                 y_BTC = self.model.positioned(rows_BTC)
             backward_from(y_BTC, grad_BTC)
             if isinstance(table, Tensor) and table.requires_grad and rows_BTC.grad is not None:
-                seen_U, places_N = piece.ids_BT.flatten().unique(return_inverse=True)
+                seen_U, places_N = piece.ids.flatten().unique(return_inverse=True)
                 sums_UC = rows_BTC.grad.new_zeros(len(seen_U), table.shape[1])
                 sums_UC.index_add_(0, places_N, rows_BTC.grad.flatten(0, 1))
                 if table.grad is None:
@@ -185,7 +186,7 @@ class LayerwiseBatch:
         return torch.autocast("cpu", dtype=self._lower, enabled=self._lower is not None)
 
 
-class _drawing(AbstractContextManager[None]):
+class _Drawing(AbstractContextManager[None]):
     """Random numbers are drawn as they were from this state on; then the generator is put back."""
 
     def __init__(self, state: Tensor | None) -> None:

@@ -219,9 +219,9 @@ class SampleRecipe:
 @dataclass(frozen=True, kw_only=True)
 class Fit:
     """How the work is cut to fit the device. A step's micro-batches have ``micro_batch`` sequences, the last maybe
-    fewer. ``layerwise``: gradients are used block by block, inside the backward pass; then ``kept_blocks`` (from the last
-    on) keep their activations, and ``repeated_blocks`` compute their gradients twice rather than hold them until the norm
-    of all is known."""
+    fewer. ``layerwise``: gradients are used block by block, inside the backward pass; then ``kept_blocks`` (from the
+    last on) keep their activations, and ``repeated_blocks`` compute their gradients twice rather than hold them until
+    the norm of all is known."""
 
     micro_batch: int
     threads: int

@@ -253,7 +253,7 @@ def make_state(recipe: Recipe, dataset: Dataset, fit: Fit, checkpoint: Checkpoin
     """The state of a checkpoint, or of a run that begins. Raises CheckpointError or DataError."""
     model = build_for(recipe, fresh=checkpoint is None)
     model.activation_checkpointing = fit.activation_checkpointing
-    if fit.activation_checkpointing or fit.layerwise:  # memory is short
+    if fit.activation_checkpointing:  # memory is short
         give_back_large_blocks()
     cursor = BatchCursor.of(dataset, recipe.data, context=recipe.model.context, batch=recipe.train.batch)
     if cursor.order_sha256 != recipe.data.order_sha256:

@@ -1,8 +1,9 @@
-"""An optimizer step inside the backward pass: a block's gradients are used, or held, or dropped as soon as they are whole.
+"""An optimizer step inside the backward pass: a block's gradients are used, held or dropped as soon as they are whole.
 
 Without clipping, or with each tensor clipped by itself, they are used at once. Where the norm of all is wanted, nothing
 is written before it is known to be finite: the gradients of the last blocks are dropped meanwhile and computed again.
-Gradients, norm and update have the bits of an ordinary step.
+Gradients, norm and update have the bits of an ordinary step. Freed memory goes back after each block, since what the C
+library keeps of a block lies in gaps; blocks that go back one by one as they are freed cost a fifth of the time.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import nn
 
+from ondevice.device.memory import give_back_freed_blocks
 from ondevice.errors import OndeviceError
 from ondevice.model.layerwise import LayerwiseBatch
 from ondevice.train.clip import Clip, Norms
@@ -56,6 +58,7 @@ class LayerwiseStep:
         self.loss_sum, gradients = self._batch.head(tokens)
         if not math.isfinite(self.loss_sum):
             raise NonFiniteError(f"the loss became {self.loss_sum}")
+        give_back_freed_blocks()
         yield
         for found in gradients:
             self._norms.add(found.parameters)
@@ -63,6 +66,7 @@ class LayerwiseStep:
                 _drop(found.parameters)
             elif not self._clip.waits:
                 self._use(found.parameters)
+            give_back_freed_blocks()
             yield
         if apply and self._clip.waits:
             yield from self._use_all()
@@ -72,8 +76,10 @@ class LayerwiseStep:
         if not math.isfinite(norm := self.norm):
             raise NonFiniteError(f"the gradient norm became {norm}")
         self._use(self._parameters)
+        give_back_freed_blocks()
         for found in self._batch.again():
             self._use(found.parameters)
+            give_back_freed_blocks()
             yield
 
     def _use(self, group: Iterable[nn.Parameter]) -> None:

@@ -29,6 +29,7 @@ from ondevice.train.adapter import with_adapter
 from ondevice.train.adapter_wish import adapter_of
 from ondevice.train.autotune import Choice, candidates, micro_batches_to_try, threads_to_try
 from ondevice.train.chain_plan import chained, cut, with_parts
+from ondevice.train.fitting import choose_fit, optimizer_state_of
 from ondevice.train.order import data_recipe, with_order
 from ondevice.train.plan import Estimate, estimate, make_recipe, warnings_of
 from ondevice.train.probe import MatmulRates, matmul_rates
@@ -36,11 +37,9 @@ from ondevice.train.saving import SavePlan, plan_saving
 from ondevice.train.sizing import (
     Machine,
     choose_batch,
-    choose_fit,
     choose_shape,
     expected_tokens,
     needs_rate,
-    optimizer_state_of,
 )
 from ondevice.train.tuned import tuned_choice
 from ondevice.train.wish import base_folder, corpus_of, run_name

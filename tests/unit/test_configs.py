@@ -11,7 +11,8 @@ import ondevice
 from ondevice.cli.main import main
 from ondevice.run.config import load_config, parse_config, preset_folder, preset_names, to_toml
 from ondevice.run.store import Store
-from ondevice.train.sizing import Corpus, Machine, choose_batch, choose_fit, choose_shape, expected_tokens
+from ondevice.train.fitting import choose_fit
+from ondevice.train.sizing import Corpus, Machine, choose_batch, choose_shape, expected_tokens
 
 FOLDER = Path(ondevice.__file__).parents[1] / "configs"
 FILES = sorted(FOLDER.glob("*.toml"))

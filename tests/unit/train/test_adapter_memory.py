@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,11 +22,12 @@ from ondevice.run.config import parse_config
 from ondevice.run.files import write_json
 from ondevice.run.recipe import AdapterRecipe, Fit, ModelShape
 from ondevice.train import autotune, prepare, probe
+from ondevice.train.fitting import choose_fit
 from ondevice.train.memory import estimate_memory
 from ondevice.train.probe import StepTimer
 from ondevice.train.race import Timing
 from ondevice.train.refit import smaller
-from ondevice.train.sizing import Machine, choose_fit
+from ondevice.train.sizing import Machine
 
 MIB = 2**20
 COMMON = {"vocab_size": 500, "context": 64, "layers": 3, "width": 128, "heads": 4, "hidden": 320}
@@ -104,7 +106,8 @@ def test_the_fit_is_that_of_the_adapter(tmp_path):
 def test_a_smaller_fit_is_looked_for_with_the_adapter():
     adapter = adapter_of("q_proj", "v_proj")
     fit = Fit(micro_batch=8, threads=2, activation_checkpointing=False, loss_chunk_tokens=512)
-    less = smaller(fit, QWEN, limit_mb=1000.0, adapter=adapter)
+    train = SimpleNamespace(batch=8, clip=1.0, clip_scope="all", optimizer_state="adamw-fp32")
+    less = smaller(fit, SimpleNamespace(model=QWEN, train=train, adapter=adapter), limit_mb=1000.0)
     assert estimate_memory(QWEN, less, adapter=adapter).total_mb <= 1000 < estimate_memory(QWEN, less).total_mb
 
 
