@@ -2,9 +2,9 @@
 
 Forward keeps what comes into each block; backward takes the blocks from the last to the first, all micro-batches of one
 before the next, and gives its parameters to the caller, who may use and drop their gradients at once. No more than one
-block's activations exist, but for those that were asked to be kept. The bits are those of an ordinary backward pass; only
-a table that is embedding and head at once adds its parts in another order where there are several micro-batches. Knows
-nothing of norms, clipping or optimizers.
+block's activations exist, but for those that were asked to be kept. The bits are those of an ordinary backward pass;
+only a table that is embedding and head at once adds its parts in another order where there are several micro-batches.
+Knows nothing of norms, clipping or optimizers.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ class Gradients:
 
 @dataclass
 class _Piece:
-    """One micro-batch: ids ``[B, T]``, targets ``[N]``, and how far it came, ``x [B, T, C]``. ``inputs``: what came into a block, ``graphs``: with its result where that is kept, ``random``:
-    the generator's state before it (-1: before the embedding), where it draws."""
+    """One micro-batch: ids ``[B, T]``, targets ``[N]``, and how far it came, ``x [B, T, C]``. ``inputs``: what came
+    into a block; ``graphs``: with its result, where that is kept; ``random``: the generator's state before it (-1:
+    before the embedding), where it draws."""
 
     ids: Tensor
     targets: Tensor

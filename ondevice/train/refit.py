@@ -118,7 +118,7 @@ def decide(
         fit, reasons = _for_this_device(run, recipe, fit, device)
         why += reasons
     if fit == before:
-        said = _unchanged(before, recipe, limits, died=died, asked=asked)
+        said = _unchanged(run.name, before, recipe, limits, died=died, asked=asked)
         return Decision(fit=before, before=before, said=said, told=told)
     if limits.fixed_fit:
         refused = f"The fit stays as it is because limits.fixed_fit is set, though {' and '.join(why)}."
@@ -132,16 +132,30 @@ def _changed(before: Fit, fit: Fit, recipe: Recipe, *, why: str) -> Decision:
     return Decision(fit=fit, before=before, why=why, said=[said + masks])
 
 
-def _unchanged(fit: Fit, recipe: Recipe, limits: Limits, *, died: bool, asked: bool) -> list[str]:
+def _unchanged(name: str, fit: Fit, recipe: Recipe, limits: Limits, *, died: bool, asked: bool) -> list[str]:
     """What to say where nothing changes though something might have."""
     if died:
         need_mb = estimate_run(recipe, fit).total_mb
         said = (
             f"Memory killed the last launch, and the fit is as small as it gets (about {need_mb:,.0f} MB): close other "
-            "programs, or begin a run with a smaller model or context."
+            f"programs, or {_with_consent(name, recipe, fit)}."
         )
         return [said + (" Turn limits.save_in_background off." if limits.save_in_background else "")]
     return ["The fit was looked at again and stays as it is."] if asked else []
+
+
+def _with_consent(name: str, recipe: Recipe, fit: Fit) -> str:
+    """What would take less memory and learn otherwise: a child run, for a person to begin."""
+    if not recipe.adapter and recipe.train.optimizer_state != "adamw-int8":
+        train = dataclasses.replace(recipe.train, optimizer="adamw", optimizer_state="adamw-int8")
+        need_mb = estimate_run(dataclasses.replace(recipe, train=train), fit).total_mb
+        keys = "train.optimizer_state=int8"
+        if recipe.train.optimizer != "adamw":
+            keys = f"train.optimizer=adamw --set {keys}"
+        return (
+            f"go on as a child run with states of 8 bits (about {need_mb:,.0f} MB): `ondevice fork {name} --set {keys}`"
+        )
+    return "begin a run with a smaller model or context"
 
 
 def smaller(fit: Fit, recipe: Recipe, *, limit_mb: float | None = None) -> Fit:
@@ -152,16 +166,15 @@ def smaller(fit: Fit, recipe: Recipe, *, limit_mb: float | None = None) -> Fit:
     and gradients of layerwise fits; weights and optimizer stay) is saved, and the whole is below ``limit_mb`` where any
     fit can reach that.
     """
-    rungs = list(_ladder(fit, recipe))
-    totals = [estimate_run(recipe, rung).total_mb for rung in rungs]
-    least_mb = min(totals, default=0.0)
+    now_mb, fixed_mb = estimate_run(recipe, fit).total_mb, _fixed_mb(recipe)
+    rungs = [(rung, estimate_run(recipe, rung).total_mb) for rung in _ladder(fit, recipe)]
+    # A layerwise step keeps the edges of a whole batch, which may be more than it spares.
+    rungs = [(rung, total_mb) for rung, total_mb in rungs if total_mb < now_mb or not rung.layerwise]
+    least_mb = min((total_mb for _, total_mb in rungs), default=now_mb)
     bound_mb = limit_mb if limit_mb is not None and least_mb <= limit_mb else float("inf")
-    fixed_mb = _fixed_mb(recipe)
-    enough_mb = fixed_mb + LESS * (estimate_run(recipe, fit).total_mb - fixed_mb)
-    for rung, total_mb in zip(rungs, totals, strict=True):
-        if total_mb <= min(bound_mb, enough_mb):
-            return rung
-    return rungs[-1] if rungs else fit
+    enough_mb = min(bound_mb, fixed_mb + LESS * (now_mb - fixed_mb))
+    last = rungs[-1][0] if rungs else fit
+    return next((rung for rung, total_mb in rungs if total_mb <= enough_mb), last)
 
 
 def _fixed_mb(recipe: Recipe) -> float:

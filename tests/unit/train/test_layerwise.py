@@ -64,7 +64,7 @@ def assert_same_bits(one, other):
 
 @pytest.mark.parametrize("shape", [LLAMA, GPT2, replace(GPT2, tied=False), replace(LLAMA, dropout=0.2)])
 @pytest.mark.parametrize(("clip", "scope"), [(0.0, "all"), (0.05, "all"), (0.05, "tensor")])
-@pytest.mark.parametrize(("kept", "repeated"), [(0, 0), (2, 1), (3, 3), (0, 3)])
+@pytest.mark.parametrize(("kept", "repeated"), [(0, 0), (2, 1), (3, 3)])
 def test_the_bits_are_those_of_an_ordinary_step(shape, clip, scope, kept, repeated):
     plain, fit = engine(shape, PLAIN, clip=clip, scope=scope), replace(LAYERWISE, kept_blocks=kept)
     ours = engine(shape, replace(fit, repeated_blocks=repeated), clip=clip, scope=scope)

@@ -25,6 +25,7 @@ ROOMY = Device(cores=8, total_mb=16_000.0, memory_mb=9_600.0, android=False)
 SHAPE = ModelShape(
     arch="llama", vocab_size=8_000, context=256, layers=6, width=320, heads=10, kv_heads=10, hidden=864, dropout=0.0
 )
+WIDE = dataclasses.replace(SHAPE, width=1280, hidden=3456, heads=20, kv_heads=20)  # gradients weigh more
 LARGE = Fit(micro_batch=16, threads=2, activation_checkpointing=False, loss_chunk_tokens=512)
 
 
@@ -113,13 +114,13 @@ def test_a_limit_that_can_be_reached_is_reached_at_once():
 
 
 def test_a_whole_model_by_adamw_steps_down_into_the_backward_pass():
-    recipe, fit, seen = plan_of("adamw-int8"), LARGE, []
+    recipe, fit, seen = plan_of("adamw-int8", shape=WIDE), LARGE, []
     while (less := smaller(fit, recipe)) != fit:
         assert estimate_run(recipe, less).total_mb < estimate_run(recipe, fit).total_mb
         seen.append(less)
         fit = less
     assert [each.micro_batch for each in seen[:4]] == [8, 4, 2, 1]
-    assert fit.layerwise and fit.repeated_blocks == SHAPE.layers and not fit.kept_blocks
+    assert fit.layerwise and fit.repeated_blocks == WIDE.layers and not fit.kept_blocks
 
 
 def test_a_death_for_memory_shrinks_the_next_fit_and_the_model_stays_the_same(make):
