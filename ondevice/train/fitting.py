@@ -22,7 +22,7 @@ from ondevice.train.memory import MemoryEstimate, estimate_memory
 if TYPE_CHECKING:
     from ondevice.train.sizing import Machine
 
-__all__ = ["Way", "choose_fit", "describe", "fastest", "optimizer_state_of", "time_of", "ways"]
+__all__ = ["Way", "choose_fit", "describe", "fastest", "frontier", "optimizer_state_of", "time_of", "ways"]
 
 OPTIMIZER_STATE = {"adamw": "adamw-fp32", "muon": "muon-adamw-fp32"}
 MOST_TOKENS = 4096  # of a micro-batch: more are not faster
@@ -49,7 +49,7 @@ def choose_fit(config: Config, shape: ModelShape, machine: Machine, *, batch: in
     chosen = fastest(known, machine.memory_mb)
     if chosen is not None:
         need_mb = chosen.memory.total_mb
-        why["fit"] = f"{describe(chosen.fit, batch)}: about {need_mb:,.0f} of {machine.memory_mb:,.0f} MB"
+        why["fit"] = f"{describe(chosen.fit)} (of {batch}): about {need_mb:,.0f} of {machine.memory_mb:,.0f} MB"
         return chosen.fit
     least_mb = min(way.memory.total_mb for way in known)
     raise ResourceError(
@@ -62,6 +62,15 @@ def fastest(known: Iterable[Way], memory_mb: float) -> Way | None:
     """The cheapest way in time that needs at most ``memory_mb``, of equal ones that which needs the least."""
     fitting = [way for way in known if way.memory.total_mb <= memory_mb]
     return min(fitting, key=lambda way: (round(way.time, 6), way.memory.total_mb), default=None)
+
+
+def frontier(known: Iterable[Way]) -> list[Way]:
+    """Ways that no other beats in both time and memory, the cheapest in time first."""
+    found: list[Way] = []
+    for way in sorted(known, key=lambda way: (round(way.time, 6), way.memory.total_mb)):
+        if not found or way.memory.total_mb < found[-1].memory.total_mb:
+            found.append(way)
+    return found
 
 
 def ways(config: Config, shape: ModelShape, *, batch: int, threads: int) -> list[Way]:
@@ -130,12 +139,12 @@ def time_of(fit: Fit, shape: ModelShape, *, start: int, chunk: int) -> float:
     return 1.0 + twice + smaller
 
 
-def describe(fit: Fit, batch: int) -> str:
+def describe(fit: Fit) -> str:
     """A fit in a few words."""
-    words = f"micro-batch {fit.micro_batch} of {batch}"
+    words = f"micro-batch {fit.micro_batch}, logits of {fit.loss_chunk_tokens} tokens"
     if not fit.layerwise:
         return words + (", recomputing activations" if fit.activation_checkpointing else "")
-    words += f", step inside the backward pass, {fit.kept_blocks} blocks keep activations"
+    words += f", step inside backward, {fit.kept_blocks} blocks keep activations"
     return words + (f", {fit.repeated_blocks} compute gradients twice" if fit.repeated_blocks else "")
 
 

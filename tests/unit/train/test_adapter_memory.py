@@ -147,6 +147,7 @@ code = main(sys.argv[1:])
 print(peak_rss_mb())
 sys.exit(code)
 """
+LORA, WHOLE = "adapter.method=lora", "train.optimizer=adamw"
 TWIN = ModelShape(
     arch="llama", vocab_size=16_384, context=512, layers=8, width=512, heads=8, kv_heads=4, hidden=1408, qkv_bias=True
 )
@@ -157,11 +158,17 @@ TWIN = ModelShape(
 @pytest.mark.parametrize(
     "changes",
     [
-        "adapter.base_format=fp32 fit.micro_batch=2",
-        "adapter.base_format=int8 fit.micro_batch=4",
-        "adapter.base_format=nf4 fit.micro_batch=2 adapter.targets=['q_proj','up_proj','down_proj']",
-        "adapter.base_format=nf4 fit.micro_batch=1 fit.activation_checkpointing=true fit.loss_chunk_tokens=64",
-        "adapter.base_format=int4 fit.micro_batch=4 fit.activation_checkpointing=true",
+        f"{LORA} adapter.base_format=fp32 fit.micro_batch=2",
+        f"{LORA} adapter.base_format=int8 fit.micro_batch=4",
+        f"{LORA} adapter.base_format=nf4 fit.micro_batch=2 adapter.targets=['q_proj','up_proj','down_proj']",
+        f"{LORA} adapter.base_format=nf4 fit.micro_batch=1 fit.activation_checkpointing=true fit.loss_chunk_tokens=64",
+        f"{LORA} adapter.base_format=int4 fit.micro_batch=4 fit.activation_checkpointing=true",
+        f"{WHOLE} fit.micro_batch=2",
+        f"{WHOLE} fit.micro_batch=2 fit.activation_checkpointing=true train.optimizer_state=int8",
+        f"{WHOLE} fit.layerwise=true fit.micro_batch=4 fit.kept_blocks=8 train.clip=0",
+        f"{WHOLE} fit.layerwise=true fit.micro_batch=4 fit.kept_blocks=4 fit.repeated_blocks=2",
+        f"{WHOLE} fit.layerwise=true fit.micro_batch=1 fit.kept_blocks=0 fit.repeated_blocks=8 fit.loss_chunk_tokens=64"
+        " train.optimizer_state=int8",
     ],
 )
 def test_the_estimate_is_the_peak_of_a_real_run(tmp_path, changes):
@@ -171,7 +178,7 @@ def test_the_estimate_is_the_peak_of_a_real_run(tmp_path, changes):
     write_json(folder / "config.json", hugging_face_config(TWIN))
     (tmp_path / "text.txt").write_text("the cat sat on the mat and saw another dog\n" * 2000)
     common = (
-        "model.context=256 adapter.method=lora train.steps=3 train.batch=4 train.precision=fp32 fit.threads=1 "
+        "model.context=256 train.steps=3 train.batch=4 train.precision=fp32 fit.threads=1 "
         f"eval.count=1 eval.max_tokens=256 sample.count=0 limits.min_free_disk_mb=0 model.base={folder}"
     )
     flags = [f"--set={change}" for change in f"{common} {changes}".split()]
@@ -184,4 +191,5 @@ def test_the_estimate_is_the_peak_of_a_real_run(tmp_path, changes):
 
     planned = json.loads(ondevice("-m", "ondevice", "plan", *flags, "--json"))["estimate"]["memory"]["total_mb"]
     peak = float(ondevice("-c", CHILD, "train", *flags, "--quiet").split()[-1])
+    print(changes, planned, peak, planned / peak)
     assert 0.9 < planned / peak < 1.1, (planned, peak)
