@@ -33,13 +33,14 @@ from ondevice.data.dataset import (
     tokens_hash,
 )
 from ondevice.data.documents import Problems
+from ondevice.data.items import check_items
 from ondevice.data.kept import KeptFile
 from ondevice.data.split import parse_split
 from ondevice.data.tokenizer import Tokenizer, import_tokenizer
 from ondevice.data.tokenizer_base import content_hash
 from ondevice.errors import DataError, DeviceError, RunBusy
 from ondevice.run.files import fsync_folder, read_json, write_json
-from ondevice.run.schema import DataConfig, SourceConfig, TokenizerConfig
+from ondevice.run.schema import DataConfig, ItemsConfig, SourceConfig, TokenizerConfig
 
 __all__ = ["Progress", "build_dataset", "train_from_sources"]
 
@@ -143,14 +144,27 @@ class _Build:
         if not data.sources:
             raise DataError("There are no sources: name at least one file or folder under [[data.sources]].")
         check_clean(data.clean)
+        check_items(data.items)
+        self._items = [items] if (items := _given_items(data.items)) else []
         self._lists = [list_content(source, data, base=base, folder=self._scans) for source in data.sources]
 
     def _inputs(self, tokenizer_sha256: str) -> str:
         """Hash of everything the manifest depends on."""
         near = self._data.clean.near_duplicates
-        wish = [self._data.split, self._data.chunk_tokens, self._data.deduplicate, *([near] if near else [])]
+        wish = [
+            self._data.split,
+            self._data.chunk_tokens,
+            self._data.deduplicate,
+            *([near] if near else []),
+            *self._items,
+        ]
         units = [
-            [listed.content, listed.source.weight, *([listed.source.group] if listed.source.group else [])]
+            [
+                listed.content,
+                listed.source.weight,
+                *([listed.source.group] if listed.source.group else []),
+                *([["score", listed.source.score]] if listed.source.score is not None else []),
+            ]
             for listed in self._lists
         ]
         return content_hash([MANIFEST_VERSION, wish, units, tokenizer_sha256])
@@ -201,8 +215,9 @@ class _Build:
         ``tokenizer`` encodes while the sources are scanned, where it is known and documents stay whole.
         """
         self._scans.mkdir(exist_ok=True)
-        # Where unknown symbols are counted, the texts are needed again.
-        whole = self._split.kind == "hash" and not hasattr(tokenizer, "count_unknown")
+        # Where unknown symbols are counted, documents cut into items or scores read, the texts are needed again.
+        again = self._data.items.max_tokens or any(source.score_field for source in self._data.sources)
+        whole = self._split.kind == "hash" and not hasattr(tokenizer, "count_unknown") and not again
         ahead = tokenizer if whole else None
         with closing(KeptFile(self._folder, tokenizer=ahead, unencoded=FEW_DOCUMENTS)) as kept:
             scans = self._scan(kept)
@@ -231,7 +246,7 @@ class _Build:
 
     def _key(self, plan: SourcePlan, dropped: bytes, tokenizer: Tokenizer) -> str:
         """Names everything that decides the chunks of one source."""
-        wish = [self._data.split, self._data.chunk_tokens, self._data.deduplicate]
+        wish = [self._data.split, self._data.chunk_tokens, self._data.deduplicate, *self._items]
         return content_hash([1, plan.listed.content, tokenizer.sha256, wish, mask_digest(dropped)])[:20]
 
     def _tokenise(
@@ -244,7 +259,7 @@ class _Build:
             folder = self._folder / "chunks" / key
             record = finished_record(folder, verify=verify)
             if record is None:
-                record = tokenise_source(plan, tokenizer, folder, chunk_tokens=self._data.chunk_tokens, advance=meter)
+                record = tokenise_source(plan, tokenizer, folder, data=self._data, advance=meter)
                 fsync_folder(folder.parent)
             records.append(record)
             meter(end - meter.done)  # what was there already or dropped counts as done
@@ -340,6 +355,11 @@ def _remove_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def _given_items(items: ItemsConfig) -> dict[str, Any]:
+    """The rule for items as it decides tokens; empty where documents stay whole."""
+    return asdict(items) if items.max_tokens else {}
+
+
 def _source_entry(source: dict[str, Any], wish: SourceConfig, problems: Problems) -> dict[str, Any]:
     """A source as the manifest has it (the fields of `SourceEntry`)."""
     return {
@@ -355,6 +375,8 @@ def _source_entry(source: dict[str, Any], wish: SourceConfig, problems: Problems
             for split in ("train", "val")
             for key in ("documents", "tokens", "bytes")
         },
+        **({"score": wish.score} if wish.score is not None else {}),
+        **{key: source[key] for key in ("cuts", "overlap_tokens", "scores") if source.get(key)},
     }
 
 

@@ -128,7 +128,10 @@ def list_content(source: SourceConfig, data: DataConfig, *, base: Path, folder: 
     Raises DataError when a file vanishes meanwhile.
     """
     resolved = sources.resolve(source, base=base)
-    meaning = {key: value for key, value in asdict(source).items() if key not in ("path", "weight", "name", "group")}
+    aside = ("path", "weight", "name", "group", "score")
+    meaning = {key: value for key, value in asdict(source).items() if key not in aside}
+    if not source.score_field:
+        del meaning["score_field"]  # a key that came later counts only where it is given
     meaning |= {"v": _VERSION, "name": resolved.name, "format": resolved.format, "bad_utf8": data.bad_utf8}
     if rules := rules_of(data.clean):
         meaning["clean"] = rules

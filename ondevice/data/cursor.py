@@ -5,21 +5,23 @@ The whole state is one number, the windows served so far. Read by the loop and b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ondevice.data.curriculum import Curriculum
 from ondevice.data.dataset import Dataset
+from ondevice.data.difficulty import window_difficulty
 from ondevice.data.inventory import window_count
 from ondevice.data.mixture import Blend, make_order
 from ondevice.data.order import ORDER_VERSION, Grid, Order, Windows
 from ondevice.data.parts import PartsOrder
 from ondevice.data.tokenizer_base import content_hash
 from ondevice.errors import CheckpointError, DataError, UsageError, nearest
-from ondevice.run.recipe import DataRecipe, PartRecipe, StageRecipe
+from ondevice.run.recipe import CurriculumRecipe, DataRecipe, PartRecipe, StageRecipe
 
 __all__ = ["CURSOR_VERSION", "Batch", "BatchCursor", "make_grid"]
 
@@ -63,6 +65,7 @@ class BatchCursor:
         groups: Mapping[str, str] | None = None,
         stages: Sequence[StageRecipe] = (),
         parts: Sequence[PartRecipe] = (),
+        curriculum: CurriculumRecipe | None = None,
     ) -> None:
         self._names = tuple(entry.name for entry in dataset.sources)
         shares = _weights(dataset, weights or {})
@@ -83,9 +86,14 @@ class BatchCursor:
         if parts:  # which say themselves how much of a source they read
             whole = make_grid(lengths, context, seed, None)
             self._parts = PartsOrder(whole, self._names, parts, texts=dataset.text_hashes())
-        self._order: Order = self._parts or make_order(order, grid, blend)
+        self._order: Order = self._parts or make_order(order, grid, blend, _curriculum(dataset, grid, curriculum))
         self._streams = [dataset.stream(name, "train") for name in self._names]
         identity = [ORDER_VERSION, order, seed, context, shares, lengths, max_unique_tokens, dataset.sha256]
+        if curriculum is not None:
+            scores = (
+                [(entry.scores or {}).get("sha256") for entry in dataset.sources] if curriculum.by == "score" else []
+            )
+            identity.append(["curriculum", asdict(curriculum), scores])
         self.order_sha256 = content_hash(identity + _identity(blend, order))
         if self._parts is not None:
             self.order_sha256 = self._order_until(self._parts.total)
@@ -109,6 +117,7 @@ class BatchCursor:
             groups=data.groups,
             stages=data.stages,
             parts=data.parts,
+            curriculum=data.curriculum,
         )
 
     @property
@@ -157,6 +166,10 @@ class BatchCursor:
         """Source, start and epoch of the windows at any positions, without reading them."""
         return self._order.windows(positions)
 
+    def difficulty(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64] | None:
+        """Mean length in tokens or mean score of the windows at any positions; None where the order knows none."""
+        return self._order.difficulty(positions) if isinstance(self._order, Curriculum) else None
+
     def tokens_by_source(self, position: int | None = None) -> dict[str, int]:
         """Tokens learned from each source after ``position`` windows (now, if not given)."""
         wanted = self.position if position is None else position
@@ -201,6 +214,11 @@ def _identity(blend: Blend, order: str) -> list[Any]:
         *([["groups", list(blend.groups)]] if order == "source_balanced" else []),
         *([["stages", [asdict(stage) for stage in blend.stages]]] if order == "staged" else []),
     ]
+
+
+def _curriculum(dataset: Dataset, grid: Grid, wish: CurriculumRecipe | None) -> Callable[[], Order] | None:
+    """What makes the order by difficulty, where one is wished for: it reads every token once."""
+    return None if wish is None else lambda: Curriculum(grid, window_difficulty(dataset, grid, wish), wish)
 
 
 def _weights(dataset: Dataset, given: Mapping[str, float]) -> list[float]:

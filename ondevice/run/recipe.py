@@ -18,6 +18,7 @@ __all__ = [
     "RECIPE_VERSION",
     "AdapterRecipe",
     "BaseRecipe",
+    "CurriculumRecipe",
     "DataRecipe",
     "EvalRecipe",
     "Fit",
@@ -36,6 +37,7 @@ _SINCE = (  # version, section and keys that earlier ones had not
     (2, "train", ("start_step", "start_tokens")),
     (3, "data", ("temperature", "groups", "stages", "parts")),
     (3, "model", ("qkv_bias", "rope_scaling")),
+    (4, "data", ("curriculum",)),
     (4, "train", ("clip_scope",)),
 )
 _EARLIER_FIT = {"layerwise": False, "kept_blocks": 0, "repeated_blocks": 0}  # what fits of earlier versions had not
@@ -105,6 +107,21 @@ class StageRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CurriculumRecipe:
+    """An order by difficulty: ``by`` length or score; ``scores`` are those of sources as a whole, by name.
+
+    A training of fewer ``windows`` than a pass goes over all ranks with a part of each; None where it is no shorter.
+    """
+
+    by: str
+    direction: str  # "ascending" or "descending"
+    mixing: float
+    afterwards: str  # "shuffled" or "ranked"
+    scores: dict[str, float] = field(default_factory=dict)
+    windows: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class PartSource:
     """What a part of a chain reads of one source: ``windows`` windows from number ``first`` on, with a share."""
 
@@ -157,6 +174,7 @@ class DataRecipe:
     groups: dict[str, str] = field(default_factory=dict)
     stages: tuple[StageRecipe, ...] = ()
     parts: tuple[PartRecipe, ...] = ()
+    curriculum: CurriculumRecipe | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -323,7 +341,8 @@ def _data_from_json(raw: dict[str, Any]) -> DataRecipe:
         PartRecipe(**{**part, "sources": tuple(PartSource(**each) for each in part["sources"])})
         for part in raw.get("parts", ())
     )
-    return DataRecipe(**{**raw, "stages": stages, "parts": parts})
+    curriculum = None if raw.get("curriculum") is None else CurriculumRecipe(**raw["curriculum"])
+    return DataRecipe(**{**raw, "stages": stages, "parts": parts, "curriculum": curriculum})
 
 
 def _tuples(raw: dict[str, Any]) -> dict[str, Any]:

@@ -8,18 +8,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ondevice.run.schema_data import ChainConfig, CleanConfig, DataConfig, SourceConfig, StageConfig, TokenizerConfig
+from ondevice.run.schema_data import (
+    ChainConfig,
+    CleanConfig,
+    CurriculumConfig,
+    DataConfig,
+    ItemsConfig,
+    SourceConfig,
+    StageConfig,
+    TokenizerConfig,
+)
 from ondevice.run.schema_key import LARGEST_SEED, MANY_STEPS, MANY_TOKENS, MUCH_MB, key
 
 __all__ = [
+    "LIMITS_VERSION",
     "AdapterConfig",
     "BudgetConfig",
     "ChainConfig",
     "CleanConfig",
     "Config",
+    "CurriculumConfig",
     "DataConfig",
     "EvalConfig",
     "FitConfig",
+    "ItemsConfig",
     "Limits",
     "ModelConfig",
     "SampleConfig",
@@ -28,6 +40,8 @@ __all__ = [
     "TokenizerConfig",
     "TrainConfig",
 ]
+
+LIMITS_VERSION = 1  # of a run's limits.json
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,6 +34,11 @@ def chained(config: Config) -> Config:
             )
     if config.budget.minutes is not None:
         raise UsageError(f"'budget.minutes': {_TAKES}; leave it out, and train some parts at a time with --parts N.")
+    if config.data.order == "curriculum":
+        raise UsageError(
+            "data.order = 'curriculum' ranks windows over the whole text, and the parts of a chain are read one after "
+            "the other; take staged with easier and harder groups, or leave chain.parts out."
+        )
     if config.data.order not in ("proportional", "staged", "sequential", "alphabetical", "shuffled"):
         raise UsageError(f"data.order = '{config.data.order}' repeats sources, which parts do not; take proportional.")
     return dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=config.chain.safety))

@@ -41,6 +41,7 @@ _FROZEN = {
     "data.deduplicate": _READ,
     "data.bad_utf8": _READ,
     "data.chunk_tokens": _READ,
+    "data.items": _READ,
 }
 _PARENT_LETTERS = 80  # of its name, so that there is room for more
 

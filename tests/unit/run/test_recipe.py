@@ -17,6 +17,7 @@ from ondevice.run.recipe import (
     RECIPE_VERSION,
     AdapterRecipe,
     BaseRecipe,
+    CurriculumRecipe,
     Fit,
     PartRecipe,
     PartSource,
@@ -50,6 +51,8 @@ BASE = BaseRecipe(path="/models/small", family="gpt2", sha256="00")
 VALUES[BaseRecipe | None] = st.none() | st.just(BASE)
 ADAPTER = AdapterRecipe(rank=8, alpha=16.0, dropout=0.05, targets=("q_proj", "v_proj"))
 VALUES[AdapterRecipe | None] = st.none() | st.just(ADAPTER)
+LADDER = CurriculumRecipe(by="score", direction="ascending", mixing=0.5, afterwards="ranked", scores={"notes": 2.0})
+VALUES[CurriculumRecipe | None] = st.none() | st.just(LADDER)
 STAGE = StageRecipe(name="first", windows=3, shares={"notes": 1.0})
 PART = PartRecipe(
     name="1", stage="first", windows=6, sources=(PartSource(name="notes", first=0, windows=5, share=1.0),)
