@@ -18,7 +18,7 @@ from ondevice.train.memory_layerwise import worst_moment
 
 __all__ = ["RUNTIME_MB", "MemoryEstimate", "estimate_memory", "estimate_run"]
 
-RUNTIME_MB = 250.0  # python, torch and its thread pools after a first step
+RUNTIME_MB = 240.0  # python, torch and its thread pools after a first step
 _TOKENIZER_MB = 45.0  # the package of a learned tokenizer, its vocabulary, and the mapped chunks of a larger text
 _BYTES_VOCABULARY = 300  # at most this many ids: no tokenizer package
 _KEPT_BY_MALLOC = 0.15  # of the activations: glibc cannot give back what lies between living blocks

@@ -29,11 +29,11 @@ TOKENS = 256
 # name -> base, sequences a step, and each side's settings; "trainer" and "peft" are theirs
 SETTINGS: dict[str, dict[str, Any]] = {
     "full fp32 fast": {"base": "gpt2", "batch": 4, "ours": {"micro": 4}},
-    "full fp32": {"base": "gpt2", "batch": 4, "ours": {"micro": 4, "chunk": 128, "kept": 3, "repeated": 4}},
+    "full fp32": {"base": "gpt2", "batch": 4, "ours": {"micro": 4, "chunk": 128, "kept": 1, "repeated": 8}},
     "full int8": {
         "base": "gpt2",
         "batch": 4,
-        "ours": {"micro": 4, "chunk": 128, "kept": 3, "repeated": 4, "state": "adamw-int8"},
+        "ours": {"micro": 4, "chunk": 128, "kept": 2, "repeated": 5, "state": "adamw-int8"},
     },
     "lora fast": {"base": "gpt2", "batch": 4, "adapter": "fp32", "ours": {"micro": 4}},
     "lora lean fp32": {

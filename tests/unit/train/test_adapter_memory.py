@@ -191,5 +191,4 @@ def test_the_estimate_is_the_peak_of_a_real_run(tmp_path, changes):
 
     planned = json.loads(ondevice("-m", "ondevice", "plan", *flags, "--json"))["estimate"]["memory"]["total_mb"]
     peak = float(ondevice("-c", CHILD, "train", *flags, "--quiet").split()[-1])
-    print(changes, planned, peak, planned / peak)
     assert 0.9 < planned / peak < 1.1, (planned, peak)
