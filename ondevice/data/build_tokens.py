@@ -31,7 +31,7 @@ from ondevice.errors import DataError
 from ondevice.run.files import fsync_folder, read_json, write_json
 from ondevice.run.schema import DataConfig
 
-__all__ = ["finished_record", "tokenise_source"]
+__all__ = ["RECORD", "finished_record", "tokenise_source"]
 
 RECORD = "source.json"
 _BATCH_CHARS = 1 << 19
@@ -240,6 +240,8 @@ class _Run:
             "sources": [self._source(index) for index in range(len(self._plan.scan.parts))],
             "chunks": chunks,
             "problems": problems.to_json(),
+            "files": self._plan.listed.files,
+            "scan": self._plan.scan.records_file.name,
         }
 
     def _source(self, index: int) -> dict[str, Any]:

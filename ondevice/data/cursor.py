@@ -174,7 +174,8 @@ class BatchCursor:
         """Tokens learned from each source after ``position`` windows (now, if not given)."""
         wanted = self.position if position is None else position
         at, counts = self._counted
-        if 0 <= wanted - at <= _COUNTED_ON:
+        # Of a chain, many short parts have an order each, which is dearer than what counts them.
+        if 0 <= wanted - at <= (_COUNTED_ON if self._parts is None else _AHEAD):
             served = self._order.windows(np.arange(at, wanted, dtype=np.int64)).sources
             counts = counts + np.bincount(served, minlength=len(counts))
         else:

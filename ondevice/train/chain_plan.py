@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 from ondevice.data.cursor import BatchCursor, make_grid
 from ondevice.data.dataset import Dataset
@@ -24,6 +25,9 @@ def chained(config: Config) -> Config:
 
     Raises UsageError for a length that was given beside the parts, or an order that has no parts.
     """
+    folders = any(os.path.isdir(source.path) for source in config.data.sources)
+    if config.chain.grow and not (config.chain.parts and folders):
+        raise UsageError("'chain.grow' is for a chain (chain.parts) that learns from a folder; leave it out.")
     if not config.chain.parts:
         return config
     for key in ("tokens", "steps", "epochs"):
