@@ -61,14 +61,17 @@ class Decoder(nn.Module):
         cache must hold those of every earlier position. The first ``lead_B`` columns of each row are padding: nobody
         looks at them, and positions count from after them. Raises ValueError for more tokens than fit.
         """
-        place = self._place(ids_BT, cache, start, lead_B)
-        x_BTC = self._embedded(ids_BT, start, lead_B)
+        place = self.place(ids_BT, cache, start, lead_B)
+        x_BTC = self.embedded(ids_BT, start, lead_B)
         for block in self.blocks:
             x_BTC = self._through(block, x_BTC, place)
         hidden_BTC: Tensor = self.norm(x_BTC)
         return hidden_BTC
 
-    def _place(self, ids_BT: Tensor, cache: KVCache | None, start: int, lead_B: Tensor | None) -> Place:
+    def place(
+        self, ids_BT: Tensor, cache: KVCache | None = None, start: int = 0, lead_B: Tensor | None = None
+    ) -> Place:
+        """Where the tokens of a forward pass stand. Raises ValueError for more than fit."""
         B, T = ids_BT.shape
         if cache is None and start != 0:
             raise ValueError("tokens at a later position need the cache of those before")
@@ -87,10 +90,15 @@ class Decoder(nn.Module):
         """Rotary angles of positions (``[B, T]`` where rows differ), for decoders that turn queries and keys."""
         return None
 
-    def _embedded(self, ids_BT: Tensor, start: int, lead_B: Tensor | None) -> Tensor:
-        x_BTC: Tensor = self.embed(ids_BT)
+    def embedded(self, ids_BT: Tensor, start: int = 0, lead_B: Tensor | None = None) -> Tensor:
+        """What goes into the first block."""
+        rows_BTC: Tensor = self.embed(ids_BT)
+        return self.positioned(rows_BTC, start, lead_B)
+
+    def positioned(self, x_BTC: Tensor, start: int = 0, lead_B: Tensor | None = None) -> Tensor:
+        """Rows of the embedding with their positions, and dropout."""
         if self.position is not None:
-            T = ids_BT.shape[1]
+            T = x_BTC.shape[1]
             positions = slice(start, start + T) if lead_B is None else _positions(start, T, lead_B)
             x_BTC = x_BTC + self.position.weight[positions]
         return F.dropout(x_BTC, self.shape.dropout, self.training) if self.shape.dropout else x_BTC

@@ -31,6 +31,7 @@ from ondevice.train.adapter import with_adapter
 from ondevice.train.adapter_wish import adapter_of
 from ondevice.train.autotune import Choice, candidates, micro_batches_to_try, threads_to_try
 from ondevice.train.chain_plan import chained, cut, with_parts
+from ondevice.train.fitting import Way, choose_fit, frontier, optimizer_state_of, ways
 from ondevice.train.order import data_recipe, with_order
 from ondevice.train.plan import (
     LARGEST_PANEL,
@@ -45,11 +46,9 @@ from ondevice.train.saving import SavePlan, plan_saving
 from ondevice.train.sizing import (
     Machine,
     choose_batch,
-    choose_fit,
     choose_shape,
     expected_tokens,
     needs_rate,
-    optimizer_state_of,
 )
 from ondevice.train.tuned import tuned_choice
 from ondevice.train.wish import base_folder, corpus_of, run_name
@@ -63,7 +62,8 @@ LAPTOP_SHARE = 0.6
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
     """A recipe with the fit it starts with and what it is expected to take at ``tok_s`` tokens a second (None: not
-    timed); what its checkpoints will take at the speed this disk was measured to have; and what may disappoint."""
+    timed); what its checkpoints will take at the speed this disk was measured to have; what may disappoint; and the
+    ways to cut the work that there were to choose from, with the memory that may be used."""
 
     recipe: Recipe
     fit: Fit
@@ -71,6 +71,8 @@ class Prepared:
     saving: SavePlan
     tok_s: float | None
     warnings: tuple[str, ...] = ()
+    ways: tuple[Way, ...] = ()
+    memory_mb: float | None = None
 
 
 def measure_machine(config: Config, *, cores: int, android: bool, flops_s: float) -> Machine:
@@ -141,6 +143,8 @@ def prepare(
         saving=plan_saving(recipe, config.limits, save_mb_s=measure_save_rate(home()), tok_s=tok_s),
         tok_s=tok_s,
         warnings=(*warnings_of(expected), *_order_warnings(recipe, dataset)),
+        ways=tuple(frontier(ways(config, shape, batch=batch, threads=fit.threads))),
+        memory_mb=machine.memory_mb,
     )
 
 
@@ -157,7 +161,7 @@ def _matmul_rates(config: Config) -> MatmulRates | None:
 
 def micro_batches(config: Config, shape: ModelShape, fit: Fit, machine: Machine, *, batch: int) -> list[int]:
     """The micro-batches to choose from, the fit's own first; it alone where the config gave one."""
-    if config.fit.micro_batch is not None:
+    if config.fit.micro_batch is not None or fit.layerwise:
         return [fit.micro_batch]
     optimizer, adapter = optimizer_state_of(config), adapter_of(config, shape)
     return micro_batches_to_try(
