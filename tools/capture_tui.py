@@ -22,20 +22,15 @@ sys.path.insert(0, str(ROOT))
 
 from textual.widgets import Input  # noqa: E402
 
-from tests.tui.recorded import RECORDED, PaperTrainer  # noqa: E402
-from tui.app import SCREENS, OndeviceTui  # noqa: E402
+from tests.tui.recorded import RECORDED, chained_parts, diary  # noqa: E402
+from tui.app import OndeviceTui  # noqa: E402
 from tui.feed import Feed  # noqa: E402
 from tui.look import ASCII, UNICODE  # noqa: E402
+from tui.places import PLACES  # noqa: E402
 from tui.screens import device, limits, new_run  # noqa: E402
 
 SIZES = ((45, 28), (80, 24), (120, 36))
 KINDS = ("hot", "waiting", "killed", "asleep", "finished", "empty", "corrupted", "newer")
-SAMPLE = (
-    " today the sea was grey and the wind came over the hill. My brother said that the boats would not go out, and so "
-    "we stayed at home and read.\n\nIn the evening there was a light on the water."
-)
-
-
 DRAWN = ("runs", "watch")
 
 
@@ -91,7 +86,7 @@ def main() -> int:
     for module in (device, limits, new_run):
         module.ask_json = answer  # type: ignore[attr-defined]
     time.tzset()
-    names = [name for name in SCREENS if name in args.only.split(",")] or list(SCREENS)
+    names = [name for name in PLACES if name in args.only.split(",")] or list(PLACES)
     for size in SIZES:
         capture_all(size, names, args.folder)
     capture_all((80, 24), names[:2], args.folder, ascii_only=True)
@@ -111,35 +106,12 @@ def recorded_home() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="ondevice-") as folder:
         runs = Path(folder) / "home" / "runs"
         runs.mkdir(parents=True)
-        made = [diary(runs / "diary"), *(RECORDED[kind](runs / kind) for kind in KINDS)]
+        made = [diary(runs / "diary"), chained_parts(runs / "chain"), *(RECORDED[kind](runs / kind) for kind in KINDS)]
         try:
             yield Path(folder) / "home"
         finally:
             for trainer in made:
                 trainer.leave()
-
-
-def diary(path: Path) -> PaperTrainer:
-    """Two launches of a run that grew hot, rests, was killed once and writes."""
-    trainer = PaperTrainer(path, steps=3000, seed=7, ago_s=5400.0).launch()
-    for launch in range(2):
-        for part in range(10):
-            warm = 31.0 + 0.9 * part + 1.5 * launch
-            trainer.steps(100).feel(
-                battery_c=round(warm, 1), cpu_c=round(58 + 1.4 * part, 1), skin_c=round(warm - 3, 1)
-            )
-            trainer.evaluate().save()
-            trainer.sample("Dear diary,", SAMPLE)
-            if warm > 37:
-                trainer.order(
-                    "run",
-                    duty=round(max(0.35, (42.0 - warm) / 5), 2),
-                    why=f"battery {warm:.1f} C: works part of the time",
-                )
-        if launch == 0:
-            trainer.die().launch(resumed_step=trainer.step)
-    why = "battery 40.6 C is above the limit of 40: rests two thirds of the time"
-    return trainer.order("rest", duty=0.35, why=why, battery_c=40.6, cpu_c=71.0, skin_c=37.4, eta_s=4980.0)
 
 
 async def capture(
@@ -152,6 +124,7 @@ async def capture(
         await pilot.pause(1.5)
         app.marked = {runs / "diary", runs / "finished", runs / "killed"}
         for name in names:
+            app.select(runs / ("chain" if name == "schedule" else "diary"))
             app.action_go(name)
             await pilot.pause(1.5)
             await act_on(pilot, name)

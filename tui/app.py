@@ -22,38 +22,18 @@ from textual.screen import Screen
 from ondevice.run.directory import home
 from tui.jobs import Jobs
 from tui.look import NARROW, UNICODE, Glyphs, Look
+from tui.places import screen_named
 from tui.screens.base import TABS, BaseScreen
-from tui.screens.checkpoints import CheckpointsScreen
-from tui.screens.compare import CompareScreen
-from tui.screens.device import DeviceScreen
-from tui.screens.help import HelpScreen
-from tui.screens.limits import LimitsScreen
 from tui.screens.menu import Menu
-from tui.screens.new_run import NewRunScreen
-from tui.screens.runs import RunsScreen
-from tui.screens.schedule import ScheduleScreen
-from tui.screens.watch import WatchScreen
 from tui.snapshot import FeedSnapshot, RunSnapshot
 from tui.theme import THEMES, choose_theme, palette_of
 from tui.widgets.bars import Key
 
-__all__ = ["SCREENS", "OndeviceTui", "Source"]
+__all__ = ["OndeviceTui", "Source"]
 
 POLL_S = 1.0
 _CATCH_UP_S = 0.05  # between two budgets of a feed that still reads a long story
 _ANSWER_S = 0.3  # while a request waits for its answer
-
-SCREENS: dict[str, type[BaseScreen]] = {
-    "runs": RunsScreen,
-    "watch": WatchScreen,
-    "checkpoints": CheckpointsScreen,
-    "compare": CompareScreen,
-    "schedule": ScheduleScreen,
-    "device": DeviceScreen,
-    "new": NewRunScreen,
-    "limits": LimitsScreen,
-    "help": HelpScreen,
-}
 
 
 class Source(Protocol):
@@ -71,7 +51,7 @@ class OndeviceTui(App[None]):
         Binding("ctrl+q,ctrl+c", "quit", "quit", show=False, priority=True),
         Binding("q", "quit", "quit", show=False),
         Binding("escape", "back", "back", show=False),
-        Binding("colon", "command_palette", "commands", show=False),
+        Binding("colon,ctrl+p", "command_palette", "commands", show=False),
         Binding("T", "next_theme", "colours", show=False),
         *(
             Binding("question_mark" if key == "?" else key, action.removeprefix("app."), word, show=False)
@@ -95,6 +75,7 @@ class OndeviceTui(App[None]):
         self.jobs = Jobs()
         self.selected = opened
         self.marked: set[Path] = set()
+        self.nobody = RunSnapshot(name="", path=self.folder, state="unknown")  # for panes that need some run
         self._feed, self._poll_s = feed, poll_s
         self._begin = start_screen or ("watch" if opened else "runs")
         self._look_now = asyncio.Event()
@@ -108,7 +89,7 @@ class OndeviceTui(App[None]):
 
     def on_mount(self) -> None:
         self.set_class(self.look.glyphs is not UNICODE, "-ascii")
-        self.push_screen(SCREENS[self._begin]())
+        self.push_screen(screen_named(self._begin)())
         self._follow()
 
     def on_unmount(self) -> None:
@@ -172,7 +153,7 @@ class OndeviceTui(App[None]):
     def action_go(self, name: str) -> None:
         """Another screen, in place of this one."""
         if isinstance(self.screen, BaseScreen) and name != self.screen.NAME:
-            self.switch_screen(SCREENS[name]())
+            self.switch_screen(screen_named(name)())
 
     async def action_back(self) -> None:
         """Closes what lies on top; else back to the list of runs."""
@@ -206,7 +187,7 @@ class OndeviceTui(App[None]):
     @staticmethod
     def keys_of(action: str) -> Sequence[Key]:
         """The keys of the screen an action of `TABS` leads to."""
-        return SCREENS[action.split("'")[1]].KEYS
+        return screen_named(action.split("'")[1]).KEYS
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """What the command palette offers: places, what this screen can do, colours."""

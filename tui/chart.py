@@ -6,27 +6,20 @@ Legend: a cell is one character; a dot is a part of a cell (2 x 4 in braille, 1 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby
 
 from rich.text import Text
 
 from tui.draw import columns, settled_range
 from tui.look import DARK, UNICODE, Look
 from tui.plots import Line
-from tui.words import clock_short, duration, short
+from tui.scale import Range, x_labels, y_ticks
 
 __all__ = ["Axes", "Curve", "chart", "gutter_of", "x_range_of"]
 
-Range = tuple[float, float]
 _TALL = 9  # rows from which the x axis has a line of its own
-_X_WORDS: dict[str, Callable[[float], str]] = {
-    "steps": short,
-    "tokens": short,
-    "time": clock_short,
-    "elapsed": duration,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +57,7 @@ def chart(curves: Sequence[Curve], *, width: int, height: int, axes: Axes = _ALL
     x_range = axes.x_range or x_range_of(curves)
     y_range = axes.y_range or _y_range(curves, x_range, width)
     glyphs, dim, rows = look.glyphs, look.palette.dim, height - (2 if height >= _TALL else 1)
-    ticks = _ticks(y_range, rows, log=axes.log)
+    ticks = y_ticks(y_range, rows, log=axes.log)
     gutter = max(axes.least_gutter, max(map(len, ticks.values()), default=0) + 1)
     canvas = _Canvas(width - gutter, rows, look, x_range=x_range, y_range=y_range)
     for number, curve in enumerate(curves):
@@ -75,7 +68,7 @@ def chart(curves: Sequence[Curve], *, width: int, height: int, axes: Axes = _ALL
         text.append(f"{label:>{gutter - 1}}{glyphs.tick if label else glyphs.axis}", dim).append_text(row).append("\n")
     if height >= _TALL:
         text.append(" " * (gutter - 1) + glyphs.corner + glyphs.floor * (width - gutter) + "\n", dim)
-    return text.append(_x_labels(x_range, axes.x, gutter, width), dim)
+    return text.append(x_labels(x_range, axes.x, gutter, width), dim)
 
 
 def x_range_of(curves: Sequence[Curve]) -> Range:
@@ -116,70 +109,6 @@ def _y_range(curves: Sequence[Curve], x_range: Range, width: int) -> Range:
         high = low + 1.0
     margin = 0.04 * (high - low)
     return low - margin, high + margin
-
-
-def _ticks(y_range: Range, rows: int, *, log: bool) -> dict[int, str]:
-    """Row -> label at round values, at most one for three rows."""
-    low, high = y_range
-    most = max(3, rows // 3)
-    values = _log_values(low, high, most) if log else _round_values(low, high, most)
-    found = {}
-    for value in values:
-        at = math.log10(value) if log else value
-        row = round((high - at) / (high - low) * (rows - 1)) if high > low else 0
-        if 0 <= row < rows:
-            found[row] = _label(value, values)
-    return found
-
-
-def _round_values(low: float, high: float, most: int) -> list[float]:
-    step = _round_step((high - low) / most)
-    if not step or not math.isfinite(step) or (high - low) / step > 1000:
-        return [low, high]
-    first = math.ceil(low / step)
-    return [n * step for n in range(first, first + int((high - low) / step) + 2) if low <= n * step <= high]
-
-
-def _round_step(about: float) -> float:
-    if about <= 0 or not math.isfinite(about):
-        return 0.0
-    power = 10.0 ** math.floor(math.log10(about))
-    return next((factor * power for factor in (1, 2, 5) if factor * power >= about), 10 * power)
-
-
-def _log_values(low: float, high: float, most: int) -> list[float]:
-    if not -300 < low <= high < 300:
-        return []
-    decades = range(math.floor(low), math.ceil(high) + 1)
-    for parts in ((1, 2, 5), (1, 3), (1,)):
-        values = [part * 10.0**decade for decade in decades for part in parts]
-        values = [value for value in values if low <= math.log10(value) <= high]
-        if 2 <= len(values) <= most:
-            return values
-    return values if len(values) > most else _round_values(10.0**low, 10.0**high, most)
-
-
-def _label(value: float, values: Sequence[float]) -> str:
-    apart = min((b - a for a, b in pairwise(values)), default=abs(value)) or 1.0
-    if abs(value) >= 10_000:
-        return short(value)
-    if abs(value) < 1e-3 and value:
-        return f"{value:.0e}".replace("e-0", "e-")
-    return f"{value:.{min(4, max(0, -math.floor(math.log10(apart) + 1e-9)))}f}"
-
-
-def _x_labels(x_range: Range, axis: str, gutter: int, width: int) -> str:
-    """Labels under their places: both ends, and what fits between."""
-    word, room = _X_WORDS[axis], width - gutter
-    line = [" "] * width
-    count = max(2, room // 18 + 1)
-    for n in range(count):
-        label = word(x_range[0] + (x_range[1] - x_range[0]) * n / (count - 1))
-        start = gutter + round((room - 1) * n / (count - 1)) - (0 if n == 0 else len(label) // 2)
-        start = max(gutter - 1, min(start, width - len(label)))
-        if all(character == " " for character in line[max(0, start - 1) : start + len(label) + 1]):
-            line[start : start + len(label)] = label
-    return "".join(line[:width])
 
 
 class _Canvas:

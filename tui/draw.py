@@ -8,7 +8,7 @@ from rich.text import Text
 
 from tui.look import UNICODE, Glyphs
 
-__all__ = ["bar", "begun", "big", "columns", "settled_range", "sparkline", "strip"]
+__all__ = ["bar", "begun", "big", "column_of", "columns", "settled_range", "sparkline", "strip"]
 
 _DIGITS = {  # 3 x 5 dots a character, row by row
     "0": (7, 5, 5, 5, 7), "1": (2, 6, 2, 2, 7), "2": (7, 1, 7, 4, 7), "3": (7, 1, 3, 1, 7), "4": (5, 5, 7, 1, 1),
@@ -45,13 +45,15 @@ def sparkline(points: Sequence[tuple[float, float]], width: int, glyphs: Glyphs 
 def strip(
     xs: Sequence[float], ys: Sequence[float], ends: tuple[float, float], width: int, height: int, glyphs: Glyphs
 ) -> list[str]:
-    """Shares between 0 and 1 as columns of ``height`` rows; a column without a value goes on as the one before."""
+    """Shares between 0 and 1 as columns of ``height`` rows; a column without a value goes on as the last before it."""
     found = dict(columns(xs, ys, ends, width))
+    ended = dict(zip((column_of(x, ends, width) for x in xs), ys, strict=True))
     steps = len(glyphs.spark)
     levels, last = [], None
     for column in range(width):
-        last = found.get(column, last)
-        levels.append(None if last is None else round(min(1.0, max(0.0, last)) * steps * height))
+        share = found.get(column, last)
+        levels.append(None if share is None else round(min(1.0, max(0.0, share)) * steps * height))
+        last = ended.get(column, last)
     return ["".join(_block(level, (height - 1 - row) * steps, glyphs) for level in levels) for row in range(height)]
 
 
@@ -66,14 +68,19 @@ def _block(level: int | None, base: int, glyphs: Glyphs) -> str:
 
 def columns(xs: Sequence[float], ys: Sequence[float], ends: tuple[float, float], count: int) -> list[tuple[int, float]]:
     """(column, mean of the points in it) for every column that has points."""
-    low, high = ends
-    scale = (count - 1) / (high - low) if high > low else 0.0
     sums: dict[int, tuple[float, int]] = {}
     for x, y in zip(xs, ys, strict=True):
-        column = min(count - 1, max(0, round((x - low) * scale)))
+        column = column_of(x, ends, count)
         total, number = sums.get(column, (0.0, 0))
         sums[column] = total + y, number + 1
     return [(column, total / number) for column, (total, number) in sorted(sums.items())]
+
+
+def column_of(x: float, ends: tuple[float, float], count: int) -> int:
+    """Which of ``count`` columns between ``ends`` an x falls in; the first or last where it lies outside."""
+    low, high = ends
+    scale = (count - 1) / (high - low) if high > low else 0.0
+    return min(count - 1, max(0, round((x - low) * scale)))
 
 
 def settled_range(values: Sequence[float]) -> tuple[float, float]:

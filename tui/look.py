@@ -15,7 +15,6 @@ __all__ = [
     "DARK",
     "LIGHT",
     "NARROW",
-    "PLAIN",
     "UNICODE",
     "Glyphs",
     "Look",
@@ -194,9 +193,6 @@ class Look:
 
     glyphs: Glyphs = UNICODE
     palette: Palette = DARK
-
-
-PLAIN = Look(ASCII, ANSI)
 
 
 def level(now: float | None, limit: float | None, *, near: float, palette: Palette, below: bool = False) -> str:

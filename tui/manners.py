@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ondevice.errors import OndeviceError
-from ondevice.run.config import LIMITS_VERSION
 from ondevice.run.directory import RunDir
 from ondevice.run.files import read_regular, read_sealed
-from ondevice.run.schema import Limits
+from ondevice.run.schema import LIMITS_VERSION, Limits
 
 __all__ = ["DEFAULTS", "Manners"]
 

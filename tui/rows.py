@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +68,7 @@ def cut(block: Block) -> Iterator[Steps | Lines]:
     others = [place for place, row in enumerate(rows) if not row[0]]
     start = 0
     for place in (*(place for place in others if _READING not in rows[place][-1]), len(rows)):
-        between = [other for other in others if start <= other < place]
+        between = others[bisect_left(others, start) : bisect_left(others, place)]
         yield from (Lines(block.number + other, [rows[other][-1]]) for other in between)
         if place - start > len(between):
             found = _steps(rows[start:place] if not between else [row for row in rows[start:place] if row[0]])

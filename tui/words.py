@@ -8,11 +8,13 @@ __all__ = [
     "clock",
     "clock_short",
     "count",
+    "day",
     "decimal",
     "degrees",
     "duration",
     "fit",
     "megabytes",
+    "past_midnight_s",
     "percent",
     "printable",
     "short",
@@ -67,10 +69,8 @@ def duration(seconds: float | None) -> str:
 
 def clock(t: float | None) -> str:
     """Local time of day of a unix time."""
-    try:
-        return "--:--:--" if t is None else time.strftime("%H:%M:%S", time.localtime(t))
-    except (OverflowError, ValueError, OSError):
-        return "--:--:--"
+    there = _local(t)
+    return time.strftime("%H:%M:%S", there) if there else "--:--:--"
 
 
 def printable(text: str) -> str:
@@ -98,6 +98,26 @@ def short(value: float | None) -> str:
 def clock_short(t: float | None) -> str:
     """``22:41``, local time."""
     return clock(t)[:5]
+
+
+def day(t: float | None) -> str:
+    """``11-21``, month and day of local time."""
+    there = _local(t)
+    return time.strftime("%m-%d", there) if there else "--:--"
+
+
+def past_midnight_s(t: float) -> float:
+    """Seconds since local midnight; 0 for a time no clock knows."""
+    there = _local(t)
+    return there.tm_hour * 3600 + there.tm_min * 60 + there.tm_sec + t % 1 if there else 0.0
+
+
+def _local(t: float | None) -> time.struct_time | None:
+    """None for a time no clock knows."""
+    try:
+        return None if t is None else time.localtime(t)
+    except (OverflowError, ValueError, OSError):
+        return None
 
 
 def degrees(value: float | None, unit: str) -> str:

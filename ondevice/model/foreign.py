@@ -6,21 +6,19 @@ runs. Gives names and mapped tensors; which model they belong to is the caller's
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from ondevice.errors import CheckpointError
 from ondevice.model.safetensors import open_file
 from ondevice.model.torch_file import open_torch_file
-from ondevice.model.untrusted import opened, refuse_too_large, short
+from ondevice.model.untrusted import opened, read_object, refuse_too_large, short
 from ondevice.run.directory import RunDir
 from ondevice.run.store import Store
 
@@ -172,17 +170,10 @@ def _refuse_unlisted(folder: Path, index: Path, places: Mapping[str, str], shard
 
 def _read_index(path: Path) -> dict[str, str]:
     """Tensor name -> file name, each a plain name in the same folder. Raises CheckpointError."""
-    with opened(path) as file:
-        data = file.read(_MAX_INDEX + 1)
-    if len(data) > _MAX_INDEX:
-        raise CheckpointError(f"{path}: longer than {_MAX_INDEX} bytes; no index of weights is.")
-    try:
-        raw: Any = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not valid JSON ({type(error).__name__}).") from error
-    places = raw.get("weight_map") if isinstance(raw, dict) else None
+    refusal = "not an index of weights, it has no weight_map."
+    places = read_object(path, at_most=_MAX_INDEX, refusal=refusal).get("weight_map")
     if not isinstance(places, dict) or not places:
-        raise CheckpointError(f"{path}: not an index of weights, it has no weight_map.")
+        raise CheckpointError(f"{path}: {refusal}")
     for name, place in places.items():
         if not isinstance(place, str) or not _SHARD.fullmatch(place):
             raise CheckpointError(f"{path}: puts {short(name)} into {short(place)}, which is no file of this folder.")

@@ -6,7 +6,6 @@ decoders compute is refused by name, never left out. Weights stay mapped: no mor
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from ondevice.errors import CheckpointError, UsageError, nearest
 from ondevice.model.foreign import Weights, open_weights
 from ondevice.model.names import each_from_hugging_face
 from ondevice.model.shape import check_shape
-from ondevice.model.untrusted import opened
+from ondevice.model.untrusted import read_object
 from ondevice.run.recipe import ModelShape, RopeScaling
 
 __all__ = ["FAMILIES", "HuggingFaceModel", "open_hugging_face", "shape_of"]
@@ -95,15 +94,7 @@ def _cut_positions(shape: ModelShape, weights: Mapping[str, Tensor]) -> Mapping[
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise CheckpointError(f"{path}: not there, so {path.parent.name} is no folder of Hugging Face.")
-    with opened(path) as file:
-        data = file.read(_MAX_CONFIG + 1)
-    try:
-        raw = json.loads(data) if len(data) <= _MAX_CONFIG else None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not valid JSON ({type(error).__name__}).") from error
-    if not isinstance(raw, dict):
-        raise CheckpointError(f"{path}: not the config of a model.")
-    return raw
+    return read_object(path, at_most=_MAX_CONFIG, refusal="not the config of a model.")
 
 
 def shape_of(raw: Mapping[str, Any], *, where: str) -> ModelShape:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from ondevice.model import safetensors
 from ondevice.model.decoder import Decoder
 from ondevice.model.lora import lora_layers
 from ondevice.model.targets import Target, chosen_targets, targets_of
-from ondevice.model.untrusted import opened, short
+from ondevice.model.untrusted import read_object, short
 from ondevice.run.files import write_json
 from ondevice.run.recipe import AdapterRecipe, ModelShape
 from ondevice.run.telemetry import as_number
@@ -92,13 +91,8 @@ def open_peft(folder: Path, shape: ModelShape) -> Adapter:
 def _recipe(path: Path, shape: ModelShape) -> AdapterRecipe:
     if not path.exists():
         raise CheckpointError(f"{path}: not there, so {path.parent.name} is no adapter.")
-    with opened(path) as file:
-        data = file.read(_MAX_CONFIG + 1)
-    try:
-        raw = json.loads(data) if len(data) <= _MAX_CONFIG else None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not valid JSON ({type(error).__name__}).") from error
-    if not isinstance(raw, dict) or raw.get("peft_type") != "LORA":
+    raw = read_object(path, at_most=_MAX_CONFIG, refusal="not a LoRA adapter of PEFT.")
+    if raw.get("peft_type") != "LORA":
         raise CheckpointError(f"{path}: not a LoRA adapter of PEFT.")
     for key, allowed in _PLAIN.items():
         if raw.get(key, allowed[0]) not in allowed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, BinaryIO
 from ondevice.errors import CheckpointError, ResourceError
 from ondevice.run.files import open_regular
 
-__all__ = ["opened", "refuse_too_large", "short"]
+__all__ = ["opened", "read_object", "refuse_too_large", "short"]
 
 _MIB = 1 << 20
 
@@ -25,6 +26,19 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         if path.is_symlink():
             raise CheckpointError(f"{path}: is a symbolic link; name the file it leads to, or copy it here.") from error
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}).") from error
+
+
+def read_object(path: Path, *, at_most: int, refusal: str) -> dict[str, Any]:
+    """A JSON object of at most ``at_most`` bytes. Raises CheckpointError, with ``refusal`` where it is none."""
+    with opened(path) as file:
+        data = file.read(at_most + 1)
+    try:
+        raw = json.loads(data) if len(data) <= at_most else None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not valid JSON ({type(error).__name__}).") from error
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"{path}: {refusal}")
+    return raw
 
 
 def short(name: Any) -> str:

@@ -19,7 +19,7 @@ from ondevice.errors import UsageError, nearest
 from ondevice.run.config_check import Origin, checked, hint_of
 from ondevice.run.config_text import explain, to_toml
 from ondevice.run.files import read_sealed, write_sealed
-from ondevice.run.schema import Config, Limits, SampleConfig
+from ondevice.run.schema import LIMITS_VERSION, Config, Limits, SampleConfig
 
 __all__ = [
     "LIMITS_VERSION",
@@ -35,8 +35,6 @@ __all__ = [
     "to_toml",
     "write_limits",
 ]
-
-LIMITS_VERSION = 1
 
 
 def preset_folder() -> Path:

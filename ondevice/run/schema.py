@@ -12,6 +12,7 @@ from ondevice.run.schema_data import ChainConfig, CleanConfig, DataConfig, Sourc
 from ondevice.run.schema_key import LARGEST_SEED, MANY_STEPS, MANY_TOKENS, MUCH_MB, key
 
 __all__ = [
+    "LIMITS_VERSION",
     "AdapterConfig",
     "BudgetConfig",
     "ChainConfig",
@@ -28,6 +29,8 @@ __all__ = [
     "TokenizerConfig",
     "TrainConfig",
 ]
+
+LIMITS_VERSION = 1  # of a run's limits.json
 
 
 @dataclass(frozen=True, kw_only=True)

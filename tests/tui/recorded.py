@@ -40,6 +40,10 @@ def make_recipe(steps: int) -> Recipe:
     )  # fmt: skip
 
 
+SAMPLE = (
+    " today the sea was grey and the wind came over the hill. My brother said that the boats would not go out, and so "
+    "we stayed at home and read.\n\nIn the evening there was a light on the water."
+)
 POLICY = {"max_battery_c": 39.0, "max_skin_c": 43.0, "max_cpu_c": 85.0, "duty_max": 1.0, "battery_floor_percent": 30.0}
 
 
@@ -98,7 +102,11 @@ class PaperTrainer:
             self.later(0.5)
             lr = 1e-3 * min(1.0, self.step / 10) * (1 - self.step / self.total / 2)
             grad_norm = abs(self._dice.gauss(0.8, 0.2))
-            self.write("step", tokens=self.step * 768, loss=self.loss(), lr=lr, grad_norm=grad_norm, step_s=0.05)
+            step_s = round(0.05 * (1 + 0.1 * self._dice.random()), 5)
+            self.write(
+                "step", tokens=self.step * 768, loss=self.loss(), lr=lr, grad_norm=grad_norm, step_s=step_s,
+                tok_s=round(768 / step_s, 1),
+            )  # fmt: skip
         return self
 
     def evaluate(self, **losses: float) -> PaperTrainer:
@@ -230,6 +238,49 @@ def newer(path: Path) -> PaperTrainer:
     trainer = healthy(path).die()
     write_json(trainer.run.identity, {"layout": 99})
     return trainer
+
+
+def diary(path: Path) -> PaperTrainer:
+    """Two launches of a run that grew hot, rests, was killed once and writes."""
+    trainer = PaperTrainer(path, steps=3000, seed=7, ago_s=5400.0).launch()
+    for launch in range(2):
+        for part in range(10):
+            warm = 31.0 + 0.9 * part + 1.5 * launch
+            trainer.steps(100).feel(
+                battery_c=round(warm, 1), cpu_c=round(58 + 1.4 * part, 1), skin_c=round(warm - 3, 1)
+            )
+            trainer.evaluate().save()
+            trainer.sample("Dear diary,", SAMPLE)
+            if warm > 37:
+                trainer.order(
+                    "run",
+                    duty=round(max(0.35, (42.0 - warm) / 5), 2),
+                    why=f"battery {warm:.1f} C: works part of the time",
+                )
+        if launch == 0:
+            trainer.die().launch(resumed_step=trainer.step)
+    why = "battery 40.6 C is above the limit of 39: rests two thirds of the time"
+    return trainer.order("rest", duty=0.35, why=why, battery_c=40.6, cpu_c=71.0, skin_c=37.4, eta_s=4980.0)
+
+
+def chained_parts(path: Path, *, parts: int = 24, done: int = 9) -> PaperTrainer:
+    """A chain of three stages in the middle of its second."""
+    trainer = PaperTrainer(path, steps=parts * 50, ago_s=3600).launch().feel()
+    stages = ("general", "dialogue", "special")
+    told = []
+    for number in range(parts):
+        stage = stages[min(2, number * 5 // (2 * parts))]
+        state = "done" if number < done else "training" if number == done else "waiting"
+        part: dict[str, Any] = {
+            "name": f"{stage} {number + 1}", "stage": stage, "state": state, "sources": {f"{stage}.txt": 1.0},
+            "planned_steps": 50, "tokens": 50 * 768, "tries": 2 if number == 4 else 0,
+        }  # fmt: skip
+        if state == "done":
+            trainer.steps(50)
+            part["results"] = {"val_loss_mixed": round(trainer.loss(), 3)}
+        told.append(part)
+    write_json(trainer.run.path / "schedule.json", {"parts": told})
+    return trainer.evaluate().save().feel()
 
 
 RECORDED: dict[str, Callable[[Path], PaperTrainer]] = {

@@ -9,9 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tui.chart import Axes, Curve, chart
-from tui.look import PLAIN, Look
+from tui.look import ANSI, ASCII, Look
 from tui.plots import Line
+from tui.scale import x_labels
 from tui.views.window import Window
+from tui.words import past_midnight_s
+
+PLAIN = Look(ASCII, ANSI)
 
 
 def line(points: list[tuple[float, float]]) -> Line:
@@ -43,7 +47,7 @@ def test_a_tall_chart_has_the_asked_size_and_a_floor() -> None:
     rows = chart([Curve(name="train", line=falling(300))], width=40, height=12).plain.split("\n")
     assert len(rows) == 12 and all(len(row) <= 40 for row in rows)
     assert any("\u2800" < character <= "\u28ff" for character in rows[0])
-    assert "└" in rows[-2] and rows[-1].split() == ["0", "150", "300"]
+    assert "└" in rows[-2] and rows[-1].split() == ["0", "100", "200", "300"]
 
 
 def test_no_points_and_no_room() -> None:
@@ -66,8 +70,25 @@ def test_a_log_scale_leaves_out_what_has_no_logarithm() -> None:
 
 def test_time_and_tokens_have_their_own_words() -> None:
     curves = [Curve(name="a", line=line([(0.0, 1.0), (2_400_000.0, 2.0)]))]
-    assert chart(curves, width=40, height=5, axes=Axes(x="tokens"), look=PLAIN).plain.endswith("2.4M")
-    assert chart(curves, width=40, height=5, axes=Axes(x="elapsed"), look=PLAIN).plain.endswith("27d18h")
+    assert labels(curves, "tokens") == ["0", "1M", "2M"]
+    assert labels(curves, "elapsed") == ["0s", "11d13h", "23d03h"]
+
+
+def labels(curves: list[Curve], axis: str) -> list[str]:
+    return chart(curves, width=40, height=5, axes=Axes(x=axis), look=PLAIN).plain.split("\n")[-1].split()
+
+
+@given(st.floats(-1e9, 4e9), st.floats(1e-3, 1e9), st.sampled_from(["steps", "tokens", "time", "elapsed"]))
+def test_labels_of_an_axis_keep_apart_and_inside(low: float, span: float, axis: str) -> None:
+    row = x_labels((low, low + span), axis, 6, 60)
+    assert len(row) == 60 and row.strip() and all(len(word) <= 9 for word in row.split())
+
+
+def test_times_are_labelled_at_full_minutes_hours_and_days() -> None:
+    noon = 1_760_011_200.0 - past_midnight_s(1_760_011_200.0) + 12 * 3600
+    assert x_labels((noon + 7, noon + 7 + 3600), "time", 6, 60).split() == ["12:15", "12:30", "12:45", "13:00"]
+    assert x_labels((noon, noon + 20), "time", 6, 60).split()[0] == "12:00:00"
+    assert all("-" in word for word in x_labels((noon, noon + 4 * 86400), "time", 6, 60).split())
 
 
 def test_a_window_zooms_pans_and_stays_inside() -> None:

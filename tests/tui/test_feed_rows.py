@@ -118,3 +118,9 @@ def test_a_restart_between_steps_cuts_what_it_lost() -> None:
     assert fold.digest.step == 25
     assert [x for x, _ in points(fold.curves)["loss"]] == list(range(1, 26))
     assert fold.curves.plots().extent("grad_norm") == (1, 25)
+
+
+def test_a_block_of_nothing_the_pattern_knows_comes_out_line_by_line() -> None:
+    odd = b"".join(lines(4000)).replace(b'{"v":1,', b'{"v": 1,')
+    parts = list(cut(Block("a", 1, odd)))
+    assert [part.number for part in parts if isinstance(part, Lines)] == list(range(1, 4001))

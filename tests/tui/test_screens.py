@@ -14,7 +14,8 @@ from textual.widgets import Input
 
 from ondevice.errors import DataError
 from ondevice.run import control
-from tests.tui.driver import drive, sees
+from tests.tui.driver import drive, screen_text, sees
+from tests.tui.recorded import chained_parts
 from tui.screens import checkpoints, device, limits, new_run
 from tui.screens.paths import complete
 from tui.snapshot import FeedSnapshot, Part, RunSnapshot
@@ -78,7 +79,7 @@ def test_checkpoints_are_listed_pinned_and_compared(runs: Path, paper: Paper, co
         assert text.index("1.5000") < text.index("2.5000"), "newest first"
         await sees(pilot, "Dear number 2")
         await pilot.press("space", "down", "down")
-        await sees(pilot, "Dear number 0", "Dear number 2", "sample near step 20", "sample near step 60")
+        await sees(pilot, "Dear number 0", "Dear number 2", "─ step 20 ─", "─ step 60 ─")
         await pilot.press("i")
         await sees(pilot, "Why keep step 20")
         await pilot.press("enter")
@@ -231,8 +232,8 @@ def test_a_schedule_is_a_table(tmp_path: Path) -> None:
     run = RunSnapshot(name="notes", path=tmp_path / "notes", state="running", step=1300, steps=2000)
 
     async def play(pilot: Pilot[None]) -> None:
-        await sees(pilot, "broad", "✓   1 web-1  web", "1,200 steps, 2.4M tokens", "●   2 wiki-1", "own", "○   3 diary")
-        await sees(pilot, "4 odd", ", 2. try", "torn")
+        await sees(pilot, "broad", "✓   1 web-1", "1,200   2.4M", "●   2 wiki-1", "own", "○   3 diary")
+        await sees(pilot, "4 odd", "x2", "torn")
 
     feed = FakeFeed(dataclasses.replace(run, schedule=parts))
     drive([], (80, 24), play, feed=feed, start_screen="schedule")
@@ -249,7 +250,7 @@ def test_a_schedule_is_a_table(tmp_path: Path) -> None:
 def test_every_state_can_be_watched(runs: Path, recorded: Any, kind: str) -> None:
     """The head, the list and the panes of a run in that state."""
     from tui.feed import Feed
-    from tui.look import PLAIN, Look
+    from tui.look import ANSI, ASCII, Look
     from tui.screens.watch import ALL
     from tui.views.head import head_text
     from tui.views.runs import run_row
@@ -258,12 +259,12 @@ def test_every_state_can_be_watched(runs: Path, recorded: Any, kind: str) -> Non
     run = Feed([runs]).snapshot().runs[0]
     words = {"healthy": "running", "hot": "running", "empty": "new", "corrupted": "killed"}.get(kind, kind)
     for width in (20, 40, 80, 120):
-        for look in (PLAIN, Look()):
+        for look in (Look(ASCII, ANSI), Look()):
             row = run_row(run, width, look)
             assert all(len(line) <= width for line in row.plain.split("\n")), row.plain
             head = head_text(run, width, 5, look)
             assert words in head.plain and all(len(line) <= max(width, 24) for line in head.plain.split("\n"))
-            assert look is not PLAIN or (row.plain + head.plain).isascii()
+            assert look.glyphs is not ASCII or (row.plain + head.plain).isascii()
     assert {name for row in ALL for name, _ in row} | {"now"} == {
         "now", "loss", "pace", "heat", "machine", "validation", "samples", "saves", "events",
     }  # fmt: skip
@@ -282,3 +283,18 @@ def test_long_texts_are_wrapped_and_scrolled(runs: Path, paper: Paper) -> None:
 
     drive([runs], (120, 36), play, opened=trainer.run.path)
     trainer.die()
+
+
+def test_a_schedule_begins_at_the_part_that_is_learned_now(runs: Path) -> None:
+    trainer = chained_parts(runs / "chain", parts=60, done=40)
+
+    async def play(pilot: Pilot[None]) -> None:
+        text = await sees(pilot, "dialogue 41")
+        assert "general 1 " not in text
+        await pilot.press(*["pageup"] * 5)
+        await sees(pilot, "40 of 60 parts done", "general 1 ", "x3")
+        rows = [row for row in screen_text(pilot.app).split("\n") if "general" in row and " 50 " in row]
+        assert len(rows) > 5 and len({row.index(" 50 ") for row in rows}) == 1, "columns"
+
+    drive([runs], (45, 28), play, opened=trainer.run.path, start_screen="schedule")
+    trainer.leave()

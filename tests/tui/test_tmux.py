@@ -125,6 +125,13 @@ def test_a_run_is_watched_paused_asked_killed_and_brought_back(terminal: Termina
     terminal.sees("pause: accepted", "waiting", "paused by ondevice-tui")
     assert read_liveness(run).state == "waiting"
 
+    terminal.keys("r")
+    terminal.sees("resume: accepted", "running")
+    paused_at = int(read_status(run)["step"])
+    wait_for(lambda: int(read_status(run)["step"]) > paused_at)
+    terminal.keys("p")
+    terminal.sees("pause: accepted", "waiting")
+
     terminal.keys("w")
     terminal.sees("What shall notes go on from?")
     terminal.type("def dumps(")
@@ -143,7 +150,7 @@ def test_a_run_is_watched_paused_asked_killed_and_brought_back(terminal: Termina
     terminal.sees("notes", "waiting")
     killed = int(read_status(run)["pid"])
     os.kill(killed, signal.SIGKILL)
-    terminal.sees("killed", "r goes on from its newest checkpoint")
+    terminal.sees("killed", "r goes on; killed")
 
     terminal.keys("r")
     terminal.sees("its trainer starts")

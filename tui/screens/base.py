@@ -14,6 +14,7 @@ from textual.widget import Widget
 from tui.look import NARROW, Look
 from tui.snapshot import FeedSnapshot, RunSnapshot
 from tui.widgets.bars import AskLine, Cell, Cells, Key, TouchBar, keys_cells, tabs_cells
+from tui.widgets.pane import LinesPane
 
 if TYPE_CHECKING:
     from tui.app import OndeviceTui
@@ -53,6 +54,15 @@ class BaseScreen(Screen[None]):
     TOUCH: ClassVar[tuple[tuple[str, str], ...]] = (
         ("back", "app.back"), ("screens", "app.menu"), ("actions", "screen.actions"),
     )  # fmt: skip
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings(
+        (
+            ("up", "up", "screen.scroll_pane(-1)"),
+            ("down", "down", "screen.scroll_pane(1)"),
+            ("pageup", "up", "screen.scroll_pane(-10)"),
+            ("pagedown", "down", "screen.scroll_pane(10)"),
+        )
+    )
 
     def compose(self) -> ComposeResult:
         yield Cells(id="tabs")
@@ -134,6 +144,13 @@ class BaseScreen(Screen[None]):
     def action_actions(self) -> None:
         """All this screen can do, as a list to touch."""
         self.tui.open_menu("actions", self.KEYS)
+
+    def action_scroll_pane(self, lines: int) -> None:
+        """The focused text, else the first that is shown."""
+        panes = [self.focused, *(pane for pane in self.query(LinesPane) if pane.display)]
+        pane = next((pane for pane in panes if isinstance(pane, LinesPane)), None)
+        if pane is not None:
+            pane.scroll_lines(lines)
 
     def complain(self, sentence: str) -> None:
         """Tells the person, where there is something to tell."""

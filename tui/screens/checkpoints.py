@@ -22,7 +22,7 @@ from tui.screens.confirm import Confirm
 from tui.screens.control import ControlScreen
 from tui.screens.prompt import Prompt
 from tui.snapshot import FeedSnapshot, RunSnapshot, Saved
-from tui.views.checkpoints import saved_heads, saved_row, step_sample_text
+from tui.views.checkpoints import nearest_sample, saved_heads, saved_row, step_sample_text
 from tui.views.head import head_text
 from tui.widgets.bars import Key
 from tui.widgets.pane import Head, LinesPane, Pane
@@ -71,7 +71,7 @@ class CheckpointsScreen(ControlScreen):
         rows, width = self.query_one(OptionList), max(20, self.size.width - 6)
         self.query_one("#heads", Static).update(saved_heads(run, width, self.look))
         shape = (run.path, run.saved, width, self._beside, self.look)
-        if shape != self._shown:
+        if shape != self._shown and run.share_read == 1:  # else the cursor would begin at what is newest so far
             self._shown = shape
             self._rebuild(rows, run, width)
         self.query_one("#right").display = self._beside is not None
@@ -101,9 +101,18 @@ class CheckpointsScreen(ControlScreen):
     def _tell_sides(self) -> None:
         for name, step in (("#left", self._step), ("#right", self._beside)):
             pane = self.query_one(name, LinesPane)
-            pane.border_title = f"sample near step {count(step)}" if step is not None else "sample"
+            pane.border_title = self._title(step)
             pane.forget()
             pane.show(self.run_now, self.look)
+
+    def _title(self, step: int | None) -> str:
+        run = self.run_now
+        if step is None or run is None:
+            return "sample"
+        if step in self._written or (sample := nearest_sample(run, step)) is None:
+            return f"step {count(step)}"
+        asked = ", asked for" if sample.letter else ""
+        return f"step {count(step)}" + (f": sample of {count(sample.step)}" if sample.step != step else "") + asked
 
     def _sample(self, run: RunSnapshot, step: int | None) -> Text:
         return step_sample_text(run, step, self._written.get(step if step is not None else -1), self.look)

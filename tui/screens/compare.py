@@ -11,8 +11,9 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from tui.look import Look
-from tui.screens.base import BaseScreen, bindings
+from tui.screens.base import bindings
 from tui.screens.pick import Pick
+from tui.screens.plots import PLOT_KEYS, PlotScreen
 from tui.snapshot import FeedSnapshot, RunSnapshot
 from tui.views.compare import WHAT, compare_text, table_text
 from tui.views.window import Window
@@ -22,29 +23,23 @@ from tui.widgets.plot import PlotPane
 
 __all__ = ["CompareScreen"]
 
-_AXES = ("steps", "tokens", "elapsed")
 
-
-class CompareScreen(BaseScreen):
+class CompareScreen(PlotScreen):
     """The marked runs; where none are, the first few of the list."""
 
     NAME = "compare"
+    AXES = ("steps", "tokens", "elapsed")
     KEYS: ClassVar[tuple[Key, ...]] = (
         ("c", "choose runs", "screen.choose"),
         ("v", "which curve", "screen.what"),
-        ("a", "x axis", "screen.axis"),
-        ("l", "log", "screen.log"),
-        ("+", "in", "screen.zoom(0.5)"),
-        ("-", "out", "screen.zoom(2.0)"),
-        ("[", "earlier", "screen.pan(-0.25)"),
-        ("]", "later", "screen.pan(0.25)"),
-        ("0", "all", "screen.fit"),
+        *PLOT_KEYS,
     )
     BINDINGS: ClassVar[list[BindingType]] = bindings(KEYS)
 
     def __init__(self) -> None:
         super().__init__()
         self._what = WHAT[0]
+        self._compared: list[RunSnapshot] = []
 
     def body(self) -> Iterable[Widget]:
         yield PlotPane(self._plot, self.look, title="compare", id="comparison")
@@ -65,7 +60,10 @@ class CompareScreen(BaseScreen):
         runs = self.runs
         pane = self.query_one(PlotPane)
         pane.border_title = f"{self._what} of {len(runs)} run{'s' if len(runs) != 1 else ''}"
-        pane.show(runs[0] if runs else RunSnapshot(name="", path=self.tui.folder, state="unknown"), self.look)
+        if list(map(id, runs)) != list(map(id, self._compared)):
+            self._compared = runs
+            pane.forget()
+        pane.show(runs[0] if runs else self.tui.nobody, self.look)
         width = max(20, self.size.width - 4)
         self.query_one("#table", Static).update(table_text(runs, width, self.look))
 
@@ -89,29 +87,3 @@ class CompareScreen(BaseScreen):
         pane: Pane = self.query_one(PlotPane)
         pane.forget()
         self.repaint()
-
-    def action_axis(self) -> None:
-        self._see(self._window.next_axis(_AXES))
-
-    def action_log(self) -> None:
-        window = self._window
-        self._see(Window(axis=window.axis, log=not window.log, start=window.start, end=window.end))
-
-    def action_zoom(self, factor: float) -> None:
-        self._see(self._window.zoomed(factor))
-
-    def action_pan(self, share: float) -> None:
-        self._see(self._window.panned(share))
-
-    def action_fit(self) -> None:
-        self._see(self._window.fitted())
-
-    @property
-    def _window(self) -> Window:
-        return self.query_one(PlotPane).window
-
-    def _see(self, window: Window) -> None:
-        self.query_one(PlotPane).see(window)
-
-    def on_plot_pane_seen(self, event: PlotPane.Seen) -> None:
-        self._see(event.window)

@@ -6,8 +6,6 @@ from ondevice.errors import OndeviceError
 from ondevice.run.directory import RunDir
 from tui.asking import ask
 from tui.screens.base import BaseScreen
-from tui.screens.confirm import Confirm
-from tui.screens.prompt import Prompt
 from tui.snapshot import DEAD
 from tui.widgets.bars import Key
 
@@ -59,6 +57,8 @@ class ControlScreen(BaseScreen):
         if run is None or not run.alive:
             self.action_ask("stop")
             return
+        from tui.screens.confirm import Confirm
+
         question = f"Stop {run.name}? It finishes its step, saves and leaves."
         self.app.push_screen(Confirm(question, yes="stop (y)"), lambda yes: self.action_ask("stop") if yes else None)
 
@@ -70,6 +70,8 @@ class ControlScreen(BaseScreen):
         if not run.alive:
             self.complain(f"No trainer holds {run.name}; `ondevice generate {run.name}` writes from its checkpoint.")
             return
+        from tui.screens.prompt import Prompt  # an editor costs a start more than it is worth
+
         self.app.push_screen(Prompt(f"What shall {run.name} go on from?"), self._write)
 
     def _write(self, prompt: str | None) -> None:

@@ -13,7 +13,7 @@ from textual.widget import Widget
 from ondevice.errors import OndeviceError
 from tui.jobs import ask_json
 from tui.screens.base import BaseScreen, bindings
-from tui.snapshot import FeedSnapshot, RunSnapshot
+from tui.snapshot import FeedSnapshot
 from tui.views.device import device_text
 from tui.views.machine import sensors_text
 from tui.widgets.bars import Key
@@ -30,11 +30,7 @@ class DeviceScreen(BaseScreen):
         ("d", "ask the doctor again", "screen.ask"),
         ("t", "with trial imports", "screen.ask(False)"),
     )
-    BINDINGS: ClassVar[list[BindingType]] = [
-        *bindings(KEYS),
-        *bindings((("up", "up", "screen.scroll_pane(-1)"), ("down", "down", "screen.scroll_pane(1)"))),
-        *bindings((("pageup", "up", "screen.scroll_pane(-10)"), ("pagedown", "down", "screen.scroll_pane(10)"))),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = bindings(KEYS)
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,13 +59,11 @@ class DeviceScreen(BaseScreen):
             self.repaint()
 
     def show(self, snapshot: FeedSnapshot) -> None:
-        nobody = RunSnapshot(name="", path=self.tui.folder, state="unknown")
         measured = [run for run in snapshot.runs if run.alive and run.sensors]
-        live = min(measured, key=lambda run: (run.path != self.tui.selected, run.state == "asleep"), default=nobody)
+        live = min(
+            measured, key=lambda run: (run.path != self.tui.selected, run.state == "asleep"), default=self.tui.nobody
+        )
         sensors = self.query_one("#sensors", Pane)
         sensors.border_title = f"sensors now, by {live.name}" if live.sensors else "sensors"
         for pane in self.query(Pane):
             pane.show(live, self.look)
-
-    def action_scroll_pane(self, lines: int) -> None:
-        self.query_one("#doctor", LinesPane).scroll_lines(lines)

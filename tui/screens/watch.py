@@ -14,15 +14,15 @@ from textual.widget import Widget
 from tui.look import NARROW
 from tui.screens.base import bindings
 from tui.screens.control import CONTROL_KEYS, ControlScreen
+from tui.screens.plots import PLOT_KEYS, PlotScreen
 from tui.snapshot import EVENT_GROUPS, FeedSnapshot
-from tui.views.head import head_text, sentences
+from tui.views.head import head_rows, head_text
 from tui.views.heat import heat_text
 from tui.views.learned import saves_text, validation_text
 from tui.views.loss import loss_text
 from tui.views.machine import machine_text
 from tui.views.pace import now_text, pace_text
 from tui.views.story import events_text, samples_text
-from tui.views.window import Window
 from tui.widgets.bars import Key
 from tui.widgets.pane import Head, LinesPane, Pane
 from tui.widgets.plot import PlotPane
@@ -41,7 +41,8 @@ PAGES: tuple[Page, ...] = (
     ((("loss", 7), ("pace", 5)), (("heat", 7), ("machine", 5))),
     ((("samples", 7), ("validation", 5)), (("events", 7), ("saves", 5))),
 )
-_LEAST_ROWS = 10  # a pane on a phone
+_LEAST_ROWS = 9  # a pane on a phone
+_BARS, _BARS_NARROW = 7, 10  # rows around the panes at the most: they never rearrange because a sentence came or went
 
 
 def pages_for(width: int, height: int) -> tuple[Page, ...]:
@@ -54,30 +55,20 @@ def pages_for(width: int, height: int) -> tuple[Page, ...]:
     return tuple(tuple(((name, 12),) for name in ORDER[at : at + each]) for at in range(0, len(ORDER), each))
 
 
-class WatchScreen(ControlScreen):
+class WatchScreen(PlotScreen, ControlScreen):
     """Watches the selected run. Holds where one looks, and nothing of the run."""
 
     NAME = "watch"
     KEYS: ClassVar[tuple[Key, ...]] = (
         *CONTROL_KEYS,
-        ("←", "page", "screen.page(-1)"),
-        ("→", "page", "screen.page(1)"),
+        ("←", "previous", "screen.page(-1)"),
+        ("→", "next", "screen.page(1)"),
         ("z", "zoom pane", "screen.one_pane"),
-        ("+", "in", "screen.zoom(0.5)"),
-        ("-", "out", "screen.zoom(2.0)"),
-        ("[", "earlier", "screen.pan(-0.25)"),
-        ("]", "later", "screen.pan(0.25)"),
-        ("0", "all", "screen.fit"),
-        ("a", "x axis", "screen.axis"),
-        ("l", "log", "screen.log"),
+        *PLOT_KEYS,
         ("f", "filter events", "screen.filter"),
     )
     TOUCH = (("◀", "screen.page(-1)"), ("screens", "app.menu"), ("actions", "screen.actions"), ("▶", "screen.page(1)"))
-    BINDINGS: ClassVar[list[BindingType]] = [
-        *bindings(KEYS),
-        *bindings((("up", "up", "screen.scroll_pane(-1)"), ("down", "down", "screen.scroll_pane(1)"))),
-        *bindings((("pageup", "up", "screen.scroll_pane(-10)"), ("pagedown", "down", "screen.scroll_pane(10)"))),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = bindings(KEYS)
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,8 +93,8 @@ class WatchScreen(ControlScreen):
     def show(self, snapshot: FeedSnapshot) -> None:
         run = self.run_now
         head = self.query_one("#head", Pane)
-        rows = min(5 if self.size.height >= 20 else 4, 3 + len(list(sentences(run, self.look)))) if run else 3
-        rows = rows if self.size.height >= 12 else 1
+        rows = head_rows(run, self.size.width - 2, self.look) if run else 3
+        rows = min(5 if self.size.height >= 20 else 4, rows) if self.size.height >= 12 else 1
         if head.styles.height is None or head.styles.height.value != rows:
             head.styles.height = rows
             self.call_after_refresh(self.repaint)
@@ -113,8 +104,8 @@ class WatchScreen(ControlScreen):
 
     @property
     def pages(self) -> tuple[Page, ...]:
-        body = self.query_one("#panes", Grid)
-        return pages_for(self.size.width, body.size.height or self.size.height - 8)
+        bars = _BARS_NARROW if self.size.width < NARROW else _BARS
+        return pages_for(self.size.width, self.size.height - bars)
 
     @property
     def place(self) -> str:
@@ -134,7 +125,8 @@ class WatchScreen(ControlScreen):
             return
         self._arranged = shape
         grid.styles.grid_size_columns, grid.styles.grid_size_rows = 12, len(page)
-        taller = "4fr" if any(name == "loss" for name, _ in page[0]) and len(page[0]) > 1 else "3fr"
+        tall = page[0][0][0] == "now" or (any(name == "loss" for name, _ in page[0]) and len(page[0]) > 1)
+        taller = "4fr" if tall else "3fr"
         grid.styles.grid_rows = " ".join([taller, *["3fr"] * (len(page) - 1)])
         shown = {name: span for row in page for name, span in row}
         for pane in grid.children:
@@ -166,33 +158,6 @@ class WatchScreen(ControlScreen):
         self._arranged = None
         self.repaint()
 
-    def action_zoom(self, factor: float) -> None:
-        self._see(self._window.zoomed(factor))
-
-    def action_pan(self, share: float) -> None:
-        self._see(self._window.panned(share))
-
-    def action_fit(self) -> None:
-        self._see(self._window.fitted())
-
-    def action_axis(self) -> None:
-        self._see(self._window.next_axis())
-
-    def action_log(self) -> None:
-        window = self._window
-        self._see(Window(axis=window.axis, log=not window.log, start=window.start, end=window.end))
-
-    @property
-    def _window(self) -> Window:
-        return self.query_one("#loss", PlotPane).window
-
-    def _see(self, window: Window) -> None:
-        for plot in self.query(PlotPane):
-            plot.see(window)
-
-    def on_plot_pane_seen(self, event: PlotPane.Seen) -> None:
-        self._see(event.window)
-
     def action_filter(self) -> None:
         """Events of the next group; after the last of all."""
         groups = ("", *EVENT_GROUPS)
@@ -200,13 +165,6 @@ class WatchScreen(ControlScreen):
         pane = self.query_one("#events", LinesPane)
         pane.border_title = f"events: {self._group}" if self._group else "events"
         pane.look_with(partial(events_text, group=self._group))
-
-    def action_scroll_pane(self, lines: int) -> None:
-        """The focused text, else the first on the page."""
-        panes = [self.focused, *(pane for pane in self.query(LinesPane) if pane.display)]
-        pane = next((pane for pane in panes if isinstance(pane, LinesPane)), None)
-        if pane is not None:
-            pane.scroll_lines(lines)
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
         """A swipe on a phone: the next pane, where the pane itself has nothing left to scroll."""
@@ -223,5 +181,5 @@ class WatchScreen(ControlScreen):
     def on_mouse_up(self, event: events.MouseUp) -> None:
         """A swipe sideways."""
         began, self._swiped_from = self._swiped_from, None
-        if began is not None and abs(event.screen_x - began) >= 12 and self._window.whole:
+        if began is not None and abs(event.screen_x - began) >= 12 and self.window.whole:
             self.action_page(1 if event.screen_x < began else -1)

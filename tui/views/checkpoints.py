@@ -6,12 +6,12 @@ from rich.text import Text
 
 from tui.draw import begun
 from tui.look import Look
-from tui.snapshot import RunSnapshot, Saved
+from tui.snapshot import RunSnapshot, Sample, Saved
 from tui.views.learned import marks_text
-from tui.views.story import sample_text
+from tui.views.story import written_text
 from tui.words import clock, count, decimal, fit, megabytes, printable
 
-__all__ = ["saved_heads", "saved_row", "step_sample_text"]
+__all__ = ["nearest_sample", "saved_heads", "saved_row", "step_sample_text"]
 
 
 def saved_heads(run: RunSnapshot, width: int, look: Look) -> Text:
@@ -55,6 +55,12 @@ def step_sample_text(run: RunSnapshot, step: int | None, written: tuple[str, str
     if written is not None:
         prompt, text = written
         return begun(printable(prompt), f"bold {look.palette.accent}").append(printable(text), "")
-    if not run.samples:
+    sample = nearest_sample(run, step)
+    if sample is None:
         return Text("no sample was written; g generates from this checkpoint", look.palette.dim)
-    return sample_text(min(run.samples, key=lambda sample: abs(sample.step - step)), look)
+    return written_text(sample, look)
+
+
+def nearest_sample(run: RunSnapshot, step: int) -> Sample | None:
+    """What the training wrote nearest to that step; the latest of several."""
+    return min(reversed(run.samples), key=lambda sample: abs(sample.step - step), default=None)

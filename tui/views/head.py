@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from textwrap import wrap
 
 from rich.text import Text
 
@@ -11,7 +12,9 @@ from tui.look import Look
 from tui.snapshot import RunSnapshot
 from tui.words import clock, clock_short, count, duration, fit, percent, short
 
-__all__ = ["head_text", "sentences"]
+__all__ = ["head_rows", "head_text", "sentences"]
+
+_MOST_LINES = 2
 
 
 def head_text(run: RunSnapshot, width: int, height: int, look: Look) -> Text:
@@ -21,9 +24,26 @@ def head_text(run: RunSnapshot, width: int, height: int, look: Look) -> Text:
     text = _title(run, width, look).append("\n").append_text(_progress(run, width, look)).append("\n")
     style = look.palette.state(run.state)
     text.append_text(bar(run.share, width, look.glyphs, style, look.palette.dim))
-    for sentence, colour in list(sentences(run, look))[: max(0, height - 3)]:
-        text.append("\n").append(fit(sentence, width, look.glyphs.ellipsis), colour)
+    for line, colour in _lines(run, width, max(0, height - 3), look):
+        text.append("\n").append(line, colour)
     return text
+
+
+def head_rows(run: RunSnapshot, width: int, look: Look) -> int:
+    """What `head_text` would fill."""
+    return 3 + len(_lines(run, width, _MOST_LINES, look))
+
+
+def _lines(run: RunSnapshot, width: int, most: int, look: Look) -> list[tuple[str, str]]:
+    """The sentences in at most so many lines: a second one only below what the first needs."""
+    lines: list[tuple[str, str]] = []
+    for sentence, colour in list(sentences(run, look))[:most]:
+        wrapped = wrap(" ".join(sentence.split()), max(8, width)) or [""]
+        room = most - len(lines)
+        if len(wrapped) > room > 0:
+            wrapped = [*wrapped[: room - 1], fit(" ".join(wrapped[room - 1 :]), width, look.glyphs.ellipsis)]
+        lines += [(line, colour) for line in wrapped[: max(0, room)]]
+    return lines
 
 
 def _one_line(run: RunSnapshot, width: int, look: Look) -> Text:
@@ -32,20 +52,21 @@ def _one_line(run: RunSnapshot, width: int, look: Look) -> Text:
 
 
 def _title(run: RunSnapshot, width: int, look: Look) -> Text:
-    style, story = look.palette.state(run.state), _story(run)
+    style = look.palette.state(run.state)
     beside = width - 4 - len(run.state)
-    story = story if beside - len(story) >= min(24, len(run.name)) + 2 else ""
+    story = next((told for told in _stories(run) if beside - len(told) >= min(24, len(run.name)) + 2), "")
     name = fit(run.name, max(8, beside - len(story)), look.glyphs.ellipsis)
     text = begun(f"{look.glyphs.state(run.state)} ", style).append(name, "bold")
     text.append(f"  {run.state}", style)
     return text.append(story.rjust(max(0, width - text.cell_len)), look.palette.dim)
 
 
-def _story(run: RunSnapshot) -> str:
-    if not run.launches:
-        return ""
-    kills = f", survived {run.kills} kill{'s' if run.kills != 1 else ''}" if run.kills else ""
-    return f"  launch {run.launches}{kills}"
+def _stories(run: RunSnapshot) -> Iterator[str]:
+    """How often it began, in many words and in few."""
+    if run.launches:
+        kills = f"{run.kills} kill{'s' if run.kills != 1 else ''}" if run.kills else ""
+        yield f"  launch {run.launches}" + (f", survived {kills}" if kills else "")
+        yield f"  launch {run.launches}" + (f", {kills}" if kills else "")
 
 
 def _progress(run: RunSnapshot, width: int, look: Look) -> Text:
@@ -64,8 +85,8 @@ def _progress(run: RunSnapshot, width: int, look: Look) -> Text:
 def _left(run: RunSnapshot, *, wide: bool) -> str:
     if not run.alive or run.eta_s is None:
         return ""
-    until = f", done {clock_short(run.done_t)}" if wide and run.done_t is not None and run.eta_s < 86400 else ""
-    return f"left {duration(run.eta_s)}{until}"
+    until = f", done at {clock_short(run.done_t)}" if wide and run.done_t is not None and run.eta_s < 86400 else ""
+    return f"{duration(run.eta_s)} left{until}"
 
 
 def sentences(run: RunSnapshot, look: Look) -> Iterator[tuple[str, str]]:
@@ -92,7 +113,7 @@ def sentences(run: RunSnapshot, look: Look) -> Iterator[tuple[str, str]]:
 def _endings(run: RunSnapshot, look: Look) -> Iterator[tuple[str, str]]:
     palette = look.palette
     if run.state == "killed":
-        yield f"r goes on from its newest checkpoint; {run.death or 'killed without a word'}", palette.bad
+        yield f"r goes on; {run.death or 'killed without a word'}", palette.bad
     elif run.state in ("stopped", "failed"):
         yield (f"{run.outcome}; " if run.outcome not in ("", run.state) else "") + "r goes on", palette.warn
     elif run.state == "new":

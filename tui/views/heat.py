@@ -8,6 +8,7 @@ from tui.chart import Axes, Curve, chart, gutter_of
 from tui.draw import begun, strip
 from tui.look import Look, level
 from tui.plots import Line
+from tui.scale import x_labels
 from tui.snapshot import Heat, RunSnapshot
 from tui.views.loss import seen
 from tui.views.window import Window
@@ -72,13 +73,16 @@ def _picture(run: RunSnapshot, width: int, height: int, look: Look, window: Wind
     extents = [extent for n in (name, "duty") if n and (extent := plots.extent(n, x=window.axis))]
     if not extents or height < 3:
         return Text("")
-    first, last = window.of(min(low for low, _ in extents), max(high for _, high in extents))
+    worked = plots.extent("loss", x=window.axis) or extents[0]  # readings are rare, and what they told holds until now
+    first, last = window.of(min(low for low, _ in extents), max(high for _, high in (*extents, worked)))
     last = last if last > first else first + 1.0
     duty = seen(run, "duty", window, first, last)
     rows = (2 if height >= 9 else 1) if duty else 0
     curve = Curve(name=name, line=seen(run, name, window, first, last), style=look.palette.val)
     if not curve.line:
-        return _strip(duty, (first, last), width, rows or 1, look, gutter=5)
+        tall = max(1, min(3, height - 1))
+        text = _strip(duty, (first, last), width, tall, look, gutter=5)
+        return text.append("\n" + x_labels((first, last), window.axis, 5, width), look.palette.dim)
     curves = [_limit(heat, curve, look), curve] if heat and heat.limit_c is not None else [curve]
     axes = Axes(x=window.axis, x_range=(first, last), least_gutter=5 if rows else 0)
     picture = chart(curves, width=width, height=height - rows, axes=axes, look=look)

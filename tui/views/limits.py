@@ -22,7 +22,7 @@ def limit_row(key: str, value: Any, why: str, width: int, look: Look) -> Text:
         look.palette.train if value is not None else look.palette.dim,
     )
     room, why = width - text.cell_len - 2, _reason(value, why)
-    if value is not None and why and room >= 12:
+    if value not in (None, "") and why and room >= 12:
         text.append("  " + fit(why, room, look.glyphs.ellipsis), look.palette.dim)
     return text
 

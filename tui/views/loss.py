@@ -17,7 +17,6 @@ __all__ = ["legend_line", "loss_text", "seen"]
 
 _POINTS = 1200
 _ALL = Window()
-Extent = tuple[float, float]
 
 
 def loss_text(run: RunSnapshot, width: int, height: int, look: Look, window: Window = _ALL) -> Text:

@@ -8,13 +8,14 @@ from rich.text import Text
 
 from tui.draw import bar, begun
 from tui.look import Look, level
-from tui.snapshot import RunSnapshot
+from tui.snapshot import RunSnapshot, Sensor
 from tui.views.heat import heat_words
 from tui.words import duration, fit, megabytes
 
 __all__ = ["battery_text", "machine_text", "sensors_text"]
 
 _LABEL = 8
+_FLOORS = {"battery_percent": 10.0, "disk_free_mb": 200.0}  # and how near them it grows serious
 
 
 def machine_text(run: RunSnapshot, width: int, height: int, look: Look) -> Text:
@@ -29,17 +30,25 @@ def _meters(run: RunSnapshot, width: int, look: Look) -> Iterator[Text]:
     palette = look.palette
     yield _row("charge", battery_text(run, look, floor=width >= 36), _share(run.battery_percent, 100.0), width, look)
     top = run.max_rss_mb or run.plan_mb
-    style = level(run.rss_mb, top, near=0.1 * (top or 0.0), palette=palette)
-    plan = f" of {megabytes(top)}" + ("" if run.max_rss_mb else " planned") if top else ""
+    planned = run.max_rss_mb is None  # and a plan is no limit
+    style = level(
+        run.rss_mb, (top or 0.0) * (1.1 if planned else 1.0) or None, near=0.1 * (top or 0.0), palette=palette
+    )
+    style = palette.warn if planned and style.endswith(palette.bad) else style
+    plan = f" of {megabytes(top)}" + (" planned" if planned else "") if top else ""
     words = begun(megabytes(run.rss_mb), style).append(plan, palette.dim)
     yield _row("memory", words, _share(run.rss_mb, top), width, look, style)
     used = None if run.available_mb is None or not run.total_mb else 1 - run.available_mb / run.total_mb
-    yield _row("machine", Text(f"{megabytes(run.available_mb)} free"), used, width, look)
+    yield _row("machine", Text(_free(run.available_mb)), used, width, look)
     floor = run.min_free_disk_mb
     style = level(run.disk_free_mb, floor, near=floor or 0.0, palette=palette, below=True)
-    words = begun(f"{megabytes(run.disk_free_mb)} free", style)
+    words = begun(_free(run.disk_free_mb), style)
     words.append(f", keeps {megabytes(floor)}" if floor and width >= 36 else "", palette.dim)
     yield _row("disk", words, None, width, look)
+
+
+def _free(mb: float | None) -> str:
+    return "-" if mb is None else f"{megabytes(mb)} free"
 
 
 def battery_text(run: RunSnapshot, look: Look, *, floor: bool = True) -> Text:
@@ -78,7 +87,8 @@ def _share(value: float | None, whole: float | None) -> float | None:
 def _rest(run: RunSnapshot, look: Look) -> Iterator[Text]:
     dim = look.palette.dim
     if run.power_w is not None:
-        yield begun("power    ", dim).append(f"{run.power_w:.1f} W")
+        where = "into the battery" if run.power_w < 0 else "drawn"
+        yield begun("power    ", dim).append(f"{abs(run.power_w):.1f} W ").append(where, dim)
     away = (run.slept_s or 0.0) + (run.frozen_s or 0.0)
     if away >= 1:
         yield begun("asleep   ", dim).append(duration(away))
@@ -99,9 +109,14 @@ def sensors_text(run: RunSnapshot, width: int, height: int, look: Look) -> Text:
             row.append("yes" if value else "no")
         else:
             said = f"{value:,.1f}" if isinstance(value, float) else str(value)
-            style = level(value, sensor.limit, near=2.0, palette=look.palette) if isinstance(value, float) else ""
+            style = _style(sensor, value, look) if isinstance(value, float) else ""
             row.append(f"{said} {look.glyphs.plain(sensor.unit)}".rstrip(), style)
         if sensor.limit is not None:
-            row.append(f"  limit {sensor.limit:g}", look.palette.dim)
+            row.append(f"  {'floor' if sensor.name in _FLOORS else 'limit'} {sensor.limit:g}", look.palette.dim)
         rows.append(row)
     return Text("\n", no_wrap=True).join(rows)
+
+
+def _style(sensor: Sensor, value: float, look: Look) -> str:
+    near = _FLOORS.get(sensor.name, 0.05 if sensor.name == "headroom" else 2.0)
+    return level(value, sensor.limit, near=near, palette=look.palette, below=sensor.name in _FLOORS)

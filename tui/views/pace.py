@@ -79,8 +79,8 @@ def now_text(run: RunSnapshot, width: int, height: int, look: Look) -> Text:
 def _big_rows(run: RunSnapshot, look: Look) -> Iterator[tuple[str, str, str]]:
     palette = look.palette
     if run.share is not None:
-        left = f", left {duration(run.eta_s)}" if run.alive and run.eta_s is not None else ""
-        yield f"done{left}", percent(run.share), palette.accent
+        left = f", {duration(run.eta_s)} left" if run.alive and run.eta_s is not None else ""
+        yield f"progress{left}", percent(run.share), palette.accent
     best = f", best validation {decimal(run.best_loss, 3)}" if run.best_loss is not None else ""
     yield f"loss{best}", decimal(run.loss, 3), palette.train
     if run.hottest is not None and run.hottest.now_c is not None and run.alive:

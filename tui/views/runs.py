@@ -107,6 +107,8 @@ def _left(run: RunSnapshot, look: Look) -> tuple[str, str]:
         return f"reading {percent(run.share_read)}", look.palette.warn
     if run.state == "waiting" and run.until_t is not None:
         return f"until {clock_short(run.until_t)}", look.palette.warn
+    if run.state == "asleep" and run.silent_since_t is not None:
+        return f"since {clock_short(run.silent_since_t)}", look.palette.cold
     if run.alive and run.eta_s is not None:
         return duration(run.eta_s), ""
     return ("", "") if run.state != "killed" else ("r goes on", look.palette.bad)

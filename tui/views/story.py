@@ -9,7 +9,7 @@ from tui.look import Look
 from tui.snapshot import Event, RunSnapshot, Sample
 from tui.words import clock, count
 
-__all__ = ["event_text", "events_text", "sample_text", "samples_text"]
+__all__ = ["event_text", "events_text", "sample_text", "samples_text", "written_text"]
 
 _SAMPLES, _LONGEST = 8, 4000
 _STEP_KINDS = frozenset({"eval", "checkpoint", "note", "fit"})
@@ -25,9 +25,13 @@ def samples_text(run: RunSnapshot, look: Look) -> Text:
 def sample_text(sample: Sample, look: Look) -> Text:
     asked = ", asked for" if sample.letter else ""
     text = begun(f"step {count(sample.step)}  {clock(sample.t)}{asked}\n", look.palette.dim)
+    return text.append_text(written_text(sample, look))
+
+
+def written_text(sample: Sample, look: Look) -> Text:
+    """The prompt, which stands out, and what the model went on with."""
     prompt = sample.prompt if len(sample.prompt) <= _LONGEST // 2 else sample.prompt[-_LONGEST // 2 :]
-    text.append(prompt, f"bold {look.palette.accent}")
-    return text.append(sample.text[:_LONGEST])
+    return begun(prompt, f"bold {look.palette.accent}").append(sample.text[:_LONGEST], "")
 
 
 def events_text(run: RunSnapshot, look: Look, group: str = "") -> Text:

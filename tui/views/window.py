@@ -42,6 +42,9 @@ class Window:
     def next_axis(self, axes: tuple[str, ...] = AXES) -> Window:
         return replace(self, axis=axes[(axes.index(self.axis) + 1) % len(axes)])
 
+    def with_log(self, log: bool) -> Window:
+        return replace(self, log=log)
+
     def fitted(self) -> Window:
         """All of it."""
         return replace(self, start=0.0, end=1.0)

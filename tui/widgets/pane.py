@@ -28,6 +28,7 @@ class Pane(Widget, can_focus=True):
         self._view, self.look = view, look
         self._run: RunSnapshot | None = None
         self._said: Text | None = None
+        self._of: tuple[RunSnapshot | None, Look] = (None, look)  # what was last said is said of these
         self.border_title = title
 
     def show(self, run: RunSnapshot | None, look: Look | None = None) -> None:
@@ -36,15 +37,20 @@ class Pane(Widget, can_focus=True):
         if not self.display or not self.content_size.width:
             self._said = None
             return
-        said = self.say()
-        if said != self._said:
-            self._said = said
+        if self._said is not None and self._of[0] is run and self._of[1] is self.look:
+            return
+        before, self._said = self._said, self._say()
+        if before != self._said:
             self.refresh()
 
     def forget(self) -> None:
         """Paints anew at the next `show`, whatever was painted before."""
         self._said = None
         self.refresh()
+
+    def _say(self) -> Text:
+        self._of = self._run, self.look
+        return self.say()
 
     def say(self) -> Text:
         """What it would show now."""
@@ -58,7 +64,7 @@ class Pane(Widget, can_focus=True):
 
     def render(self) -> Text:
         if self._said is None:
-            self._said = self.say()
+            self._said = self._say()
         return self._said
 
 
@@ -73,10 +79,16 @@ class LinesPane(Pane):
         super().__init__(lambda run, width, height, look: view(run, look), look, title=title, id=id)
         self._top = 0
         self._lines: tuple[Text | None, int, list[Text]] = (None, 0, [])
+        self._middle: int | None = None
 
     def look_with(self, view: LinesView) -> None:
         """Another view of the same run, from its beginning."""
         self._view, self._said, self._top = (lambda run, width, height, look: view(run, look)), None, 0
+        self.refresh()
+
+    def place(self, line: int) -> None:
+        """Shows that line in the middle as soon as there is something to show."""
+        self._middle = line
         self.refresh()
 
     @property
@@ -112,7 +124,9 @@ class LinesPane(Pane):
         if self._lines[0] is not said or self._lines[1] != width:
             wrapped = list(said.wrap(_WRAPPER, max(1, width), no_wrap=False)) if said.plain else []
             self._lines = said, width, wrapped
-            self._top = min(self._top, self._last_top)
+            wanted = self._top if self._middle is None or not wrapped else max(0, self._middle - height // 2)
+            self._middle = None if wrapped else self._middle
+            self._top = min(wanted, self._last_top)
             self.call_after_refresh(self._tell_place)
         return Text("\n", no_wrap=True).join(self._lines[2][self._top : self._top + height])
 
