@@ -11,6 +11,7 @@ import pytest
 
 from ondevice import errors
 from ondevice.cli.main import COMMANDS, make_parser, parse
+from ondevice.data.contract import read_contract
 from ondevice.run.config import parse_config
 
 ROOT = Path(__file__).parents[2]
@@ -106,7 +107,11 @@ def test_other_programs_of_the_readme_exist():
 
 
 @pytest.mark.parametrize("block", blocks("toml"))
-def test_every_config_of_the_readme_is_understood(block):
+def test_every_config_of_the_readme_is_understood(block, tmp_path):
+    if block.startswith("# contract.toml"):
+        (tmp_path / "contract.toml").write_text(block)
+        assert read_contract(tmp_path / "contract.toml").decision
+        return
     config = parse_config(block, where="README.md", base=Path("/"))
     assert config.data.sources or config.data.stages
 
