@@ -172,7 +172,8 @@ def import_tokenizer(path: Path) -> Tokenizer:
     if (path / META).exists():
         return load_tokenizer(path)
     tokenizer = _import(path)
-    tokenizer.chat = read_chat_format(path if path.is_dir() else path.parent)
+    if path.is_dir():  # a model's folder; who names a file means its ids alone
+        tokenizer.chat = read_chat_format(path)
     return tokenizer
 
 
