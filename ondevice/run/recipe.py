@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 from ondevice.errors import CheckpointError
@@ -17,7 +18,9 @@ from ondevice.errors import CheckpointError
 __all__ = [
     "RECIPE_VERSION",
     "AdapterRecipe",
+    "Anchor",
     "BaseRecipe",
+    "CurriculumRecipe",
     "DataRecipe",
     "EvalRecipe",
     "Fit",
@@ -31,11 +34,13 @@ __all__ = [
     "TrainRecipe",
 ]
 
-RECIPE_VERSION = 3
+RECIPE_VERSION = 4
 _SINCE = (  # version, section and keys that earlier ones had not
     (2, "train", ("start_step", "start_tokens")),
     (3, "data", ("temperature", "groups", "stages", "parts")),
     (3, "model", ("qkv_bias", "rope_scaling")),
+    (4, "data", ("curriculum",)),
+    (4, "train", ("anchors",)),
 )
 
 
@@ -103,6 +108,21 @@ class StageRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CurriculumRecipe:
+    """An order by difficulty: ``by`` length or score; ``scores`` are those of sources as a whole, by name.
+
+    A training of fewer ``windows`` than a pass goes over all ranks with a part of each; None where it is no shorter.
+    """
+
+    by: str
+    direction: str  # "ascending" or "descending"
+    mixing: float
+    afterwards: str  # "shuffled" or "ranked"
+    scores: dict[str, float] = field(default_factory=dict)
+    windows: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class PartSource:
     """What a part of a chain reads of one source: ``windows`` windows from number ``first`` on, with a share."""
 
@@ -155,13 +175,26 @@ class DataRecipe:
     groups: dict[str, str] = field(default_factory=dict)
     stages: tuple[StageRecipe, ...] = ()
     parts: tuple[PartRecipe, ...] = ()
+    curriculum: CurriculumRecipe | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anchor:
+    """Where a revision changed how long training is: from ``step`` on the rate goes on from ``lr``; before it the
+    schedule was one over ``steps`` with its last ``tail_steps``."""
+
+    step: int
+    lr: float
+    steps: int
+    tail_steps: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRecipe:
     """How the weights are learned, from ``start_step`` (0, or where a fork left its parent) to ``steps``.
 
-    ``tokens`` = start_tokens + (steps - start_step) x batch x context. The schedule counts from ``start_step``.
+    ``tokens`` = start_tokens + (steps - start_step) x batch x context. The schedule counts from ``start_step``, or from
+    the last of the ``anchors`` that revisions left.
     """
 
     steps: int
@@ -184,6 +217,7 @@ class TrainRecipe:
     precision: str
     start_step: int = 0
     start_tokens: int = 0
+    anchors: tuple[Anchor, ...] = ()
 
     @property
     def planned_steps(self) -> int:
@@ -262,17 +296,19 @@ class Recipe:
         """Whether a recipe with this hash is this one or an earlier revision of it."""
         return sha256 in self.revises or sha256 == self.sha256
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hash of everything but ``why``; two runs with the same hash and fit learn the same weights."""
-        body = dataclasses.asdict(self)
-        del body["why"]
+        body = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "why"}
         if self.v < 3:
             del body["base"], body["adapter"], body["revises"]
         for version, section, keys in _SINCE:
             if self.v < version:
-                body[section] = {key: value for key, value in body[section].items() if key not in keys}
-        return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+                there = body[section] if isinstance(body[section], dict) else vars(body[section])
+                body[section] = {key: value for key, value in there.items() if key not in keys}
+        # `vars` where asdict would copy all of a chain's thousands of parts, for the same JSON.
+        text = json.dumps(body, sort_keys=True, separators=(",", ":"), default=vars)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @classmethod
     def from_json(cls, raw: Any, *, where: str) -> Recipe:
@@ -290,7 +326,7 @@ class Recipe:
                 v=version,
                 model=ModelShape.from_json(raw["model"]),
                 data=_data_from_json(raw["data"]),
-                train=TrainRecipe(**raw["train"]),
+                train=_train_from_json(raw["train"]),
                 eval=EvalRecipe(**_tuples(raw["eval"])),
                 sample=SampleRecipe(**_tuples(raw["sample"])),
                 adapter=None if raw.get("adapter") is None else AdapterRecipe(**_tuples(raw["adapter"])),
@@ -312,7 +348,12 @@ def _data_from_json(raw: dict[str, Any]) -> DataRecipe:
         PartRecipe(**{**part, "sources": tuple(PartSource(**each) for each in part["sources"])})
         for part in raw.get("parts", ())
     )
-    return DataRecipe(**{**raw, "stages": stages, "parts": parts})
+    curriculum = None if raw.get("curriculum") is None else CurriculumRecipe(**raw["curriculum"])
+    return DataRecipe(**{**raw, "stages": stages, "parts": parts, "curriculum": curriculum})
+
+
+def _train_from_json(raw: dict[str, Any]) -> TrainRecipe:
+    return TrainRecipe(**{**raw, "anchors": tuple(Anchor(**each) for each in raw.get("anchors", ()))})
 
 
 def _tuples(raw: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ondevice.run.schema_data import ChainConfig, CleanConfig, DataConfig, SourceConfig, StageConfig, TokenizerConfig
+from ondevice.run.schema_data import (
+    ChainConfig,
+    CleanConfig,
+    CurriculumConfig,
+    DataConfig,
+    ItemsConfig,
+    SourceConfig,
+    StageConfig,
+    TokenizerConfig,
+)
 from ondevice.run.schema_key import LARGEST_SEED, MANY_STEPS, MANY_TOKENS, MUCH_MB, key
 
 __all__ = [
@@ -18,9 +27,11 @@ __all__ = [
     "ChainConfig",
     "CleanConfig",
     "Config",
+    "CurriculumConfig",
     "DataConfig",
     "EvalConfig",
     "FitConfig",
+    "ItemsConfig",
     "Limits",
     "ModelConfig",
     "SampleConfig",

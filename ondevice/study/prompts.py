@@ -1,8 +1,8 @@
 """Prompt sets: from a JSONL file, or cut from the validation text of a dataset, where the true continuation is known.
 
 A row is ``{"prompt": ...}`` with, as wanted, ``group`` (the source in reports), ``language`` (a programming language or
-an ISO code), ``expected`` (a continuation, for probes) and ``before`` (text before the prompt that the model does not
-read and a parser does).
+an ISO code), ``expected`` (a continuation, for probes), ``contains`` (what a right answer holds) and ``before`` (text
+before the prompt that the model does not read and a parser does).
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Prompt:
     language: str = ""
     expected: str = ""
     before: str = ""
+    contains: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,11 @@ class PromptSet:
 
     @property
     def sha256(self) -> str:
-        text = json.dumps([asdict(prompt) for prompt in self.prompts], sort_keys=True)
+        rows = [asdict(prompt) for prompt in self.prompts]
+        for row in rows:
+            if not row["contains"]:
+                del row["contains"]  # a key that came later counts only where it is given
+        text = json.dumps(rows, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def split(self) -> tuple[PromptSet, PromptSet]:

@@ -52,12 +52,13 @@ def dataset_folder(config: Config) -> Path:
 def _data_wish(config: Config) -> dict[str, object]:
     """What decides the tokens. A key that came later counts only where it is given, so that older datasets are found
     under their name."""
-    order = dict.fromkeys(("order", "seed", "max_unique_tokens", "temperature", "stages"))
+    order = dict.fromkeys(("order", "seed", "max_unique_tokens", "temperature", "stages", "curriculum"))
     plain = SourceConfig(path="")
     wish = _given(config.data, DataConfig(), _DATA_KEYS) | {"order": "shuffled", "seed": 0, "max_unique_tokens": None}
     wish = {key: value for key, value in wish.items() if key not in order or key in _DATA_KEYS}
     sources = [_given(source, plain, _SOURCE_KEYS) for source in config.data.sources]
-    return wish | {"sources": [{key: value for key, value in each.items() if key != "group"} for each in sources]}
+    aside = ("group", "score")
+    return wish | {"sources": [{key: value for key, value in each.items() if key not in aside} for each in sources]}
 
 
 def base_folder(config: Config) -> Path | None:
