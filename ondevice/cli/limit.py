@@ -16,7 +16,7 @@ from ondevice.run.config import change_limits, changed_keys, read_limits, write_
 from ondevice.run.directory import RunDir, find_run, lock_holder, offline_lock
 from ondevice.run.schema import Limits
 
-__all__ = ["EXAMPLES", "add_arguments", "limits_of", "run"]
+__all__ = ["EXAMPLES", "add_arguments", "device_limits", "limits_of", "run"]
 
 EXAMPLES = """examples:
   ondevice limit notes                              what holds now, and why
@@ -60,6 +60,14 @@ def _parsed(changes: list[str]) -> dict[str, Any]:
             raise UsageError(f"{change}: write it as KEY=VALUE, such as max_battery_c=38.")
         found |= changed_keys([f"limits.{key}={value}"], "limits") if value.strip() else {key: None}
     return found
+
+
+def device_limits(changes: list[str]) -> Limits:
+    """The limits of work that belongs to no run: what suits this device, with ``key=value`` changes.
+
+    Raises UsageError.
+    """
+    return _checked(change_limits(Limits(), _parsed(changes), where="--limit") if changes else Limits())
 
 
 def _checked(limits: Limits) -> Limits:

@@ -39,6 +39,7 @@ _SINCE = (  # version, section and keys that earlier ones had not
     (2, "train", ("start_step", "start_tokens")),
     (3, "data", ("temperature", "groups", "stages", "parts")),
     (3, "model", ("qkv_bias", "rope_scaling")),
+    (4, "eval", ("panel_prompts", "panel_tokens")),
     (4, "data", ("curriculum",)),
     (4, "train", ("anchors",)),
 )
@@ -227,10 +228,13 @@ class TrainRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalRecipe:
-    """Evaluation after each of ``steps`` (0 is before the first update) on at most ``max_tokens`` a source."""
+    """Evaluation after each of ``steps`` (0 is before the first update) on at most ``max_tokens`` a source, with
+    ``panel_tokens`` written after each of ``panel_prompts`` to see how much it repeats itself."""
 
     steps: tuple[int, ...]
     max_tokens: int
+    panel_prompts: tuple[str, ...] = ()
+    panel_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -108,8 +108,9 @@ class TrainConfig:
     lr_min: float | None = key(None, "final learning rate; a tenth of lr where not given", low=0, high=1e30)
     schedule: str = key(
         "cosine",
-        "shape of the learning rate; wsd keeps the peak and decays in a tail",
-        choices=("constant", "linear", "cosine", "wsd"),
+        "shape of the learning rate; wsd keeps the peak and decays in a tail; ramp climbs from lr_min to lr, for range "
+        "tests",
+        choices=("constant", "linear", "cosine", "wsd", "ramp"),
     )
     warmup_steps: int | None = key(
         None, "steps of linear warmup; derived from the number of steps", low=0, high=MANY_STEPS
@@ -150,12 +151,20 @@ class EvalConfig:
     count: int = key(21, "evaluations over the run, first and last included; 0 turns them off", low=0, high=10_000)
     max_tokens: int | None = key(
         None,
-        "validation tokens per source at each evaluation; 0 takes all; derived so that evaluating takes about 5 % of "
+        "validation tokens per source at each evaluation; 0 takes all; derived so that evaluating takes about 4 % of "
         "the run",
         unit="tokens",
         low=0,
         high=MANY_TOKENS,
     )
+    panel: int | None = key(
+        None,
+        "texts written at each evaluation, to see whether the model repeats itself; at most 8, derived so that they "
+        "take about 1 % of the run; 0 turns them off",
+        low=0,
+        high=64,
+    )
+    panel_tokens: int = key(48, "length of these texts", unit="tokens", low=8, high=1_024)
 
 
 @dataclass(frozen=True, kw_only=True)

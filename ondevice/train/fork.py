@@ -70,9 +70,10 @@ def plan_fork(
     *,
     averaged: tuple[Checkpoint, ...] = (),
     progress: Callable[[int, int, str], None] | None = None,
+    folder: Path | None = None,
 ) -> Fork:
     """Decides what the fork is, building its dataset where text was added. The caller holds a lease on the checkpoint,
-    and on those that are ``averaged``.
+    and on those that are ``averaged``. It will be made in ``folder`` (None: that of all runs).
 
     Raises UsageError for a change that no fork can make, DataError, CheckpointError or ResourceError.
     """
@@ -80,7 +81,7 @@ def plan_fork(
     if not before.made(checkpoint.facts.get("recipe_sha256")):
         raise CheckpointError(f"{checkpoint.path}: was made by another recipe than that of {run.name}.")
     config = child_config(run, before, checkpoint, wish)
-    path, parent = home() / "runs" / config.name, _parent(run, checkpoint, before, averaged)
+    path, parent = (folder or home() / "runs") / config.name, _parent(run, checkpoint, before, averaged)
     _refuse_taken(RunDir(path), parent)
     keeps_optimizer = _keeps_optimizer(config, before, checkpoint, wish)
     dataset = make_dataset(config, progress) if wish.add_data else open_dataset(before.data)
@@ -170,6 +171,7 @@ def _child_recipe(config: Config, before: Recipe, dataset: Dataset, checkpoint: 
         tok_s=None,
         prompts=before.sample.prompts,
         why={},
+        panel_prompts=before.eval.panel_prompts,
     )
     own = _ordered(own, config, before, dataset, wish)
     tokens = _tokens_seen(checkpoint)

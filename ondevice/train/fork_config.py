@@ -77,7 +77,7 @@ def child_config(run: RunDir, before: Recipe, checkpoint: Checkpoint, wish: Fork
         limits=_limits(run, wished, wish),
         chain=ChainConfig(),  # a fork is trained in one go
         model=dataclasses.replace(wished.model, **shape),
-        eval=dataclasses.replace(wished.eval, max_tokens=before.eval.max_tokens),
+        eval=dataclasses.replace(wished.eval, max_tokens=before.eval.max_tokens, panel=len(before.eval.panel_prompts)),
         sample=dataclasses.replace(wished.sample, prompts=before.sample.prompts),
     )
     if wish.add_data:

@@ -178,7 +178,8 @@ class Loop:
         if mixed is None:
             return False
         best = state.measured(mixed) if math.isfinite(mixed) else None
-        tell_evaluation(self.desk, state, evaluation, mixed, best=best, eval_s=self.world.monotonic() - began)
+        eval_s = self.world.monotonic() - began
+        tell_evaluation(self.desk, state, self.dataset, self.recipe, evaluation, mixed, best=best, eval_s=eval_s)
         return bool(best)
 
     def _sample(self, requests: list[SampleRequest]) -> None:

@@ -6,8 +6,10 @@ Everything here happens once in a run's life; afterwards the recipe is read, nev
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -31,7 +33,14 @@ from ondevice.train.autotune import Choice, candidates, micro_batches_to_try, th
 from ondevice.train.chain_plan import chained, cut, with_parts
 from ondevice.train.examples_plan import plan_examples
 from ondevice.train.order import data_recipe, with_order
-from ondevice.train.plan import Estimate, estimate, make_recipe, warnings_of
+from ondevice.train.plan import (
+    LARGEST_PANEL,
+    PANEL_PROMPT_TOKENS,
+    Estimate,
+    estimate,
+    make_recipe,
+    warnings_of,
+)
 from ondevice.train.probe import MatmulRates, matmul_rates
 from ondevice.train.saving import SavePlan, plan_saving
 from ondevice.train.sizing import (
@@ -124,6 +133,7 @@ def prepare(
         tok_s=tok_s,
         prompts=_prompts(dataset),
         why=why,
+        panel_prompts=_panel_prompts(dataset, LARGEST_PANEL if config.eval.panel is None else config.eval.panel),
     )
     parts = cut(config, dataset, context=shape.context, batch=batch)
     recipe = with_parts(recipe, dataset, parts) if parts else with_order(recipe, config, dataset)
@@ -213,10 +223,24 @@ def _prompts(dataset: Dataset) -> tuple[str, ...]:
     return (lines[0][:48] if lines else text[:24],)
 
 
-def make_run(config: Config, prepared: Prepared, dataset: Dataset) -> RunDir:
-    """The run directory of a decision."""
+def _panel_prompts(dataset: Dataset, count: int) -> tuple[str, ...]:
+    """Beginnings of validation text, from each source in turn, spread over it; the first of each come first."""
+    tokenizer = dataset.tokenizer()
+    sources = [entry for entry in dataset.sources if entry.val_tokens > PANEL_PROMPT_TOKENS]
+    rounds = math.ceil(count / len(sources)) if sources else 0
+    found = []
+    for turn in range(rounds):
+        for entry in sources:
+            start = turn * (entry.val_tokens - PANEL_PROMPT_TOKENS) // rounds
+            ids = dataset.stream(entry.name, "val").read(start, PANEL_PROMPT_TOKENS)
+            found.append(tokenizer.decode([int(token) for token in ids if token != tokenizer.eot_id]))
+    return tuple(found[:count])
+
+
+def make_run(config: Config, prepared: Prepared, dataset: Dataset, *, folder: Path | None = None) -> RunDir:
+    """The run directory of a decision, in ``folder`` (None: that of all runs)."""
     return create_run(
-        home() / "runs" / run_name(config),
+        (folder or home() / "runs") / run_name(config),
         config_toml=to_toml(config),
         recipe=prepared.recipe,
         fit=prepared.fit,

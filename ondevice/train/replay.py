@@ -39,7 +39,7 @@ from ondevice.train.told_fits import fits_by_step
 
 __all__ = ["Replay", "replay"]
 
-_NOT_COMPARED = ("train_s", "sampled", "v", "recipe")  # the recipe is compared before
+_NOT_COMPARED = ("train_s", "sampled", "adviser", "v", "recipe")  # the recipe is compared before
 _PAIR = 2
 
 

@@ -22,7 +22,8 @@ def learning_rate(recipe: TrainRecipe, step: int) -> float:
     """Learning rate of step ``step`` (from ``recipe.start_step``) of ``recipe.steps``; counted from the start step:
 
     Warmup: ``lr * (step + 1) / warmup_steps``. Then constant; linear or cosine from lr to lr_min over the rest; or WSD:
-    lr until the last ``tail_steps``, which decay by `tail_rate`. After an anchor its rate takes the place of lr.
+    lr until the last ``tail_steps``, which decay by `tail_rate`. Ramp, for range tests: from lr_min up to lr, each
+    step by the same factor. After an anchor its rate takes the place of lr (of lr_min on a ramp).
     """
     warm = recipe.start_step + recipe.warmup_steps
     if step < warm:
@@ -37,6 +38,9 @@ def learning_rate(recipe: TrainRecipe, step: int) -> float:
             break
         if anchor.step >= warm:
             begin, peak = anchor.step, anchor.lr
+    if recipe.schedule == "ramp":
+        low = recipe.lr_min if begin == warm else peak
+        return float(low * (recipe.lr / low) ** ((step - begin) / max(1, end - 1 - begin)))
     if recipe.schedule != "wsd":
         progress = (step - begin) / max(1, end - begin)
         return tail_rate(recipe.schedule, min(1.0, progress), peak=peak, low=recipe.lr_min)
