@@ -9,7 +9,7 @@ Knows nothing of norms, clipping or optimizers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -73,13 +73,13 @@ class LayerwiseBatch:
         self._embeds = bool(_learning(model.embed, model.position))
         self._lowest = 0 if self._embeds else min(learning, default=self._count)
 
-    def add(self, ids_BT: Tensor, targets_N: Tensor) -> None:
-        """Forward of one micro-batch, to the last block's output."""
+    def add(self, ids_BT: Tensor, targets_N: Tensor, lengths: Sequence[int] | None = None) -> None:
+        """Forward of one micro-batch, to the last block's output; ``lengths`` of texts that lie side by side in it."""
         model = self.model
-        place = model.place(ids_BT)
+        place = model.place(ids_BT) if lengths is None else model.place_apart(ids_BT, lengths)
         with torch.no_grad(), self._autocast():
             before = self._random()
-            piece = _Piece(ids_BT, targets_N, place, model.embedded(ids_BT))
+            piece = _Piece(ids_BT, targets_N, place, model.embedded(ids_BT, place))
             piece.random |= {} if before is None else {-1: before}
             for number, block in enumerate(model.blocks):
                 self._forward(piece, number, block)
@@ -169,7 +169,7 @@ class LayerwiseBatch:
         for piece, grad_BTC in zip(self._pieces, grads, strict=True):
             rows_BTC = torch.zeros_like(grad_BTC).requires_grad_()
             with torch.enable_grad(), self._autocast(), _Drawing(piece.random.get(-1)):
-                y_BTC = self.model.positioned(rows_BTC)
+                y_BTC = self.model.positioned(rows_BTC, piece.place)
             backward_from(y_BTC, grad_BTC)
             if isinstance(table, Tensor) and table.requires_grad and rows_BTC.grad is not None:
                 seen_U, places_N = piece.ids.flatten().unique(return_inverse=True)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ondevice.data.cursor import Batch
+from ondevice.data.packed import flattened
 from ondevice.model.decoder import Decoder
 from ondevice.model.layerwise import LayerwiseBatch
 from ondevice.model.loss import IGNORE, linear_cross_entropy
@@ -25,6 +26,8 @@ from ondevice.train.layerwise import LayerwiseStep, NonFiniteError, TornError
 from ondevice.train.optimizer import Optimizer
 
 __all__ = ["Engine", "NonFiniteError", "StepResult", "TornError", "micro_batches"]
+
+Lengths = tuple[int, ...] | None
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,15 @@ class StepResult:
     tokens: int
 
 
-def micro_batches(batch: Batch, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Inputs and labels of the effective batch in pieces of ``rows`` sequences, the last maybe smaller."""
+def micro_batches(batch: Batch, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray, Lengths]]:
+    """Inputs and labels of the effective batch in pieces of ``rows`` sequences, the last maybe smaller; of examples
+    also their lengths, all of a piece in one row."""
     for first in range(0, len(batch.x_BT), rows):
-        yield batch.x_BT[first : first + rows], batch.y_BT[first : first + rows]
+        piece = slice(first, first + rows)
+        if batch.lengths_B is None:
+            yield batch.x_BT[piece], batch.y_BT[piece], None
+        else:
+            yield flattened(batch.x_BT[piece], batch.y_BT[piece], batch.lengths_B[piece])
 
 
 class Engine:
@@ -119,16 +127,15 @@ class Engine:
         if self._random is not None:
             torch.set_rng_state(self._random)
 
-    def accumulate(self, x_BT: np.ndarray, y_BT: np.ndarray) -> None:
-        """Adds the gradient of one micro-batch; of a layerwise step only its forward pass is done here.
-
-        Raises NonFiniteError at the first loss that is not finite.
+    def accumulate(self, x_BT: np.ndarray, y_BT: np.ndarray, lengths: Lengths = None) -> None:
+        """Adds the gradient of one micro-batch, of a layerwise step only its forward pass; ``lengths`` of the examples
+        that a row of them holds. Raises NonFiniteError at the first loss that is not finite.
         """
         if self._step is not None:
-            self._step.add(torch.from_numpy(x_BT), torch.from_numpy(y_BT).flatten())
+            self._step.add(torch.from_numpy(x_BT), torch.from_numpy(y_BT).flatten(), lengths)
             return
         with _precision(self._precision):
-            hidden = self.model(torch.from_numpy(x_BT))
+            hidden = self.model(torch.from_numpy(x_BT), lengths=lengths)
             loss_sum = linear_cross_entropy(
                 hidden.flatten(0, 1),
                 self.model.head_weight,

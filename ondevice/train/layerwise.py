@@ -42,9 +42,9 @@ class LayerwiseStep:
         self.torn = self.done = False
         self.loss_sum = 0.0
 
-    def add(self, ids_BT: torch.Tensor, targets_N: torch.Tensor) -> None:
-        """Forward of one micro-batch."""
-        self._batch.add(ids_BT, targets_N)
+    def add(self, ids_BT: torch.Tensor, targets_N: torch.Tensor, lengths: Sequence[int] | None = None) -> None:
+        """Forward of one micro-batch; ``lengths`` of texts that lie side by side in it."""
+        self._batch.add(ids_BT, targets_N, lengths)
 
     @property
     def norm(self) -> float:

@@ -151,8 +151,8 @@ class Loop:
         lr = learning_rate(self.recipe.train, state.step)
         self.engine.begin(batch.y_BT)
         try:
-            for x_BT, y_BT in micro_batches(batch, self.fit.micro_batch):
-                self.engine.accumulate(x_BT, y_BT)
+            for piece in micro_batches(batch, self.fit.micro_batch):
+                self.engine.accumulate(*piece)
                 waited += self._safe_point(piece=True)
             for _ in self.engine.pieces(lr):
                 waited += self._safe_point(piece=True)

@@ -100,7 +100,7 @@ def make_recipe(
     """The complete decision. ``prompts`` serve where the config has none; ``panel_prompts`` as far as they are paid."""
     reasons = dict(why)
     needed = shape.context + 1
-    if corpus.train_tokens < needed:
+    if corpus.train_tokens < needed and not corpus.packed:
         raise DataError(
             f"The training text has {corpus.train_tokens:,} tokens, fewer than one block of {needed}; "
             "add text or make model.context smaller."

@@ -31,6 +31,7 @@ from ondevice.train.adapter import with_adapter
 from ondevice.train.adapter_wish import adapter_of
 from ondevice.train.autotune import Choice, candidates, micro_batches_to_try, threads_to_try
 from ondevice.train.chain_plan import chained, cut, with_parts
+from ondevice.train.examples_plan import plan_examples
 from ondevice.train.fitting import Way, choose_fit, frontier, optimizer_state_of, ways
 from ondevice.train.order import data_recipe, with_order
 from ondevice.train.plan import (
@@ -103,11 +104,14 @@ def prepare(
     rates = _matmul_rates(config)
     machine = measure_machine(config, cores=cores, android=android, flops_s=rates.fp32_flops_s if rates else 0.0)
     corpus = corpus_of(dataset)
+    folder = base_folder(config)
+    base = None if folder is None else open_hugging_face(folder)
+    examples = plan_examples(config, dataset, corpus, why, longest_context=base.shape.context if base else None)
+    if examples is not None:
+        config, corpus = examples.config, examples.corpus
     if config.data.max_unique_tokens is not None:
         unique = min(corpus.train_tokens, config.data.max_unique_tokens)
         corpus = dataclasses.replace(corpus, train_tokens=unique)
-    folder = base_folder(config)
-    base = None if folder is None else open_hugging_face(folder)
     shape = choose_shape(config, corpus, machine, why, base=base.shape if base is not None else None)
     check_shape(shape)
     batch = choose_batch(config, shape, expected_tokens(config, corpus, shape, machine), why)
@@ -118,12 +122,15 @@ def prepare(
     give_back_memory()
     fit = choice.applied_to(fit)
     tok_s = rate or choice.tok_s
+    data = data_recipe(config, dataset)
+    if examples is not None:
+        data = dataclasses.replace(data, train_tokens=examples.corpus.train_tokens)
     recipe = make_recipe(
         config,
         corpus,
         shape=shape,
         batch=batch,
-        data=data_recipe(config, dataset),
+        data=data,
         precision=choice.precision,
         tok_s=tok_s,
         prompts=_prompts(dataset),
@@ -142,7 +149,11 @@ def prepare(
         estimate=expected,
         saving=plan_saving(recipe, config.limits, save_mb_s=measure_save_rate(home()), tok_s=tok_s),
         tok_s=tok_s,
-        warnings=(*warnings_of(expected), *_order_warnings(recipe, dataset)),
+        warnings=(
+            *warnings_of(expected),
+            *_order_warnings(recipe, dataset),
+            *(examples.warnings() if examples is not None else ()),
+        ),
         ways=tuple(frontier(ways(config, shape, batch=batch, threads=fit.threads))),
         memory_mb=machine.memory_mb,
     )
@@ -202,7 +213,10 @@ def _choose(
 
 
 def _prompts(dataset: Dataset) -> tuple[str, ...]:
-    """A prompt from the validation text of the largest source: the first line long enough to say something."""
+    """A prompt from the validation text of the largest source: the first line long enough to say something. Of
+    examples, a question that is held out."""
+    if dataset.examples is not None:
+        return (dataset.examples.asked,)
     largest = max(dataset.sources, key=lambda entry: entry.val_tokens, default=None)
     if largest is None or largest.val_tokens < 2:
         return ("",)

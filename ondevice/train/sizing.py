@@ -40,13 +40,14 @@ LADDER = ((2, 64), (3, 96), (4, 128), (4, 192), (5, 256), (6, 320), (8, 384), (1
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
     """What the plan needs to know of a dataset. ``largest_tokens``: training tokens of the largest source, whose
-    windows no other source shares; None for all of them."""
+    windows no other source shares; None for all of them. ``packed``: tokens are places in rows of examples."""
 
     train_tokens: int
     val_tokens: int
     vocab_size: int
     sources: int
     largest_tokens: int | None = None
+    packed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -175,3 +175,17 @@ def test_clipping_is_that_of_torch():
         copy.grad = grad
     assert torch.nn.utils.clip_grad_norm_(copies, 1.0).item() == result.grad_norm
     assert all(torch.equal(copy.grad, p.grad) for copy, p in zip(copies, e.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("shape", [LLAMA, GPT2])
+def test_examples_side_by_side_learn_the_same(shape):
+    results = []
+    for fit in (PLAIN, replace(LAYERWISE, kept_blocks=1, repeated_blocks=2)):
+        e = engine(shape, fit)
+        x, y = (each.reshape(1, -1) for each in batch())
+        e.begin(y)
+        e.accumulate(x, y, (16, 3, 9, 4, 16, 16))
+        results.append((e.update(1e-2), e))
+    (one, plain), (other, ours) = results
+    assert one == other
+    assert_same_bits(plain, ours)
