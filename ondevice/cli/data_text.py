@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING
 from ondevice.cli.common import for_terminal
 
 if TYPE_CHECKING:
-    from ondevice.data.dataset import Dataset
+    from ondevice.data.dataset import Dataset, SourceEntry
     from ondevice.data.inventory import Inventory
 
 __all__ = ["dataset_lines", "inventory_lines"]
+
+_CUTS = {
+    "paragraph": "at paragraphs",
+    "sentence": "at sentences",
+    "definition": "before definitions",
+    "block": "before blocks",
+    "blank_line": "at blank lines",
+    "line": "at lines",
+    "inside": "inside sentences or lines",
+}
 
 
 def dataset_lines(dataset: Dataset) -> list[str]:
@@ -28,7 +38,16 @@ def dataset_lines(dataset: Dataset) -> list[str]:
         if facts is not None:
             learned = facts.learned[entry.name]
             lines.append(f"         of answers: {learned['train']:,} and {learned['val']:,}")
+        lines += _item_lines(entry)
     return lines + [f"Left out {for_terminal(text)}" for text in dataset.problems.summary()]
+
+
+def _item_lines(entry: SourceEntry) -> Iterator[str]:
+    """Where documents were cut into items."""
+    if entry.cuts:
+        cuts = ", ".join(f"{count:,} {_CUTS[kind]}" for kind, count in entry.cuts.items())
+        repeated = f", {entry.overlap_tokens:,} tokens repeated" if entry.overlap_tokens else ""
+        yield f"         {entry.train_documents + entry.val_documents:,} items; cut {cuts}{repeated}"
 
 
 def inventory_lines(inventory: Inventory) -> Iterator[str]:

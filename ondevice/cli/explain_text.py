@@ -18,7 +18,13 @@ __all__ = ["by_preset", "key_lines", "table_line"]
 _WIDEST = 76
 _INDENT = "    "
 _POLICY = {f"limits.{item.name}": item.name for item in dataclasses.fields(Policy)}
-_LIMITS_OF_ITS_OWN = ("limits.", "data.max_unique_tokens", "data.clean.")  # left out, nothing takes their place
+_LIMITS_OF_ITS_OWN = (  # left out, nothing takes their place
+    "limits.",
+    "data.max_unique_tokens",
+    "data.clean.",
+    "data.items.max_tokens",
+    "data.sources[].score",
+)
 
 
 def by_preset(key: str) -> dict[str, Any] | None:

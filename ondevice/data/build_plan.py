@@ -50,12 +50,14 @@ _HASHES_FOR_THRESHOLD = 1 << 17  # of more, a part by hash: the share is then ex
 
 
 class Piece(NamedTuple):
-    """Text that is followed by an end-of-text token. ``part`` is an index into the parts of the scan."""
+    """Text that is followed by an end-of-text token. ``part`` is an index into the parts of the scan, ``score`` that of
+    its document, where there is one."""
 
     text: str
     part: int
     split: str
     origin: str
+    score: float | None = None
 
 
 class Encoded(NamedTuple):
@@ -70,10 +72,10 @@ class Encoded(NamedTuple):
 
 
 class _Span(NamedTuple):
-    """Documents (text, or None where only ids are known, and origin), the block they are in, the number of the first,
-    their records, and which of them were dropped."""
+    """Documents (text, or None where only ids are known, origin, and score), the block they are in, the number of the
+    first, their records, and which of them were dropped."""
 
-    documents: Iterator[tuple[str | None, str]]
+    documents: Iterator[tuple[str | None, str, float | None]]
     block: KeptBlock | None
     first: int
     rows: npt.NDArray[Any]
@@ -184,16 +186,17 @@ class SourcePlan:
         for documents, block, first, rows, dropped in self._spans():
             sides = self._sides(rows)
             judged = zip(documents, rows["part"].tolist(), dropped.tolist(), sides.tolist(), strict=True)
-            for number, ((text, origin), part, is_dropped, side) in enumerate(judged, first):
+            for number, ((text, origin, score), part, is_dropped, side) in enumerate(judged, first):
                 if is_dropped:
                     reason = "near_duplicate" if self._is_near(number) else "duplicate_document"
                     problems.add(self.scan.parts[part].name, reason, origin)
                 elif text is None:
                     continue
                 elif whole[part]:
-                    yield Piece(text, part, SPLITS[side], origin)
+                    yield Piece(text, part, SPLITS[side], origin, score)
                 else:
-                    yield from self._cut(text, origin, part, position[part])
+                    for piece in self._cut(text, origin, part, position[part]):
+                        yield piece._replace(score=score)
                     position[part] += len(text)
             if block:
                 yield from _encoded(block, rows["part"], ~dropped, sides)
@@ -215,7 +218,8 @@ class SourcePlan:
         at = 0
         for block in self._on_disk.blocks() if self._on_disk else ():
             rows = self.scan.records(at, block.documents)
-            yield _Span(block.texts_and_origins(), block, at, rows, _unpacked(self._dropped, at, len(rows)))
+            documents = ((text, origin, None) for text, origin in block.texts_and_origins())
+            yield _Span(documents, block, at, rows, _unpacked(self._dropped, at, len(rows)))
             at += len(rows)
         read = self._read(at)
         for rows, dropped in self._batches(at):
@@ -226,8 +230,9 @@ class SourcePlan:
 
     @cached_property
     def _on_disk(self) -> KeptSource | None:
-        """What the scan kept, unless a part must be cut whose texts are not there."""
-        kept = self.scan.kept
+        """What the scan kept, unless a part must be cut whose texts are not there, or scores are wanted, which are only
+        in the source."""
+        kept = None if self.listed.source.score_field else self.scan.kept
         cut = {part.name for part, whole in zip(self.scan.parts, self._whole, strict=True) if not whole}
         return None if kept is None or kept.encoded & cut else kept
 
@@ -240,13 +245,15 @@ class SourcePlan:
             )
             yield from islice(documents, start, None)
 
-    def _checked(self, read: Iterator[Document], rows: npt.NDArray[Any]) -> Iterator[tuple[str, str]]:
-        """Text and origin of the next documents, which are those of the records."""
+    def _checked(
+        self, read: Iterator[Document], rows: npt.NDArray[Any]
+    ) -> Iterator[tuple[str | None, str, float | None]]:
+        """Text, origin and score of the next documents, which are those of the records."""
         for chars, part in zip(rows["chars"].tolist(), rows["part"].tolist(), strict=True):
             document = next(read, None)
             if document is None or len(document.text) != chars or document.source != self.scan.parts[part].name:
                 raise self._changed()
-            yield document.text, document.origin
+            yield document.text, document.origin, document.score
 
     def _changed(self) -> DataError:
         self.scan.records_file.unlink(missing_ok=True)  # so that repeating the command scans again
@@ -298,7 +305,7 @@ class SourcePlan:
         sections: dict[int, list[npt.NDArray[np.uint64]]] = {part: [] for part in few}
         for documents, _, _, rows, dropped in self._spans() if few else ():
             judged = zip(documents, rows["part"].tolist(), dropped.tolist(), strict=True)
-            for (text, _), part, is_dropped in judged:
+            for (text, *_), part, is_dropped in judged:
                 if part in few and not is_dropped and text is not None:
                     sections[part].append(document_hashes(cut_sections(text, self._section_chars(part))))
         share = self._split.share

@@ -7,6 +7,7 @@ last. Chunks that are already there are kept and encoding goes on behind them.
 from __future__ import annotations
 
 import os
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -22,9 +23,13 @@ from ondevice.data.build_scan import Advance, utf8_length
 from ondevice.data.build_threads import WriteBehind, read_ahead
 from ondevice.data.chunks import ChunkHeader, chunk_dtype, verify_chunk, write_chunk
 from ondevice.data.documents import Problems
+from ondevice.data.items import ItemCutter
+from ondevice.data.scores import are_scores_there, write_scores
+from ondevice.data.sources_types import PROGRAMMING
 from ondevice.data.tokenizer import Tokenizer
 from ondevice.errors import DataError
 from ondevice.run.files import fsync_folder, read_json, write_json
+from ondevice.run.schema import DataConfig
 
 __all__ = ["RECORD", "chunk_entry", "finished_record", "tokenise_source"]
 
@@ -42,6 +47,7 @@ def finished_record(folder: Path, *, verify: bool) -> dict[str, Any] | None:
     try:
         record: dict[str, Any] = read_json(folder / RECORD)
         sound = [_sound(folder / chunk["file"], chunk, verify) for chunk in record["chunks"]]
+        sound.append(are_scores_there(folder, record, verify=verify))
     except (DataError, KeyError, TypeError):
         return None
     return record if all(sound) else None
@@ -58,14 +64,14 @@ def _sound(path: Path, chunk: dict[str, Any], verify: bool) -> bool:
 
 
 def tokenise_source(
-    plan: SourcePlan, tokenizer: Tokenizer, folder: Path, *, chunk_tokens: int, advance: Advance
+    plan: SourcePlan, tokenizer: Tokenizer, folder: Path, *, data: DataConfig, advance: Advance
 ) -> dict[str, Any]:
     """Writes the missing chunks of a source and its record, which is returned. Raises DataError, ResourceError."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECORD).unlink(missing_ok=True)
     problems = Problems.from_json(plan.scan.problems)
     with WriteBehind() as writing, closing(read_ahead(_batches(plan.stretches(problems)))) as batches:
-        run = _Run(plan, tokenizer, folder, chunk_tokens, writing)
+        run = _Run(plan, tokenizer, folder, data, writing)
         for batch in batches:
             advance(run.add(batch))
         record = run.finish(problems)
@@ -110,6 +116,8 @@ def _batches(stretches: Iterator[Piece | Encoded]) -> Iterator[list[Piece] | Enc
 
 @dataclass
 class _Tally:
+    """``documents`` counts what is followed by end-of-text: documents, their pieces, or items."""
+
     documents: int = 0
     tokens: int = 0
     bytes: int = 0
@@ -119,10 +127,14 @@ class _Run:
     """Encodes batches and hands the ids to the writer of each part and split."""
 
     def __init__(
-        self, plan: SourcePlan, tokenizer: Tokenizer, folder: Path, chunk_tokens: int, writing: WriteBehind
+        self, plan: SourcePlan, tokenizer: Tokenizer, folder: Path, data: DataConfig, writing: WriteBehind
     ) -> None:
         self._plan = plan
+        self._folder = folder
         self._tokenizer = tokenizer
+        self._cutter = ItemCutter(tokenizer, data.items) if data.items.max_tokens else None
+        self._cuts: dict[int, Counter[str]] = defaultdict(Counter)
+        self._scores: dict[int, list[float]] = defaultdict(list)
         self._count_unknown = getattr(tokenizer, "count_unknown", None)
         self._writing = writing
         self._unknown = Problems()  # the reading thread fills the other one meanwhile
@@ -133,13 +145,34 @@ class _Run:
             for split in SPLITS:
                 common = {"source": part.name, "language": part.language, "split": split, "dtype": dtype}
                 self._writers[index, split] = _Writer(
-                    folder, f"{index:03d}-{part.name}-{split}", common, chunk_tokens, writing
+                    folder, f"{index:03d}-{part.name}-{split}", common, data.chunk_tokens, writing
                 )
                 self._tallies[index, split] = _Tally()
 
     def add(self, batch: list[Piece] | Encoded) -> int:
         """Takes the next documents of each part and split; returns how many bytes of text they have."""
-        return self._add_ids(batch) if isinstance(batch, Encoded) else self._add_texts(batch)
+        if isinstance(batch, Encoded):
+            return self._add_ids(batch)
+        return self._add_texts(batch) if self._cutter is None else self._add_items(batch, self._cutter)
+
+    def _add_items(self, batch: list[Piece], cutter: ItemCutter) -> int:
+        """All are encoded, also those whose chunks are there: how many items a document has is not known before."""
+        size, start = 0, 0
+        ids, lengths = self._tokenizer.encode_documents([piece.text for piece in batch])
+        for piece, end in zip(batch, np.cumsum(lengths).tolist(), strict=True):
+            is_code, trains = self._plan.scan.parts[piece.part].language in PROGRAMMING, piece.split == "train"
+            laid, counts, cuts = cutter.lay_out(ids[start:end], is_code=is_code, overlaps=trains)
+            start = end
+            self._cuts[piece.part] += cuts
+            self._note_scores(piece, len(counts))
+            text_bytes = utf8_length(piece.text)
+            size += self._add_ids(Encoded(piece.part, piece.split, text_bytes, laid.astype(self._dtype), counts))
+            self._note_unknown(piece)
+        return size
+
+    def _note_scores(self, piece: Piece, items: int) -> None:
+        if piece.score is not None and piece.split == "train":
+            self._scores[piece.part] += [piece.score] * items
 
     def _add_ids(self, batch: Encoded) -> int:
         key = batch.part, batch.split
@@ -173,12 +206,14 @@ class _Run:
         size = sum([utf8_length(piece.text) for piece in pieces])
         tally.documents += len(pieces)
         tally.bytes += size
-        if self._count_unknown:
-            for piece in pieces:
-                if unknown := self._count_unknown(piece.text):
-                    name = self._plan.scan.parts[piece.part].name
-                    self._unknown.add(name, "unknown_symbol", piece.origin, unknown)
+        for piece in pieces:
+            self._note_scores(piece, 1)
+            self._note_unknown(piece)
         return size
+
+    def _note_unknown(self, piece: Piece) -> None:
+        if self._count_unknown and (unknown := self._count_unknown(piece.text)):
+            self._unknown.add(self._plan.scan.parts[piece.part].name, "unknown_symbol", piece.origin, unknown)
 
     def _hand_out(
         self, ids: npt.NDArray[Any], lengths: npt.NDArray[np.int64], runs: list[tuple[_Writer, int, int]]
@@ -205,6 +240,8 @@ class _Run:
             "sources": [self._source(index) for index in range(len(self._plan.scan.parts))],
             "chunks": chunks,
             "problems": problems.to_json(),
+            "files": self._plan.listed.files,
+            "scan": self._plan.scan.records_file.name,
         }
 
     def _source(self, index: int) -> dict[str, Any]:
@@ -215,7 +252,18 @@ class _Run:
             "documents": self._plan.documents(index),
             "duplicates": self._plan.duplicates(index),
             **{split: asdict(self._tallies[index, split]) for split in SPLITS},
+            **self._told_items(index),
         }
+
+    def _told_items(self, index: int) -> dict[str, Any]:
+        """How documents were cut, and the file of their scores, where there is anything to tell."""
+        told: dict[str, Any] = {}
+        if cuts := dict(sorted(self._cuts[index].items())):
+            told = {"overlap_tokens": cuts.pop("overlap_tokens", 0), "cuts": cuts}
+        if scores := self._scores[index]:
+            name = f"{index:03d}-{self._plan.scan.parts[index].name}-train.scores"
+            told["scores"] = write_scores(self._folder / name, scores)
+        return told
 
 
 class _Writer:

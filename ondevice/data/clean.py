@@ -13,17 +13,17 @@ from typing import Any
 
 from ondevice.data.documents import Document, Problems
 from ondevice.data.languages import LANGUAGES, guess_language
-from ondevice.data.sources_types import CODE
+from ondevice.data.sources_types import PROGRAMMING
 from ondevice.errors import UsageError, nearest
 from ondevice.run.schema import CleanConfig
 
-__all__ = ["check_clean", "cleaned", "rules_of"]
+__all__ = ["check_clean", "cleaned", "is_unspaced", "rules_of"]
 
 # A letter of a script that is written without spaces counts as a word.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
+_LETTER = re.compile(rf"[{_UNSPACED}]")
 _SHOWN_CHARS = 40
-_PROGRAMMING = frozenset(CODE.values())
 
 
 def check_clean(clean: CleanConfig) -> None:
@@ -37,6 +37,11 @@ def check_clean(clean: CleanConfig) -> None:
                 )
     if both := sorted(set(clean.keep_languages) & set(clean.drop_languages)):
         raise UsageError(f"data.clean: '{both[0]}' is in keep_languages and in drop_languages; take it out of one.")
+
+
+def is_unspaced(char: str) -> bool:
+    """Whether a character is of a script that is written without spaces."""
+    return bool(_LETTER.match(char))
 
 
 def rules_of(clean: CleanConfig) -> dict[str, Any]:
@@ -72,7 +77,7 @@ def _fault(document: Document, clean: CleanConfig) -> str:
         return "few_words"
     if clean.max_word_chars is not None and re.search(rf"[^\s{_UNSPACED}]{{{clean.max_word_chars + 1}}}", text):
         return "long_word"
-    if (clean.keep_languages or clean.drop_languages) and document.language not in _PROGRAMMING:
+    if (clean.keep_languages or clean.drop_languages) and document.language not in PROGRAMMING:
         return _language_fault(guess_language(text), clean)
     return ""
 

@@ -5,14 +5,16 @@ The whole state is one number, the windows served so far. Read by the loop and b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ondevice.data.curriculum import Curriculum
 from ondevice.data.dataset import Dataset
+from ondevice.data.difficulty import window_difficulty
 from ondevice.data.inventory import window_count
 from ondevice.data.mixture import Blend, make_order
 from ondevice.data.order import ORDER_VERSION, Grid, Order, Windows
@@ -20,7 +22,7 @@ from ondevice.data.packed import Exposure, PackedRows
 from ondevice.data.parts import PartsOrder
 from ondevice.data.tokenizer_base import content_hash
 from ondevice.errors import CheckpointError, DataError, UsageError, nearest
-from ondevice.run.recipe import DataRecipe, PartRecipe, StageRecipe
+from ondevice.run.recipe import CurriculumRecipe, DataRecipe, PartRecipe, StageRecipe
 
 __all__ = ["CURSOR_VERSION", "Batch", "BatchCursor", "grid_of", "make_grid", "packed_rows"]
 
@@ -69,6 +71,7 @@ class BatchCursor:
         groups: Mapping[str, str] | None = None,
         stages: Sequence[StageRecipe] = (),
         parts: Sequence[PartRecipe] = (),
+        curriculum: CurriculumRecipe | None = None,
     ) -> None:
         self._names = tuple(entry.name for entry in dataset.sources)
         shares = _weights(dataset, weights or {})
@@ -90,10 +93,15 @@ class BatchCursor:
         if parts:  # which say themselves how much of a source they read
             whole = grid_of(dataset, context, seed, None, order=order)
             self._parts = PartsOrder(whole, self._names, parts, texts=dataset.text_hashes())
-        self._order: Order = self._parts or make_order(order, grid, blend)
+        self._order: Order = self._parts or make_order(order, grid, blend, _curriculum(dataset, grid, curriculum))
         self._streams = [dataset.stream(name, "train") for name in self._names]
         identity = [ORDER_VERSION, order, seed, context, shares, lengths, max_unique_tokens, dataset.sha256]
         identity += [self._packed.identity] if self._packed else []
+        if curriculum is not None:
+            scores = (
+                [(entry.scores or {}).get("sha256") for entry in dataset.sources] if curriculum.by == "score" else []
+            )
+            identity.append(["curriculum", asdict(curriculum), scores])
         self.order_sha256 = content_hash(identity + _identity(blend, order))
         if self._parts is not None:
             self.order_sha256 = self._order_until(self._parts.total)
@@ -119,6 +127,7 @@ class BatchCursor:
             groups=data.groups,
             stages=data.stages,
             parts=data.parts,
+            curriculum=data.curriculum,
         )
 
     @property
@@ -187,11 +196,16 @@ class BatchCursor:
         """Source, start and epoch of the windows at any positions, without reading them."""
         return self._order.windows(positions)
 
+    def difficulty(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64] | None:
+        """Mean length in tokens or mean score of the windows at any positions; None where the order knows none."""
+        return self._order.difficulty(positions) if isinstance(self._order, Curriculum) else None
+
     def tokens_by_source(self, position: int | None = None) -> dict[str, int]:
         """Tokens learned from each source after ``position`` windows (now, if not given)."""
         wanted = self.position if position is None else position
         at, counts = self._counted
-        if 0 <= wanted - at <= _COUNTED_ON:
+        # Of a chain, many short parts have an order each, which is dearer than what counts them.
+        if 0 <= wanted - at <= (_COUNTED_ON if self._parts is None else _AHEAD):
             served = self._order.windows(np.arange(at, wanted, dtype=np.int64)).sources
             counts = counts + np.bincount(served, minlength=len(counts))
         else:
@@ -231,6 +245,13 @@ def _identity(blend: Blend, order: str) -> list[Any]:
         *([["groups", list(blend.groups)]] if order == "source_balanced" else []),
         *([["stages", [asdict(stage) for stage in blend.stages]]] if order == "staged" else []),
     ]
+
+
+def _curriculum(dataset: Dataset, grid: Grid, wish: CurriculumRecipe | None) -> Callable[[], Order] | None:
+    """What makes the order by difficulty, where one is wished for: it reads every token once."""
+    if wish is not None and dataset.examples is not None:
+        raise UsageError("data.order = 'curriculum' is for plain text; take shuffled for examples.")
+    return None if wish is None else lambda: Curriculum(grid, window_difficulty(dataset, grid, wish), wish)
 
 
 def _weights(dataset: Dataset, given: Mapping[str, float]) -> list[float]:

@@ -10,7 +10,7 @@ import fcntl
 import os
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ondevice.data.chunks import verify_chunk
 from ondevice.data.documents import Problems
 from ondevice.data.examples_rows import ExampleFacts, ExampleRows
 from ondevice.data.inventory import check_totals
+from ondevice.data.scores import read_scores, score_files
 from ondevice.data.stream import OpenMaps, TokenStream
 from ondevice.data.tokenizer import Tokenizer, load_tokenizer
 from ondevice.data.tokenizer_base import content_hash
@@ -63,7 +64,12 @@ USE_LOCK = "use.lock"
 
 @dataclass(frozen=True, kw_only=True)
 class SourceEntry:
-    """Counts of one source. Tokens include the end-of-text tokens, bytes do not."""
+    """Counts of one source. Tokens include the end-of-text tokens and overlaps of items, bytes do not.
+
+    ``train_documents`` and ``val_documents`` count what ends with end-of-text: documents, pieces of those, or items.
+    ``cuts`` counts by kind of border where documents were cut into items; ``scores`` names the file with the scores of
+    the training items, ``score`` is that of them all.
+    """
 
     name: str
     language: str
@@ -78,6 +84,10 @@ class SourceEntry:
     train_bytes: int
     val_bytes: int
     group: str = ""
+    score: float | None = None
+    cuts: dict[str, int] = field(default_factory=dict)
+    overlap_tokens: int = 0
+    scores: dict[str, Any] | None = None
 
 
 class Dataset:
@@ -169,6 +179,14 @@ class Dataset:
         learned, lengths = (self._stream(source, f"{split}_{name}") for name in ("learned", "lengths"))
         return ExampleRows(tokens, learned, lengths)
 
+    def scores(self, source: str) -> npt.NDArray[np.float64] | None:
+        """The score of each training item (what ends with end-of-text) of a source; None where it has none.
+
+        Raises DataError for a damaged file.
+        """
+        entry = next(entry for entry in self.sources if entry.name == source)
+        return read_scores(self.folder, entry.scores) if entry.scores else None
+
     def text_hashes(self) -> dict[str, str]:
         """For each source a hash of its training tokens, which other sources do not change."""
         chunks: dict[str, list[str]] = {entry.name: [] for entry in self.sources}
@@ -194,6 +212,8 @@ class Dataset:
                 raise DataError(
                     f"{path}: this chunk is not the one of this dataset; `ondevice data build` makes it again."
                 )
+        for entry in score_files(self.manifest["sources"]):
+            read_scores(self.folder, entry)
 
 
 def tokens_hash(tokenizer_sha256: str, sources: Iterable[str], chunks: Iterable[dict[str, Any]]) -> str:

@@ -54,12 +54,14 @@ class Document(NamedTuple):
 
     ``source`` is the name in reports; ``origin`` tells a person where it came from: ``notes/a.txt``,
     ``rows.jsonl:17`` (line), ``old.zip!inner/a.txt``; ``#2`` at its end is the second piece of a very long document.
+    ``score`` is the number in the row's ``score_field``, where the source names one.
     """
 
     text: str
     source: str
     language: str
     origin: str
+    score: float | None = None
 
 
 class Problems:

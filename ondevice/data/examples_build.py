@@ -23,11 +23,11 @@ from ondevice.data.contract import read_contract
 from ondevice.data.documents import Problems
 from ondevice.data.duplicates import document_hashes
 from ondevice.data.examples import Example
-from ondevice.data.examples_read import Row, iter_examples
+from ondevice.data.examples_read import Row, find_kind, iter_examples
 from ondevice.data.split import Split, validation_mask, validation_threshold
 from ondevice.data.tokenizer import Tokenizer
 from ondevice.data.tokenizer_base import content_hash
-from ondevice.errors import DataError
+from ondevice.errors import DataError, UsageError
 from ondevice.run.files import fsync_folder, sha256_of, write_json
 from ondevice.run.schema import DataConfig
 
@@ -35,8 +35,8 @@ __all__ = [
     "EXAMPLES_VERSION",
     "ExampleWish",
     "encode_example",
-    "example_texts",
-    "facts_of",
+    "example_wish",
+    "refuse_examples",
     "template_sha256",
     "tokenise_examples",
 ]
@@ -66,6 +66,19 @@ class ExampleWish:
             "contract_sha256": self.contract_sha256,
         }
 
+    def told(self, tokenizer: Tokenizer, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """`facts`, how many ids of each source and split are learned, and a question, held out where one is."""
+        sources = [source for record in records for source in record["sources"]]
+        asked = [source[split]["asked"] for split in reversed(SPLITS) for source in sources if source[split]["asked"]]
+        learned = {source["name"]: {split: source[split]["learned"] for split in SPLITS} for source in sources}
+        return {**self.facts(tokenizer), "learned": learned, "asked": asked[0] if asked else ""}
+
+    def keep_template(self, tokenizer: Tokenizer, folder: Path) -> None:
+        """Lets the template that conversations are written with go along with a tokenizer, where it had none."""
+        if tokenizer.chat is None and self.kind != "completion":
+            tokenizer.chat = chat_format(tokenizer)
+            tokenizer.save(folder)
+
     @property
     def contract_sha256(self) -> str:
         """Of the file; empty without a contract. Raises UsageError for what is no contract."""
@@ -74,8 +87,21 @@ class ExampleWish:
         read_contract(Path(self.data.contract))
         return sha256_of(Path(self.data.contract))
 
+    def texts(self) -> Iterator[str]:
+        """Questions and answers, to train a tokenizer on."""
+        for listed in self.lists:
+            for row in self.rows(listed, Problems()):
+                yield row.example.question
+                yield row.example.answer
+
     def rows(self, listed: FileList, problems: Problems) -> Iterator[Row]:
         return iter_examples(listed.source, self.kind, base=self.base, bad_utf8=self.data.bad_utf8, problems=problems)
+
+
+def refuse_examples(wish: ExampleWish | None) -> None:
+    """Raises UsageError where sources that are to join a running chain hold examples."""
+    if wish is not None:
+        raise UsageError("Examples cannot be added to a chain that runs; begin a new run with them.")
 
 
 def template_sha256(tokenizer: Tokenizer, kind: str) -> str:
@@ -83,12 +109,10 @@ def template_sha256(tokenizer: Tokenizer, kind: str) -> str:
     return "" if kind == "completion" else content_hash(chat_format(tokenizer).to_json())
 
 
-def example_texts(wish: ExampleWish) -> Iterator[str]:
-    """Questions and answers, to train a tokenizer on."""
-    for listed in wish.lists:
-        for row in wish.rows(listed, Problems()):
-            yield row.example.question
-            yield row.example.answer
+def example_wish(data: DataConfig, lists: Sequence[FileList], split: Split, *, base: Path) -> ExampleWish | None:
+    """What to read where the sources hold examples; None for plain text. Raises as `find_kind`."""
+    kind = find_kind(data, base=base)
+    return None if kind is None else ExampleWish(kind=kind, lists=lists, data=data, split=split, base=base)
 
 
 def encode_example(example: Example, tokenizer: Tokenizer) -> Lesson:
@@ -147,14 +171,6 @@ def _keep_contract(wish: ExampleWish) -> None:
     if fault is not None:
         more = f" ({report.errors:,} such faults; `ondevice data check` shows them)" if report.errors > 1 else ""
         raise DataError(f"{fault.where}: {fault.text}{more}")
-
-
-def facts_of(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """How many ids of each source and split are learned; and a question, held out where one is."""
-    sources = [source for record in records for source in record["sources"]]
-    asked = [source[split]["asked"] for split in reversed(SPLITS) for source in sources if source[split]["asked"]]
-    learned = {source["name"]: {split: source[split]["learned"] for split in SPLITS} for source in sources}
-    return {"learned": learned, "asked": asked[0] if asked else ""}
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from ondevice.data.sources_find import Found, find
 from ondevice.data.sources_types import is_archive
 from ondevice.errors import DataError, UsageError
 from ondevice.run.schema import CleanConfig, DataConfig, SourceConfig
+from ondevice.run.schema_data import ItemsConfig
 
 __all__ = ["Row", "example_leaves", "find_kind", "iter_examples"]
 
@@ -59,6 +60,8 @@ def find_kind(data: DataConfig, *, base: Path) -> str | None:
 def _with_keys_for_examples(data: DataConfig, kind: str) -> str:
     if data.clean != CleanConfig():
         raise UsageError("data.clean is for plain text; `ondevice data check` finds what is wrong with examples.")
+    if data.items != ItemsConfig():
+        raise UsageError("data.items is for plain text; data.too_long says what becomes of long examples.")
     return kind
 
 

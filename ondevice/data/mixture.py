@@ -7,7 +7,7 @@ on where it was.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -56,8 +56,11 @@ class Stage:
     shares: tuple[float, ...]
 
 
-def make_order(policy: str, grid: Grid, blend: Blend) -> Order:
-    """The policy with this name. Raises UsageError for an unknown name, or stages that fit no source."""
+def make_order(policy: str, grid: Grid, blend: Blend, curriculum: Callable[[], Order] | None = None) -> Order:
+    """The policy with this name; ``curriculum`` makes the one of that name, which needs the tokens themselves.
+
+    Raises UsageError for an unknown name, or stages that fit no source.
+    """
 
     def mixed() -> Order:
         return Mixture(grid, [Stage(windows=None, shares=tuple(_sizes(policy, grid.windows, blend)))])
@@ -71,6 +74,7 @@ def make_order(policy: str, grid: Grid, blend: Blend) -> Order:
             "alphabetical": lambda: Sequential(grid, by_name),
             **dict.fromkeys(MIXTURES, mixed),
             "staged": lambda: Mixture(grid, _stages(blend)),
+            **({"curriculum": curriculum} if curriculum else {}),
         },
     )
 

@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 
 from ondevice.data.dataset import MANIFEST, USE_LOCK, Dataset, manifest_path
+from ondevice.data.scores import score_files
 from ondevice.errors import DataError
 from ondevice.run.directory import home
 from ondevice.run.files import fsync_folder, read_json, write_error
@@ -27,7 +28,7 @@ _LONGEST_NAME = 1000  # letters, folders included
 def dataset_files(dataset: Dataset) -> list[tuple[str, Path, int | None]]:
     """The files of a dataset as (name in the pack, path, None for all of it), in a fixed order."""
     folder, manifest = dataset.folder, dataset.manifest
-    names = [chunk["file"] for chunk in manifest["chunks"]]
+    names = [entry["file"] for entry in (*manifest["chunks"], *score_files(manifest["sources"]))]
     tokenizer = folder / manifest["tokenizer"]["folder"]
     names += sorted(path.relative_to(folder).as_posix() for path in tokenizer.rglob("*") if path.is_file())
     listed: list[tuple[str, Path, int | None]] = [(f"data/{name}", folder / name, None) for name in names]
@@ -123,7 +124,8 @@ def _refuse_foreign(staged: Path) -> None:
     """A manifest that leads out of its folder, and files that it does not name."""
     manifest = read_json(staged / MANIFEST)
     try:
-        known = {MANIFEST, *(chunk["file"] for chunk in manifest["chunks"])}
+        files = [*manifest["chunks"], *score_files(manifest["sources"])]
+        known = {MANIFEST, *(entry["file"] for entry in files)}
         folder = manifest["tokenizer"]["folder"]
         plain = all(isinstance(name, str) and is_member_name(f"data/{name}") for name in (*known, folder))
     except (AttributeError, KeyError, TypeError) as error:

@@ -25,7 +25,10 @@ _ONE_SOURCE, _MIXED = 0.95, 0.8
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """``shares_PS``: of each stretch, the share of each source. ``tokens`` and ``epochs`` are exact, over the whole."""
+    """``shares_PS``: of each stretch, the share of each source. ``tokens`` and ``epochs`` are exact, over the whole.
+
+    ``difficulty_P`` is the mean length or score of each stretch, where the order ranks by that.
+    """
 
     sources: tuple[str, ...]
     windows: int
@@ -34,35 +37,49 @@ class Picture:
     late_S: npt.NDArray[np.float64]  # noqa: N815
     tokens: tuple[int, ...]
     epochs: tuple[float, ...]
+    difficulty_P: npt.NDArray[np.float64] | None = None  # noqa: N815
 
 
 def look(cursor: BatchCursor, *, windows: int, stretches: int) -> Picture:
     """The picture of the first ``windows`` windows, at least 1, in at most ``stretches`` stretches of equal length."""
     bounds = np.linspace(0, windows, min(stretches, windows) + 1).astype(np.int64)
+    spans = [(int(a), int(b)) for a, b in pairwise(bounds)]
+    ranked = [cursor.difficulty(_sampled(a, b)) for a, b in spans]
     end = max(1, int(_END * windows))
     exposure = cursor.exposure(windows)
     return Picture(
         sources=tuple(exposure),
         windows=windows,
-        shares_PS=np.stack([_shares(cursor, int(a), int(b)) for a, b in pairwise(bounds)]),
+        shares_PS=np.stack([_shares(cursor, a, b) for a, b in spans]),
         early_S=_shares(cursor, 0, end),
         late_S=_shares(cursor, windows - end, windows),
         tokens=tuple(int(entry["tokens"]) for entry in exposure.values()),
         epochs=tuple(entry["epochs"] for entry in exposure.values()),
+        difficulty_P=np.array([each.mean() for each in ranked if each is not None]) if ranked[0] is not None else None,
     )
 
 
-def _shares(cursor: BatchCursor, start: int, end: int) -> npt.NDArray[np.float64]:
-    """Shares of the sources among the windows of a stretch; of evenly spaced ones where there are many."""
+def _sampled(start: int, end: int) -> npt.NDArray[np.int64]:
+    """The positions of a stretch, or evenly spaced ones where there are many."""
     count = min(_SAMPLED, end - start)
-    places = start + (np.arange(count, dtype=np.int64) * (end - start)) // count
-    found = np.bincount(cursor.places(places).sources, minlength=len(cursor.windows_by_source))
+    return start + (np.arange(count, dtype=np.int64) * (end - start)) // count
+
+
+def _shares(cursor: BatchCursor, start: int, end: int) -> npt.NDArray[np.float64]:
+    """Shares of the sources among the windows of a stretch."""
+    found = np.bincount(cursor.places(_sampled(start, end)).sources, minlength=len(cursor.windows_by_source))
     shares: npt.NDArray[np.float64] = found / found.sum()
     return shares
 
 
 def warnings_about(picture: Picture) -> Iterator[str]:
     """Sentences about early or late text of one source only, and about sources that are repeated too often."""
+    means = picture.difficulty_P
+    if means is not None and np.ptp(means) <= 1e-9 * max(1.0, float(np.abs(means).max())):
+        yield (
+            f"Every stretch has the same length or score ({means[0]:g}), so this curriculum is a shuffle; rank by "
+            "something that differs (data.curriculum.by), or take another order."
+        )
     overall = np.array(picture.tokens) / max(1, sum(picture.tokens))
     for part, shares in (("first", picture.early_S), ("last", picture.late_S)):
         top = int(np.argmax(shares))

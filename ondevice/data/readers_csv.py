@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator
 
-from ondevice.data.readers_jsonl import field_of, titled
+from ondevice.data.readers_jsonl import field_of, row_score, titled
 from ondevice.data.readers_utf8 import Chunk
 from ondevice.errors import DataError
 
@@ -18,8 +18,11 @@ FIELD_CHARS = 8 << 20
 _DELIMITERS = (",", ";", "\t", "|")
 
 
-def csv_texts(chunks: Iterable[Chunk], shown: str, *, text_field: str, title_field: str) -> Iterator[tuple[int, str]]:
-    """Line on which each row begins, and its text: title, blank line, text. Raises DataError for a broken row."""
+def csv_texts(
+    chunks: Iterable[Chunk], shown: str, *, text_field: str, title_field: str, score_field: str = ""
+) -> Iterator[tuple[int, str, float | None]]:
+    """Line on which each row begins, its text (title, blank line, text) and its score. Raises DataError for a broken
+    row."""
     lines = _Lines(chunks, shown)
     header = next(lines, "")
     delimiter = max(_DELIMITERS, key=header.count)
@@ -32,7 +35,7 @@ def csv_texts(chunks: Iterable[Chunk], shown: str, *, text_field: str, title_fie
         row = dict(zip(names, values, strict=True))
         text = field_of(row, text_field, "text_field", f"{shown}:{line}")
         title = field_of(row, title_field, "title_field", f"{shown}:{line}") if title_field else ""
-        yield line, titled(title, text)
+        yield line, titled(title, text), row_score(row, score_field, f"{shown}:{line}")
 
 
 class _Lines:

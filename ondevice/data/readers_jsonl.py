@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ondevice.data.readers import Leaf
+from ondevice.data.scores import score_of
 from ondevice.errors import DataError, nearest
 
-__all__ = ["LINE_BYTES", "field_of", "jsonl_rows", "jsonl_texts", "titled"]
+__all__ = ["LINE_BYTES", "field_of", "jsonl_rows", "jsonl_texts", "row_score", "titled"]
 
 LINE_BYTES = 8 << 20  # parsed, one odd character can make a text four times as large
 _FIELDS_SHOWN = 12
@@ -44,8 +45,10 @@ def _row(number: int, line: bytes) -> Iterator[tuple[int, bytes]]:
         yield number, line
 
 
-def jsonl_texts(leaf: Leaf, *, text_field: str, title_field: str) -> Iterator[tuple[int, str | bytes]]:
-    """Line number and text of each row: title, blank line, text.
+def jsonl_texts(
+    leaf: Leaf, *, text_field: str, title_field: str, score_field: str = ""
+) -> Iterator[tuple[int, str | bytes, float | None]]:
+    """Line number, text (title, blank line, text) and score of each row.
 
     Bytes instead of a text are a line that is not valid UTF-8. Raises DataError for a broken line or field.
     """
@@ -53,10 +56,11 @@ def jsonl_texts(leaf: Leaf, *, text_field: str, title_field: str) -> Iterator[tu
         try:
             decoded = line.decode()
         except UnicodeDecodeError:
-            yield number, line
+            yield number, line, None
             continue
-        row = _parsed(decoded, f"{leaf.shown}:{number}")
-        yield number, _text(row, text_field, title_field, f"{leaf.shown}:{number}")
+        where = f"{leaf.shown}:{number}"
+        row = _parsed(decoded, where)
+        yield number, _text(row, text_field, title_field, where), row_score(row, score_field, where)
 
 
 def _parsed(line: str, where: str) -> dict[str, Any]:
@@ -99,6 +103,11 @@ def field_of(row: dict[str, Any], name: str, key: str, where: str) -> Any:
         f"{where}: there is no field '{name}'{nearest(name, row)}; the fields are: {there or 'none'}; set {key} to one "
         "of them."
     )
+
+
+def row_score(row: dict[str, Any], name: str, where: str) -> float | None:
+    """The score in a field of a row; None where no field is named. Raises DataError where there is no number."""
+    return score_of(field_of(row, name, "score_field", where), name, where) if name else None
 
 
 def _kind(value: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ondevice.data.readers import BOMB_BYTES, BOMB_RATIO
 from ondevice.data.readers_jsonl import field_of, titled
+from ondevice.data.scores import score_of
 from ondevice.errors import DataError, DeviceError
 
 __all__ = ["parquet_texts"]
@@ -15,8 +16,10 @@ __all__ = ["parquet_texts"]
 _ROWS = 512  # at once: the longest text of real corpora times this is little memory
 
 
-def parquet_texts(path: Path, shown: str, *, text_field: str, title_field: str) -> Iterator[tuple[int, str]]:
-    """Number of each row (from 1) and its text: title, blank line, text; empty where the table has none.
+def parquet_texts(
+    path: Path, shown: str, *, text_field: str, title_field: str, score_field: str = ""
+) -> Iterator[tuple[int, str, float | None]]:
+    """Number of each row (from 1), its text (title, blank line, text; empty where the table has none) and its score.
 
     Raises DataError for a damaged file, a field that is not there or holds no text, and a compressed bomb; DeviceError
     where the package is missing.
@@ -24,7 +27,7 @@ def parquet_texts(path: Path, shown: str, *, text_field: str, title_field: str) 
     parquet = _package()
     try:
         with parquet.ParquetFile(path, memory_map=True, pre_buffer=False) as table:
-            yield from _rows(table, path, shown, text_field, title_field)
+            yield from _rows(table, path, shown, text_field, title_field, score_field)
     except OSError as error:  # pyarrow's own errors are kinds of OSError and ValueError
         raise DataError(f"{shown}: cannot be read as Parquet ({error}); fetch it again or leave it out.") from error
     except ValueError as error:
@@ -42,16 +45,22 @@ def _package() -> Any:
     return parquet
 
 
-def _rows(table: Any, path: Path, shown: str, text_field: str, title_field: str) -> Iterator[tuple[int, str]]:
+def _rows(
+    table: Any, path: Path, shown: str, text_field: str, title_field: str, score_field: str
+) -> Iterator[tuple[int, str, float | None]]:
     _check_fields(table.schema_arrow, shown, text_field, title_field)
+    if score_field:
+        field_of({field.name: field for field in table.schema_arrow}, score_field, "score_field", shown)
     _refuse_bomb(table.metadata, path, shown)
-    number = 0
-    for batch in table.iter_batches(batch_size=_ROWS, columns=[name for name in (text_field, title_field) if name]):
+    number, columns = 0, [name for name in (text_field, title_field, score_field) if name]
+    for batch in table.iter_batches(batch_size=_ROWS, columns=list(dict.fromkeys(columns))):
         texts = batch.column(text_field).to_pylist()
         titles = batch.column(title_field).to_pylist() if title_field else [None] * len(texts)
-        for title, text in zip(titles, texts, strict=True):
+        values = batch.column(score_field).to_pylist() if score_field else [None] * len(texts)
+        for title, text, value in zip(titles, texts, values, strict=True):
             number += 1
-            yield number, titled(title, text or "").replace("\r\n", "\n")
+            score = score_of(value, score_field, f"{shown}:{number}") if score_field else None
+            yield number, titled(title, text or "").replace("\r\n", "\n"), score
 
 
 def _check_fields(schema: Any, shown: str, text_field: str, title_field: str) -> None:

@@ -24,7 +24,7 @@ from ondevice.data.readers_utf8 import Chunk, first_invalid, lenient_text, lines
 from ondevice.data.sources_find import Found, ResolvedSource, find, fits
 from ondevice.data.sources_types import is_archive, is_wrapped, kind_of, language_of
 from ondevice.data.sources_walk import FileEntry, label
-from ondevice.errors import DataError
+from ondevice.errors import DataError, UsageError
 from ondevice.run.schema import CleanConfig, SourceConfig
 
 __all__ = ["FileEntry", "ResolvedSource", "iter_documents", "list_files", "resolve"]
@@ -120,6 +120,7 @@ class _Reader:
             try:
                 if problem := sniff(leaf.head()):
                     raise problem
+                self._refuse_scores(leaf.shown)
                 yield from self._html(leaf)
             except Unreadable as error:
                 self._problems.add(self._name, error.reason, leaf.origin)
@@ -134,9 +135,21 @@ class _Reader:
         if problem := sniff(head):
             raise problem
         readers = {"jsonl": self._jsonl, "csv": self._csv, "html": self._html, "markdown": self._markdown}
-        if reader := readers.get(self._kind(leaf.name)):
+        kind = self._kind(leaf.name)
+        if kind not in ("jsonl", "csv"):
+            self._refuse_scores(leaf.shown)
+        if reader := readers.get(kind):
             return reader(leaf)
         return self._code(leaf, head) if self._found.resolved.format == "code" else self._text(leaf)
+
+    def _refuse_scores(self, shown: str) -> None:
+        """Raises UsageError where a field of rows is wanted of what has no rows."""
+        if self._source.score_field:
+            raise UsageError(
+                f"{shown}: '{self._name}' has score_field = '{self._source.score_field}', and this file has no rows "
+                "with fields; give the source one score for all of it (score = 2.0), or declare its format as jsonl, "
+                "csv or parquet."
+            )
 
     def _text(self, leaf: Leaf) -> Iterator[Document]:
         if self._source.document == "file":
@@ -178,13 +191,15 @@ class _Reader:
     def _bad_line(self, leaf: Leaf, name: str, offset: int) -> None:
         self._problems.add(name, "invalid_utf8_line", f"{leaf.origin}:{offset}")
 
-    def _emit(self, pieces: Iterable[Piece], origin: str, name: str, language: str) -> Iterator[Document]:
+    def _emit(
+        self, pieces: Iterable[Piece], origin: str, name: str, language: str, score: float | None = None
+    ) -> Iterator[Document]:
         """The pieces of one document. A document without a visible character is counted instead."""
         nothing = True
         for text, number, _ in pieces:
             if number or not text.isspace():
                 nothing = False
-                yield Document(text, name, language, f"{origin}#{number}" if number else origin)
+                yield Document(text, name, language, f"{origin}#{number}" if number else origin, score)
         if nothing:
             self._problems.add(name, "empty_document", origin)
 
@@ -202,22 +217,23 @@ class _Reader:
 
     @property
     def _fields(self) -> dict[str, str]:
-        return {"text_field": self._source.text_field, "title_field": self._source.title_field}
+        return {key: getattr(self._source, key) for key in ("text_field", "title_field", "score_field")}
 
     def _csv(self, leaf: Leaf) -> Iterator[Document]:
         rows = csv_texts(self._chunks(leaf, self._name), leaf.shown, **self._fields)
         return self._row_documents(rows, leaf.origin)
 
-    def _row_documents(self, rows: Iterable[tuple[int, str]], origin: str) -> Iterator[Document]:
-        for number, text in rows:
-            yield from self._emit(cut_pieces([text]), f"{origin}:{number}", self._name, self._source.language)
+    def _row_documents(self, rows: Iterable[tuple[int, str, float | None]], origin: str) -> Iterator[Document]:
+        for number, text, score in rows:
+            yield from self._emit(cut_pieces([text]), f"{origin}:{number}", self._name, self._source.language, score)
 
     def _jsonl(self, leaf: Leaf) -> Iterator[Document]:
-        for line, text in jsonl_texts(leaf, **self._fields):
+        for line, text, score in jsonl_texts(leaf, **self._fields):
             if isinstance(text, bytes) or _SURROGATE.search(text):
                 self._bad_row(leaf, line, "invalid_utf8_line" if isinstance(text, bytes) else "lone_surrogate")
             else:
-                yield from self._emit(cut_pieces([text]), f"{leaf.origin}:{line}", self._name, self._source.language)
+                origin = f"{leaf.origin}:{line}"
+                yield from self._emit(cut_pieces([text]), origin, self._name, self._source.language, score)
 
     def _bad_row(self, leaf: Leaf, line: int, reason: str) -> None:
         if self._bad_utf8 == "refuse":

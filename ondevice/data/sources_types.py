@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["CODE", "is_archive", "is_declared", "is_prose", "is_wrapped", "kind_of", "language_of", "without_gz"]
+__all__ = [
+    "CODE",
+    "PROGRAMMING",
+    "is_archive",
+    "is_declared",
+    "is_prose",
+    "is_wrapped",
+    "kind_of",
+    "language_of",
+    "without_gz",
+]
 
 _LANGUAGES = """
 ada .adb .ads           assembly .asm .s       awk .awk               c .c .h
@@ -36,6 +46,7 @@ def _table(text: str) -> dict[str, str]:
 
 
 CODE = _table(_LANGUAGES)
+PROGRAMMING = frozenset(CODE.values())
 """Extension (lower case, with its dot) -> programming language."""
 
 _NAMES = {

@@ -22,6 +22,7 @@ class Place:
     """Where the tokens of one forward pass stand, the same for every block."""
 
     start: int
+    positions: slice | Tensor  # [T], or [B, T] where rows differ
     cache: KVCache | None = None
     mask: Tensor | None = None  # [T, S] or [B, 1, T, S]; only where causality alone does not say who looks where
     rotation: Rotation | None = None

@@ -9,7 +9,16 @@ from dataclasses import dataclass, field
 
 from ondevice.run.schema_key import LARGEST_SEED, MANY_TOKENS, key
 
-__all__ = ["ChainConfig", "CleanConfig", "DataConfig", "SourceConfig", "StageConfig", "TokenizerConfig"]
+__all__ = [
+    "ChainConfig",
+    "CleanConfig",
+    "CurriculumConfig",
+    "DataConfig",
+    "ItemsConfig",
+    "SourceConfig",
+    "StageConfig",
+    "TokenizerConfig",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +45,13 @@ class SourceConfig:
     )
     text_field: str = key("text", "JSONL, CSV, Parquet: the field that holds the text")
     title_field: str = key("", "JSONL, CSV, Parquet: a field put before the text, kept together with it")
+    score_field: str = key("", "JSONL, CSV, Parquet: the field that holds a row's score, a number, for a curriculum")
+    score: float | None = key(
+        None, "score of every document of a source without score_field, for a curriculum", low=-1e12, high=1e12
+    )
     include: tuple[str, ...] = key((), "folder: only file names that match one of these patterns (*.md)")
     exclude: tuple[str, ...] = key((), "folder: no file whose relative path matches one of these patterns")
+    files: tuple[str, ...] = key((), "folder: these files alone, by relative path, such as those that came later")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +63,7 @@ class StageConfig:
     share: float | None = key(
         None, "share of the training; what is left goes to the other stages by their tokens", above=0, high=1.0
     )
-    parts: int | None = key(None, "chain: parts of this stage; by its text where not given", low=1, high=2_000)
+    parts: int | None = key(None, "chain: parts of this stage; by its text where not given", low=1, high=20_000)
     until: str = key(
         "end",
         "chain: plateau leaves the rest of the stage out when its validation loss stops improving",
@@ -85,10 +99,65 @@ class CleanConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ItemsConfig:
+    """Long documents cut into training items, each followed by end-of-text; off unless ``max_tokens`` is given."""
+
+    max_tokens: int | None = key(
+        None,
+        "cut documents into items of at most this many tokens: at paragraphs, else sentences, else lines; code before "
+        "definitions, else at blank lines",
+        unit="tokens",
+        low=8,
+        high=1_000_000,
+    )
+    min_tokens: int | None = key(
+        None,
+        "no item is shorter, unless its whole document is; a quarter of max_tokens where not given",
+        unit="tokens",
+        low=1,
+        high=500_000,
+    )
+    overlap_tokens: int = key(
+        0,
+        "where a sentence is longer than an item, the next one repeats up to this many tokens of it, for training only",
+        unit="tokens",
+        low=0,
+        high=250_000,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurriculumConfig:
+    """How the order ``curriculum`` ranks windows, and how strictly it keeps to that."""
+
+    by: str = key(
+        "length",
+        "rank by the length of the documents or items that a window holds, or by their score (score_field or score of "
+        "the sources); the mean over its tokens",
+        choices=("length", "score"),
+    )
+    direction: str = key(
+        "ascending",
+        "short or low scores first, or long or high scores first",
+        choices=("ascending", "descending"),
+    )
+    mixing: float = key(
+        0.0,
+        "0 keeps strictly to the ranks; up to 1, more and more of what comes first is held back, so that training goes "
+        "from easy to mixed",
+        low=0.0,
+        high=1.0,
+    )
+    afterwards: str = key(
+        "shuffled", "the passes after the first one: shuffled, or ranked again", choices=("shuffled", "ranked")
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ChainConfig:
     """Training in parts, each of which is evaluated, verified and kept; parts not begun yet may still change."""
 
-    parts: int = key(0, "parts to cut the text into, all stages together; 0 trains it in one go", low=0, high=2_000)
+    parts: int = key(0, "parts to cut the text into, all stages together; 0 trains it in one go", low=0, high=20_000)
     safety: float = key(
         1.0, "planned steps of a part are this times its tokens / (context x batch)", low=1.0, high=10.0
     )
@@ -97,6 +166,7 @@ class ChainConfig:
     )
     on_failure: str = key("stop", "then stop the chain, or skip what is left of the part", choices=("stop", "skip"))
     patience: int = key(2, "plateau: parts without improvement before a stage ends", low=1, high=1_000)
+    grow: bool = key(False, "new files in the folders of the sources become parts: looked for at each start and end")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +182,7 @@ class DataConfig:
         "shuffled",
         "order in which windows are learned: shuffled together; sequential or alphabetical source by source; mixed "
         "evenly by weight x tokens (proportional), by weight alone (weighted), all alike (interleaved) or groups alike "
-        "(source_balanced); staged by [[data.stages]]",
+        "(source_balanced); curriculum by length or score, as [data.curriculum] says; staged by [[data.stages]]",
         choices=(
             "shuffled",
             "sequential",
@@ -121,6 +191,7 @@ class DataConfig:
             "weighted",
             "interleaved",
             "source_balanced",
+            "curriculum",
             "staged",
         ),
     )
@@ -160,6 +231,8 @@ class DataConfig:
     )
     chunk_tokens: int = key(262_144, "tokens in one micro-chunk file", unit="tokens", low=1024, high=2**24)
     clean: CleanConfig = CleanConfig()
+    items: ItemsConfig = ItemsConfig()
+    curriculum: CurriculumConfig = CurriculumConfig()
 
 
 @dataclass(frozen=True, kw_only=True)

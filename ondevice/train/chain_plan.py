@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 from ondevice.data.cursor import BatchCursor, grid_of
 from ondevice.data.dataset import Dataset
@@ -24,6 +25,9 @@ def chained(config: Config) -> Config:
 
     Raises UsageError for a length that was given beside the parts, or an order that has no parts.
     """
+    folders = any(os.path.isdir(source.path) for source in config.data.sources)
+    if config.chain.grow and not (config.chain.parts and folders):
+        raise UsageError("'chain.grow' is for a chain (chain.parts) that learns from a folder; leave it out.")
     if not config.chain.parts:
         return config
     for key in ("tokens", "steps", "epochs"):
@@ -34,6 +38,11 @@ def chained(config: Config) -> Config:
             )
     if config.budget.minutes is not None:
         raise UsageError(f"'budget.minutes': {_TAKES}; leave it out, and train some parts at a time with --parts N.")
+    if config.data.order == "curriculum":
+        raise UsageError(
+            "data.order = 'curriculum' ranks windows over the whole text, and the parts of a chain are read one after "
+            "the other; take staged with easier and harder groups, or leave chain.parts out."
+        )
     if config.data.order not in ("proportional", "staged", "sequential", "alphabetical", "shuffled"):
         raise UsageError(f"data.order = '{config.data.order}' repeats sources, which parts do not; take proportional.")
     return dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=config.chain.safety))

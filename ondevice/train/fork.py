@@ -31,12 +31,12 @@ from ondevice.run.recipe import DataRecipe, Fit, Recipe
 from ondevice.run.schema import Config
 from ondevice.run.store import Checkpoint, Store
 from ondevice.train.checkpoint import exactness_facts, freeze, load_tensors, write
+from ondevice.train.fitting import optimizer_state_of
 from ondevice.train.fork_config import ForkWish, child_config, child_fit
 from ondevice.train.optimizer import make_optimizer
-from ondevice.train.order import data_recipe, with_order
+from ondevice.train.order import curriculum_recipe, data_recipe, with_order
 from ondevice.train.plan import make_recipe
 from ondevice.train.schedule import learning_rate
-from ondevice.train.sizing import optimizer_state_of
 from ondevice.train.state import TrainState, restore_rng
 from ondevice.train.wish import corpus_of, make_dataset
 
@@ -70,9 +70,10 @@ def plan_fork(
     *,
     averaged: tuple[Checkpoint, ...] = (),
     progress: Callable[[int, int, str], None] | None = None,
+    folder: Path | None = None,
 ) -> Fork:
     """Decides what the fork is, building its dataset where text was added. The caller holds a lease on the checkpoint,
-    and on those that are ``averaged``.
+    and on those that are ``averaged``. It will be made in ``folder`` (None: that of all runs).
 
     Raises UsageError for a change that no fork can make, DataError, CheckpointError or ResourceError.
     """
@@ -80,7 +81,7 @@ def plan_fork(
     if not before.made(checkpoint.facts.get("recipe_sha256")):
         raise CheckpointError(f"{checkpoint.path}: was made by another recipe than that of {run.name}.")
     config = child_config(run, before, checkpoint, wish)
-    path, parent = home() / "runs" / config.name, _parent(run, checkpoint, before, averaged)
+    path, parent = (folder or home() / "runs") / config.name, _parent(run, checkpoint, before, averaged)
     _refuse_taken(RunDir(path), parent)
     keeps_optimizer = _keeps_optimizer(config, before, checkpoint, wish)
     dataset = make_dataset(config, progress) if wish.add_data else open_dataset(before.data)
@@ -170,6 +171,7 @@ def _child_recipe(config: Config, before: Recipe, dataset: Dataset, checkpoint: 
         tok_s=None,
         prompts=before.sample.prompts,
         why={},
+        panel_prompts=before.eval.panel_prompts,
     )
     own = _ordered(own, config, before, dataset, wish)
     tokens = _tokens_seen(checkpoint)
@@ -212,20 +214,31 @@ def _steps(before: Recipe, checkpoint: Checkpoint, wish: ForkWish, *, tokens_per
 
 
 def _ordered(own: Recipe, config: Config, before: Recipe, dataset: Dataset, wish: ForkWish) -> Recipe:
-    """With the parent's stages where it had some and nobody asked for others, else with those of the config."""
-    asked = wish.add_data or "stages" in changed_keys(wish.changes, "data")
-    if config.data.order != "staged" or not before.data.stages or asked:
+    """With the parent's stages or curriculum where it had some and nobody asked for others, else with those of the
+    config."""
+    if not _keeps_order(own, config, before, wish):
         return with_order(own, config, dataset)
-    data = dataclasses.replace(own.data, stages=before.data.stages)
+    data = dataclasses.replace(own.data, stages=before.data.stages, curriculum=before.data.curriculum)
     cursor = BatchCursor.of(dataset, data, context=own.model.context, batch=own.train.batch)
     return dataclasses.replace(own, data=dataclasses.replace(data, order_sha256=cursor.order_sha256))
+
+
+def _keeps_order(own: Recipe, config: Config, before: Recipe, wish: ForkWish) -> bool:
+    """Whether the order goes on that the parent was in, which was made for the parent's length."""
+    if wish.add_data or config.data.order != before.data.order:
+        return False
+    if config.data.order == "staged":
+        return bool(before.data.stages) and "stages" not in changed_keys(wish.changes, "data")
+    parents = before.data.curriculum
+    return parents is not None and own.data.curriculum == dataclasses.replace(parents, windows=None)
 
 
 def _child_data(config: Config, before: Recipe, dataset: Dataset, wish: ForkWish) -> DataRecipe:
     """The parent's order where nothing of it changed, so that the fork reads on where the parent was."""
     if not wish.add_data:
         order = {key: getattr(config.data, key) for key in ("order", "seed", "max_unique_tokens", "temperature")}
-        return dataclasses.replace(before.data, stages=(), parts=(), **order)
+        ladder = curriculum_recipe(config, dataset)
+        return dataclasses.replace(before.data, stages=(), parts=(), curriculum=ladder, **order)
     found = data_recipe(config, dataset)
     if found.tokenizer_sha256 != before.data.tokenizer_sha256:
         raise UsageError("The new text was built with another tokenizer than the parent's; this is a bug, report it.")

@@ -10,12 +10,13 @@ import dataclasses
 from ondevice.data.cursor import BatchCursor, grid_of
 from ondevice.data.dataset import Dataset
 from ondevice.data.mixture import Blend
+from ondevice.data.order import Grid
 from ondevice.data.stages import plan_stages
 from ondevice.run.directory import home
-from ondevice.run.recipe import DataRecipe, Recipe
+from ondevice.run.recipe import CurriculumRecipe, DataRecipe, Recipe
 from ondevice.run.schema import Config
 
-__all__ = ["data_recipe", "staged", "with_order"]
+__all__ = ["curriculum_recipe", "data_recipe", "staged", "with_order"]
 
 
 def data_recipe(config: Config, dataset: Dataset) -> DataRecipe:
@@ -32,6 +33,21 @@ def data_recipe(config: Config, dataset: Dataset) -> DataRecipe:
         max_unique_tokens=config.data.max_unique_tokens,
         temperature=config.data.temperature,
         groups={entry.name: entry.group for entry in dataset.sources if entry.group},
+        curriculum=curriculum_recipe(config, dataset),
+    )
+
+
+def curriculum_recipe(config: Config, dataset: Dataset) -> CurriculumRecipe | None:
+    """The curriculum that is wished for; None for another order."""
+    wish = config.data.curriculum
+    if config.data.order != "curriculum":
+        return None
+    return CurriculumRecipe(
+        by=wish.by,
+        direction=wish.direction,
+        mixing=wish.mixing,
+        afterwards=wish.afterwards,
+        scores={entry.name: entry.score for entry in dataset.sources if entry.score is not None and wish.by == "score"},
     )
 
 
@@ -45,7 +61,12 @@ def with_order(recipe: Recipe, config: Config, dataset: Dataset) -> Recipe:
 
 
 def staged(data: DataRecipe, config: Config, dataset: Dataset, *, context: int, windows: int) -> DataRecipe:
-    """With the stages over ``windows`` windows where the order has stages. Raises UsageError, DataError."""
+    """With the stages, or the curriculum, over ``windows`` windows where the order has them. Raises UsageError,
+    DataError."""
+    if data.curriculum is not None:
+        total = _grid(data, dataset, context).total
+        short = dataclasses.replace(data.curriculum, windows=windows if windows < total else None)
+        return dataclasses.replace(data, curriculum=short)
     if data.order != "staged":
         return data
     names = tuple(entry.name for entry in dataset.sources)
@@ -55,5 +76,9 @@ def staged(data: DataRecipe, config: Config, dataset: Dataset, *, context: int, 
         groups=tuple(data.groups.get(name, "") for name in names),
         temperature=data.temperature,
     )
-    grid = grid_of(dataset, context, data.seed, data.max_unique_tokens, order=data.order)
+    grid = _grid(data, dataset, context)
     return dataclasses.replace(data, stages=plan_stages(config.data.stages, blend, grid.windows, windows))
+
+
+def _grid(data: DataRecipe, dataset: Dataset, context: int) -> Grid:
+    return grid_of(dataset, context, data.seed, data.max_unique_tokens, order=data.order)

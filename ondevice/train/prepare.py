@@ -6,8 +6,10 @@ Everything here happens once in a run's life; afterwards the recipe is read, nev
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -30,18 +32,24 @@ from ondevice.train.adapter_wish import adapter_of
 from ondevice.train.autotune import Choice, candidates, micro_batches_to_try, threads_to_try
 from ondevice.train.chain_plan import chained, cut, with_parts
 from ondevice.train.examples_plan import plan_examples
+from ondevice.train.fitting import Way, choose_fit, frontier, optimizer_state_of, ways
 from ondevice.train.order import data_recipe, with_order
-from ondevice.train.plan import Estimate, estimate, make_recipe, warnings_of
+from ondevice.train.plan import (
+    LARGEST_PANEL,
+    PANEL_PROMPT_TOKENS,
+    Estimate,
+    estimate,
+    make_recipe,
+    warnings_of,
+)
 from ondevice.train.probe import MatmulRates, matmul_rates
 from ondevice.train.saving import SavePlan, plan_saving
 from ondevice.train.sizing import (
     Machine,
     choose_batch,
-    choose_fit,
     choose_shape,
     expected_tokens,
     needs_rate,
-    optimizer_state_of,
 )
 from ondevice.train.tuned import tuned_choice
 from ondevice.train.wish import base_folder, corpus_of, run_name
@@ -55,7 +63,8 @@ LAPTOP_SHARE = 0.6
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
     """A recipe with the fit it starts with and what it is expected to take at ``tok_s`` tokens a second (None: not
-    timed); what its checkpoints will take at the speed this disk was measured to have; and what may disappoint."""
+    timed); what its checkpoints will take at the speed this disk was measured to have; what may disappoint; and the
+    ways to cut the work that there were to choose from, with the memory that may be used."""
 
     recipe: Recipe
     fit: Fit
@@ -63,6 +72,8 @@ class Prepared:
     saving: SavePlan
     tok_s: float | None
     warnings: tuple[str, ...] = ()
+    ways: tuple[Way, ...] = ()
+    memory_mb: float | None = None
 
 
 def measure_machine(config: Config, *, cores: int, android: bool, flops_s: float) -> Machine:
@@ -124,6 +135,7 @@ def prepare(
         tok_s=tok_s,
         prompts=_prompts(dataset),
         why=why,
+        panel_prompts=_panel_prompts(dataset, LARGEST_PANEL if config.eval.panel is None else config.eval.panel),
     )
     parts = cut(config, dataset, context=shape.context, batch=batch)
     recipe = with_parts(recipe, dataset, parts) if parts else with_order(recipe, config, dataset)
@@ -142,6 +154,8 @@ def prepare(
             *_order_warnings(recipe, dataset),
             *(examples.warnings() if examples is not None else ()),
         ),
+        ways=tuple(frontier(ways(config, shape, batch=batch, threads=fit.threads))),
+        memory_mb=machine.memory_mb,
     )
 
 
@@ -158,7 +172,7 @@ def _matmul_rates(config: Config) -> MatmulRates | None:
 
 def micro_batches(config: Config, shape: ModelShape, fit: Fit, machine: Machine, *, batch: int) -> list[int]:
     """The micro-batches to choose from, the fit's own first; it alone where the config gave one."""
-    if config.fit.micro_batch is not None:
+    if config.fit.micro_batch is not None or fit.layerwise:
         return [fit.micro_batch]
     optimizer, adapter = optimizer_state_of(config), adapter_of(config, shape)
     return micro_batches_to_try(
@@ -213,10 +227,24 @@ def _prompts(dataset: Dataset) -> tuple[str, ...]:
     return (lines[0][:48] if lines else text[:24],)
 
 
-def make_run(config: Config, prepared: Prepared, dataset: Dataset) -> RunDir:
-    """The run directory of a decision."""
+def _panel_prompts(dataset: Dataset, count: int) -> tuple[str, ...]:
+    """Beginnings of validation text, from each source in turn, spread over it; the first of each come first."""
+    tokenizer = dataset.tokenizer()
+    sources = [entry for entry in dataset.sources if entry.val_tokens > PANEL_PROMPT_TOKENS]
+    rounds = math.ceil(count / len(sources)) if sources else 0
+    found = []
+    for turn in range(rounds):
+        for entry in sources:
+            start = turn * (entry.val_tokens - PANEL_PROMPT_TOKENS) // rounds
+            ids = dataset.stream(entry.name, "val").read(start, PANEL_PROMPT_TOKENS)
+            found.append(tokenizer.decode([int(token) for token in ids if token != tokenizer.eot_id]))
+    return tuple(found[:count])
+
+
+def make_run(config: Config, prepared: Prepared, dataset: Dataset, *, folder: Path | None = None) -> RunDir:
+    """The run directory of a decision, in ``folder`` (None: that of all runs)."""
     return create_run(
-        home() / "runs" / run_name(config),
+        (folder or home() / "runs") / run_name(config),
         config_toml=to_toml(config),
         recipe=prepared.recipe,
         fit=prepared.fit,

@@ -19,6 +19,7 @@ from ondevice.run.audit import end_of_story
 from ondevice.run.config import change_limits, changed_keys, parse_config, read_limits, write_limits
 from ondevice.run.directory import RunDir, home, list_runs, offline_lock, safe_name
 from ondevice.run.schema import Config, DataConfig, SourceConfig, TokenizerConfig
+from ondevice.run.studies import study_runs
 from ondevice.train.sizing import Corpus
 
 _DATA_KEYS = frozenset(
@@ -52,12 +53,13 @@ def dataset_folder(config: Config) -> Path:
 def _data_wish(config: Config) -> dict[str, object]:
     """What decides the tokens. A key that came later counts only where it is given, so that older datasets are found
     under their name."""
-    order = dict.fromkeys(("order", "seed", "max_unique_tokens", "temperature", "stages"))
+    order = dict.fromkeys(("order", "seed", "max_unique_tokens", "temperature", "stages", "curriculum"))
     plain = SourceConfig(path="")
     wish = _given(config.data, DataConfig(), _DATA_KEYS) | {"order": "shuffled", "seed": 0, "max_unique_tokens": None}
     wish = {key: value for key, value in wish.items() if key not in order or key in _DATA_KEYS}
     sources = [_given(source, plain, _SOURCE_KEYS) for source in config.data.sources]
-    return wish | {"sources": [{key: value for key, value in each.items() if key != "group"} for each in sources]}
+    aside = ("group", "score")
+    return wish | {"sources": [{key: value for key, value in each.items() if key not in aside} for each in sources]}
 
 
 def base_folder(config: Config) -> Path | None:
@@ -110,7 +112,7 @@ def make_dataset(config: Config, progress: Callable[[int, int, str], None] | Non
 def _needed_by_runs() -> set[str]:
     """Datasets that runs were begun on: a text may grow while a run learns what it was."""
     needed = set()
-    for run in list_runs():
+    for run in [*list_runs(), *study_runs()]:
         with suppress(OndeviceError, OSError):
             needed.add(run.read_recipe().data.dataset_sha256)
     return needed
@@ -128,9 +130,11 @@ def corpus_of(dataset: Dataset) -> Corpus:
     )
 
 
-def resume_or_refuse(config: Config) -> RunDir | None:
-    """The run a config made earlier, None if there is none yet. Raises UsageError when it was made by another wish."""
-    run = RunDir(home() / "runs" / run_name(config))
+def resume_or_refuse(config: Config, *, folder: Path | None = None) -> RunDir | None:
+    """The run a config made earlier, None if there is none yet. Raises UsageError when it was made by another wish.
+
+    ``folder`` holds the run; None: that of all runs."""
+    run = RunDir((folder or home() / "runs") / run_name(config))
     if not run.identity.is_file():
         return None
     run.read_identity()

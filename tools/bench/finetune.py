@@ -30,11 +30,11 @@ TOKENS, EXAMPLE_TOKENS = 256, 512
 # name -> base, sequences a step, and each side's settings; "trainer" and "peft" are theirs
 SETTINGS: dict[str, dict[str, Any]] = {
     "full fp32 fast": {"base": "gpt2", "batch": 4, "ours": {"micro": 4}},
-    "full fp32": {"base": "gpt2", "batch": 4, "ours": {"micro": 1, "chunk": 128, "recompute": True}},
+    "full fp32": {"base": "gpt2", "batch": 4, "ours": {"micro": 4, "chunk": 128, "kept": 1, "repeated": 8}},
     "full int8": {
         "base": "gpt2",
         "batch": 4,
-        "ours": {"micro": 1, "chunk": 128, "recompute": True, "state": "adamw-int8"},
+        "ours": {"micro": 4, "chunk": 128, "kept": 2, "repeated": 5, "state": "adamw-int8"},
     },
     "lora fast": {"base": "gpt2", "batch": 4, "adapter": "fp32", "ours": {"micro": 4}},
     "lora lean fp32": {
@@ -143,6 +143,7 @@ def _engine(job: dict[str, Any]) -> Any:
     import torch
 
     from ondevice.device.memory import give_back_large_blocks
+    from ondevice.run.recipe import Fit
     from ondevice.train.engine import Engine
     from ondevice.train.optimizer import optimizer_of
 
@@ -152,10 +153,21 @@ def _engine(job: dict[str, Any]) -> Any:
     if wish.get("recompute"):
         give_back_large_blocks()
     model = _model(job)
-    model.activation_checkpointing = bool(wish.get("recompute"))
     how = {"lr": 1e-4, "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
     optimizer = optimizer_of(wish.get("state", "adamw-fp32"), model, **how)
-    return Engine(model, optimizer, clip=1.0, precision="fp32", loss_chunk_tokens=wish.get("chunk", 512))
+    engine = Engine(model, optimizer, clip=1.0, precision="fp32", loss_chunk_tokens=wish.get("chunk", 512))
+    engine.use(
+        Fit(
+            micro_batch=wish["micro"],
+            threads=job["threads"],
+            activation_checkpointing=bool(wish.get("recompute")),
+            loss_chunk_tokens=wish.get("chunk", 512),
+            layerwise="kept" in wish,
+            kept_blocks=wish.get("kept", 0),
+            repeated_blocks=wish.get("repeated", 0),
+        )
+    )
+    return engine
 
 
 def _ours(job: dict[str, Any]) -> list[float]:

@@ -72,6 +72,7 @@ def keys(text, *, says, good="", command=("data", "build"), code=2):
     return Case((*command, "my.toml"), code, ("my.toml", *says), {"my.toml": config(text)}, {"my.toml": config(good)})
 
 
+GRADED = b'[[data.sources]]\npath = "rows.jsonl"\nscore_field = "grade"\n'
 CASES = {
     "missing path": build("notes.txt", bad=None, says=("notes.txt: no such file or folder", "check the path")),
     "empty file": build("notes.txt", bad=b"", says=("notes.txt: no text was found", "name a file or folder with text")),
@@ -103,6 +104,16 @@ CASES = {
     ),
     "JSONL with a number for text": build(
         "rows.jsonl", bad=b'{"text": 5}\n', good=rows(300), says=("rows.jsonl:1:", "'text'")
+    ),
+    "JSONL with a score that is none": Case(
+        ("data", "build", "my.toml", *BYTE),
+        3,
+        ("rows.jsonl:2:", "the field 'grade' holds nan", "a score is a number from"),
+        {"rows.jsonl": b'{"text": "a", "grade": 3}\n{"text": "b", "grade": NaN}\n', "my.toml": GRADED},
+        {
+            "rows.jsonl": b"".join(b'{"text": "row %d", "grade": %d}\n' % (i, i % 7) for i in range(200)),
+            "my.toml": GRADED,
+        },
     ),
     "JSONL that is a list": build("rows.jsonl", bad=b'["a"]\n', good=rows(300), says=("rows.jsonl:1:",)),
     "gz that is cut": build("notes.txt.gz", bad=b"\x1f\x8b\x08\0\0\0", good=None, says=("notes.txt.gz",)),

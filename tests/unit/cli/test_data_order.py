@@ -117,12 +117,79 @@ def test_an_order_is_part_of_the_wish_but_not_of_the_dataset(home: Path, texts: 
     assert one == two
 
 
+LADDER = """
+[data.items]
+max_tokens = 24
+[data.curriculum]
+mixing = 0.3
+"""
+
+
+def test_a_curriculum_reads_what_was_shown(
+    home: Path, texts: dict[str, Path], call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts["wiki"].write_text("".join(f"{'long ' * (i % 30)}wiki line {i}.\n" for i in range(300)), encoding="utf-8")
+    path = config(home, texts, "curriculum", stages=LADDER)
+    shown = call("data", "order", str(path), "--json").json
+    means = shown["difficulty"]
+    assert means[0] < 0.9 * means[-1] and shown["order"].startswith("Order curriculum, the whole run")
+    assert call("train", str(path), "--quiet", "--set", "limits.save_every_steps=10").code == 0
+    run = RunDir(home / "runs" / "ordered")
+    found = run.read_recipe().data.curriculum
+    assert found is not None and (found.by, found.mixing, found.windows) == ("length", 0.3, 80)
+    last = [record for record in read_records(run.telemetry) if record["kind"] == "eval"][-1]
+    assert list(last["trained_tokens"].values()) == shown["tokens"]
+    again = call("data", "order", "ordered", "--json").json
+    assert (again["tokens"], again["difficulty"]) == (shown["tokens"], means)
+    assert call("verify", "ordered", "--replay").code == 0
+    monkeypatch.setenv("COLUMNS", "45")
+    rows = [line for line in call("data", "order", "ordered").out.splitlines() if line.startswith("length")]
+    assert len(rows) == 1 and len(rows[0]) <= 45
+    assert call("fork", "ordered", "--steps", "+5", "--name", "longer").code == 0
+    assert RunDir(home / "runs" / "longer").read_recipe().data.order_sha256 == run.read_recipe().data.order_sha256
+    other = call("fork", "ordered", "--steps", "+5", "--name", "other", "--set", "data.curriculum.mixing=1")
+    assert other.code == 0 and "new order" in other.out
+
+
+def test_items_are_another_dataset_and_a_curriculum_is_not(home: Path, texts: dict[str, Path], call: Any) -> None:
+    def built(order: str, more: str = "") -> Any:
+        return call("data", "build", str(config(home, texts, order, stages=more)), "--json").json
+
+    plain, ladder = built("proportional"), built("curriculum", "[data.curriculum]\nmixing = 1.0\n")
+    cut = built("proportional", "[data.items]\nmax_tokens = 16\n")
+    assert plain["path"] == ladder["path"] != cut["path"]
+    assert sum(cut["sources"][0]["cuts"].values()) > 0 and "cuts" not in plain["sources"][0]
+    said = call("data", "inspect", cut["path"]).out
+    assert " items; cut " in said and "inside sentences or lines" in said
+
+
+def test_a_chain_has_no_curriculum(home: Path, texts: dict[str, Path], call: Any) -> None:
+    path = config(home, texts, "curriculum")
+    path.write_text(path.read_text().replace("steps = 20\n", ""))
+    result = call("data", "build", str(path), "--parts", "3")
+    assert result.code == 2 and "take staged with easier and harder groups" in result.err
+
+
+def test_a_curriculum_of_equals_is_called_a_shuffle(home: Path, texts: dict[str, Path], call: Any) -> None:
+    for path in texts.values():
+        path.write_text("".join(f"line {i:04}\n" for i in range(int(path.stat().st_size) // 12)))
+    path = config(home, texts, "curriculum", stages="[data.curriculum]\n")
+    result = call("data", "order", str(path), "--set", "data.deduplicate=false", "--set", "train.steps=5")
+    assert "this curriculum is a shuffle" in result.out
+    scored = call("data", "order", str(path), "--set", "data.curriculum.by=score")
+    assert scored.code == 2 and "'web' has no scores; give it score_field" in scored.err
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ("data.order=source_balnced", "source_balanced"),
         ("data.order=staged", "needs [[data.stages]]"),
         ("data.temperature=0.5", "at least 1"),
+        ("data.order=curriclum", "did you mean 'curriculum'?"),
+        ("data.curriculum.mixing=2", "at most 1"),
+        ("data.items.max_tokens=4", "at least 8"),
+        ("data.items.overlap_tokens=4", "need max_tokens"),
     ],
 )
 def test_slips(home: Path, texts: dict[str, Path], call: Any, change: str, words: str) -> None:

@@ -14,7 +14,7 @@ from ondevice.errors import DataError
 
 def texts(data: bytes, title_field: str = "") -> list:
     leaf = Leaf("rows.jsonl", "/x/rows.jsonl", "rows.jsonl", len(data), lambda: iter([data] if data else []))
-    return list(jsonl_texts(leaf, text_field="text", title_field=title_field))
+    return [(line, text) for line, text, _ in jsonl_texts(leaf, text_field="text", title_field=title_field)]
 
 
 def test_rows_titles_blank_lines_and_a_byte_order_mark():

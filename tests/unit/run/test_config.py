@@ -91,7 +91,7 @@ REFUSED = [
     (
         '[data]\norder = "shufled"\n',
         "my.toml:2: 'data.order' must be one of shuffled, sequential, alphabetical, proportional, weighted, "
-        "interleaved, source_balanced, staged, not 'shufled' (did you mean "
+        "interleaved, source_balanced, curriculum, staged, not 'shufled' (did you mean "
         "'shuffled'?).",
     ),
     # not TOML

@@ -16,7 +16,9 @@ from ondevice.errors import CheckpointError
 from ondevice.run.recipe import (
     RECIPE_VERSION,
     AdapterRecipe,
+    Anchor,
     BaseRecipe,
+    CurriculumRecipe,
     Fit,
     PartRecipe,
     PartSource,
@@ -50,10 +52,14 @@ BASE = BaseRecipe(path="/models/small", family="gpt2", sha256="00")
 VALUES[BaseRecipe | None] = st.none() | st.just(BASE)
 ADAPTER = AdapterRecipe(rank=8, alpha=16.0, dropout=0.05, targets=("q_proj", "v_proj"))
 VALUES[AdapterRecipe | None] = st.none() | st.just(ADAPTER)
+LADDER = CurriculumRecipe(by="score", direction="ascending", mixing=0.5, afterwards="ranked", scores={"notes": 2.0})
+VALUES[CurriculumRecipe | None] = st.none() | st.just(LADDER)
 STAGE = StageRecipe(name="first", windows=3, shares={"notes": 1.0})
 PART = PartRecipe(
     name="1", stage="first", windows=6, sources=(PartSource(name="notes", first=0, windows=5, share=1.0),)
 )
+ANCHOR = Anchor(step=3, lr=1e-3, steps=9, tail_steps=0)
+VALUES[tuple[Anchor, ...]] = st.lists(st.just(ANCHOR), max_size=2).map(tuple)
 VALUES[tuple[PartRecipe, ...]] = st.lists(st.just(PART), max_size=2).map(tuple)
 VALUES[tuple[StageRecipe, ...]] = st.lists(st.just(STAGE), max_size=2).map(tuple)
 
@@ -114,7 +120,7 @@ def test_a_recipe_changed_by_hand_is_refused(recipe: Recipe) -> None:
 
 def test_a_newer_recipe_is_refused(recipe: Recipe) -> None:
     raw = {**through_json(recipe.to_json()), "v": RECIPE_VERSION + 1}
-    with pytest.raises(CheckpointError, match=r"^r: recipe version 4, this program reads 3; update ondevice\.$"):
+    with pytest.raises(CheckpointError, match=r"^r: recipe version 5, this program reads 4; update ondevice\.$"):
         Recipe.from_json(raw, where="r")
 
 
