@@ -146,8 +146,8 @@ def _lines(folder: Path, record: Mapping[str, Any]) -> Iterator[str]:
     yield f"# {record['task']}: {record['verdict']}\n"
     yield f"{_MEANS[record['verdict']]} {record['why']}\n"
     updates = f"{record['done_updates']:,} of {record['planned_updates']:,} planned updates"
-    yield f"Run {record['run']}, step {record['step']:,} ({updates}), {record['rows']:,} held-out rows, decided "
-    yield f"{_time(record['decided_t'])}.\n"
+    yield f"Run {record['run']}, step {record['step']:,} ({updates}), {record['rows']:,} held-out rows."
+    yield f"Decided {_time(record['decided_t'])}.\n"
     yield from _rule_lines(record)
     yield "## Scores\n"
     yield "Shares with 95 % intervals (Wilson); difference on the same rows (Newcombe), p by McNemar's exact test.\n"
