@@ -54,8 +54,14 @@ def run(args: argparse.Namespace) -> int:
         facts = {"model": listing.repository, "revision": listing.revision, "bytes": listing.size, "files": files}
         print_json({**facts, "left_out": list(listing.left_out), "path": None if args.dry_run else str(folder)})
     elif not args.dry_run:
-        print(f"In {folder}; `ondevice train --data TEXT --set model.base={folder}` trains from it.")
+        print(f"In {folder}; {_use(folder)}.")
     return 0
+
+
+def _use(folder: Path) -> str:
+    if (folder / "config.json").exists():
+        return f"`ondevice train --data TEXT --set model.base={folder}` trains from it"
+    return f"`ondevice generate BASE --adapter {folder}` speaks with this adapter"
 
 
 def _listing_lines(listing: Listing) -> Iterator[str]:

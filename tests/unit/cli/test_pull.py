@@ -275,6 +275,15 @@ def test_shards_come_with_their_index_and_hostile_names_never(hub, folder, call)
     assert not list(folder.parent.parent.glob("**/escaped.json"))
 
 
+def test_an_adapter_comes_without_the_config_of_a_model(hub, folder, call):
+    whole = hub.files.pop("model.safetensors")
+    del hub.files["config.json"]
+    hub.files |= {"adapter_model.safetensors": whole, "adapter_config.json": b'{"peft_type": "LORA"}'}
+    result = call("pull", "someone/small")
+    assert result.code == 0 and f"--adapter {folder}" in result.out
+    assert (folder / "adapter_model.safetensors").read_bytes() == whole
+
+
 def test_a_full_disk_is_told_before_anything_comes(hub, folder, call, monkeypatch):
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
