@@ -36,6 +36,7 @@ from ondevice.study.target import Target
 __all__ = ["PANEL_VERSION", "Wish", "default_prompts", "evaluate", "language_losses"]
 
 PANEL_VERSION = 2
+_LOSSES = "losses"
 Progress = Callable[[str], None]
 
 
@@ -66,9 +67,15 @@ def default_prompts(target: Target, wish: Wish) -> PromptSet:
 
 
 def evaluate(
-    target: Target, wish: Wish, *, judges: Judges | None = None, progress: Progress = lambda text: None
+    target: Target,
+    wish: Wish,
+    *,
+    judges: Judges | None = None,
+    told: Mapping[str, SourceLoss] | None = None,
+    progress: Progress = lambda text: None,
 ) -> dict[str, Any]:
-    """The result as it is kept. ``judges`` saves making them again for many checkpoints of one dataset.
+    """The result as it is kept. ``judges`` saves making them again for many checkpoints of one dataset; ``told`` are
+    the losses that the trainer measured of these weights on the windows that the wish names.
 
     Raises UsageError without prompts, CheckpointError for broken weights, ResourceError on a full disk.
     """
@@ -79,7 +86,10 @@ def evaluate(
     if kept is not None:
         return kept
     journal = Journal(place.with_suffix(".part"), key=key)
+    if told and journal.get(_LOSSES) is None:
+        journal.put(_LOSSES, {name: asdict(loss) for name, loss in told.items()})
     result, rows = _measure(target, wish, judges, progress, journal)
+    result["losses_from"] = "telemetry" if told else "measured"
     raw = b"".join(json_bytes(row) for row in rows)
     try:
         make_folder(target.evals)
@@ -213,7 +223,7 @@ def _losses(target: Target, wish: Wish, progress: Progress, journal: Journal) ->
     text = target.validation
     if text is None:
         return {}
-    if kept := journal.get("losses"):
+    if kept := journal.get(_LOSSES):
         return {name: SourceLoss(**loss) for name, loss in kept.items()}
     progress("losses of the validation text")
     if target.model is None:
@@ -223,7 +233,7 @@ def _losses(target: Target, wish: Wish, progress: Progress, journal: Journal) ->
         for _ in evaluation.batches():
             pass
         losses = evaluation.losses
-    journal.put("losses", {name: asdict(loss) for name, loss in losses.items()})
+    journal.put(_LOSSES, {name: asdict(loss) for name, loss in losses.items()})
     return losses
 
 
