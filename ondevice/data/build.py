@@ -23,8 +23,9 @@ from ondevice.data.build_folder import remove_leftovers, unused_folder
 from ondevice.data.build_manifest import given_items, joined, source_entry, totals_of
 from ondevice.data.build_plan import FEW_DOCUMENTS, Dropped, SourcePlan, find_duplicates, find_near
 from ondevice.data.build_scan import Scan, full_disk, list_content, mask_digest, scan_files, scan_source
-from ondevice.data.build_tokenizer import existing_tokenizer, new_tokenizer
+from ondevice.data.build_tokenizer import existing_tokenizer, new_tokenizer, tokenizer_of_texts
 from ondevice.data.build_tokens import finished_record, tokenise_source
+from ondevice.data.chat import same_ids
 from ondevice.data.clean import check_clean
 from ondevice.data.dataset import (
     MANIFEST,
@@ -35,6 +36,7 @@ from ondevice.data.dataset import (
     tokens_hash,
 )
 from ondevice.data.documents import Problems
+from ondevice.data.examples_build import ExampleWish, example_wish, refuse_examples, tokenise_examples
 from ondevice.data.items import check_items
 from ondevice.data.kept import KeptFile
 from ondevice.data.piece import kept_scans, scan_names
@@ -163,9 +165,11 @@ class _Build:
         check_items(data.items)
         self._items = [items] if (items := given_items(data.items)) else []
         self._lists = [list_content(source, data, base=base, folder=self._scans) for source in data.sources]
+        self._examples = example_wish(data, self._lists, self._split, base=base)
 
-    def _inputs(self, tokenizer_sha256: str) -> str:
+    def _inputs(self, tokenizer: Tokenizer) -> str:
         """Hash of everything the manifest depends on."""
+        examples = [self._examples.facts(tokenizer)] if self._examples else []
         near = self._data.clean.near_duplicates
         wish = [
             self._data.split,
@@ -183,7 +187,7 @@ class _Build:
             ]
             for listed in self._lists
         ]
-        return content_hash([MANIFEST_VERSION, wish, units, tokenizer_sha256])
+        return content_hash([MANIFEST_VERSION, wish, units, tokenizer.sha256, *examples])
 
     def finished(self, *, verify: bool) -> Dataset | None:
         """The dataset of an earlier build if nothing changed and nothing is damaged."""
@@ -191,15 +195,14 @@ class _Build:
             dataset = Dataset.open(self._folder)
             tokenizer = dataset.tokenizer()
             note = dataset.manifest["tokenizer"]
-            if note["config"] != asdict(self._config) or dataset.manifest["inputs"] != self._inputs(tokenizer.sha256):
+            if note["config"] != asdict(self._config) or dataset.manifest["inputs"] != self._inputs(tokenizer):
                 return None
             if verify:
                 dataset.verify()
         except (DataError, KeyError):
             return None
-        if self._config.path and self._imported().sha256 != tokenizer.sha256:
-            return None
-        return dataset
+        changed = self._config.path and not same_ids(self._imported(), tokenizer)
+        return None if changed else dataset
 
     def _imported(self) -> Tokenizer:
         return import_tokenizer(self._base / Path(os.path.expanduser(self._config.path)))
@@ -208,16 +211,20 @@ class _Build:
         """All passes; the manifest is written when everything it names is durable."""
         remove_leftovers(self._folder)
         existing = existing_tokenizer(self._config, self._folder, base=self._base, retrain=retrain)
-        with self._plans(existing[0] if existing else None) as (plans, dropped):
-            tokenizer, note = existing or self._new_tokenizer(plans)
-            keys = [self._key(plan, bits, tokenizer) for plan, bits in zip(plans, dropped, strict=True)]
-            records = self._tokenise(plans, keys, tokenizer, verify=verify)
+        if self._examples:
+            tokenizer, note, keys, records = self._example_pass(self._examples, existing, verify=verify)
+        else:
+            with self._plans(existing[0] if existing else None) as (plans, dropped):
+                tokenizer, note = existing or self._new_tokenizer(plans)
+                keys = [self._key(plan, bits, tokenizer) for plan, bits in zip(plans, dropped, strict=True)]
+                records = self._tokenise(plans, keys, tokenizer, verify=verify)
         self._set_aside(keep)
         self._commit(keys, records, tokenizer, note)
         self._remove_stale(keys, note["folder"], keep)
 
     def beside(self, dataset: Dataset, least_tokens: int) -> Dataset | None:
         """The sources as a piece beside a dataset; the manifest of both is written last."""
+        refuse_examples(self._examples)
         remove_leftovers(self._folder)
         tokenizer = dataset.tokenizer()
         with self._plans(tokenizer, kept_scans(dataset)) as (plans, dropped):
@@ -234,9 +241,10 @@ class _Build:
 
     def train(self) -> Tokenizer:
         """The tokenizer alone."""
-        existing = existing_tokenizer(self._config, self._folder, base=self._base, retrain=True)
-        if existing:
+        if existing := existing_tokenizer(self._config, self._folder, base=self._base, retrain=True):
             return existing[0]
+        if self._examples:
+            return tokenizer_of_texts(self._config, self._examples.texts, self._folder)[0]
         with self._plans(None) as (plans, _):
             return self._new_tokenizer(plans)[0]
 
@@ -275,6 +283,15 @@ class _Build:
     def _new_tokenizer(self, plans: list[SourcePlan]) -> tuple[Tokenizer, dict[str, Any]]:
         meter = _Meter(self._progress, sum(plan.scan.bytes for plan in plans), "tokenizer")
         return new_tokenizer(self._config, plans, self._folder, advance=meter)
+
+    def _example_pass(
+        self, wish: ExampleWish, existing: tuple[Tokenizer, dict[str, Any]] | None, *, verify: bool
+    ) -> tuple[Tokenizer, dict[str, Any], list[str], list[dict[str, Any]]]:
+        tokenizer, note = existing or tokenizer_of_texts(self._config, wish.texts, self._folder)
+        wish.keep_template(tokenizer, self._folder / note["folder"])
+        meter = _Meter(self._progress, sum(listed.bytes for listed in self._lists), "tokens")
+        keys, records = tokenise_examples(wish, tokenizer, self._folder / "chunks", verify=verify, advance=meter)
+        return tokenizer, note, keys, records
 
     def _scan(self, kept: KeptFile) -> list[Scan]:
         meter = _Meter(self._progress, sum(listed.bytes for listed in self._lists), "scan")
@@ -340,13 +357,14 @@ class _Build:
             "id": secrets.token_hex(8),
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "sha256": tokens_hash(tokenizer.sha256, names, chunks),
-            "inputs": self._inputs(tokenizer.sha256),
+            "inputs": self._inputs(tokenizer),
             "tokenizer": note,
             "split": self._data.split,
             "sources": sources,
             "chunks": chunks,
             "problems": problems.to_json(),
             "totals": totals_of(sources),
+            **({"examples": self._examples.told(tokenizer, records)} if self._examples else {}),
         }
 
     def _set_aside(self, keep: Collection[str]) -> None:
@@ -377,6 +395,6 @@ class _Build:
                     shutil.rmtree(path, ignore_errors=True)
         known = {f"{x.slot}{end}" for x in self._lists for end in (".json", *scan_files(x.content))}
         known |= {name for key in chunks for name in scan_names(self._folder, key)}
-        for path in self._scans.iterdir():
+        for path in self._scans.glob("*"):
             if path.name not in known:
                 path.unlink(missing_ok=True)

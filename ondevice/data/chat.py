@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ondevice.data.chat_template import CHATML, PLAIN, ChatFormat, Message
+from ondevice.data.chat_template import PLAIN, ChatFormat, Message
 from ondevice.data.special_tokens import SpecialTokens
 from ondevice.data.tokenizer import Tokenizer
 from ondevice.errors import DataError
 
-__all__ = ["Lesson", "chat_format", "encode_chat", "encode_conversation", "end_ids", "render_chat"]
+__all__ = ["Lesson", "chat_format", "encode_chat", "encode_conversation", "end_ids", "render_chat", "same_ids"]
 
 _BEGIN, _END = "\ue0f0", "\ue0f1"  # around what is to stay letters, until the text is cut; of no meaning in Unicode
 _LONE = str.maketrans("", "", _BEGIN + _END)
@@ -32,14 +32,16 @@ class Lesson(NamedTuple):
 
 
 def chat_format(tokenizer: Tokenizer) -> ChatFormat:
-    """The template of a tokenizer, or one made of the special tokens it has."""
+    """The template of a tokenizer, or a plain one that ends answers with its end-of-text token."""
     if tokenizer.chat is not None:
         return tokenizer.chat
     names = {token: name for name, token in tokenizer.special_ids.items()}
-    special = tokenizer.special_ids
-    if "<|im_start|>" in special and "<|im_end|>" in special:
-        return ChatFormat(CHATML, {"eos_token": "<|im_end|>"})
     return ChatFormat(PLAIN, {"eos_token": names[tokenizer.eot_id]})
+
+
+def same_ids(one: Tokenizer, other: Tokenizer) -> bool:
+    """Whether two tokenizers give the same ids, to plain text and to a conversation."""
+    return one.sha256 == other.sha256 and chat_format(one) == chat_format(other)
 
 
 def render_chat(messages: Sequence[Message], tokenizer: Tokenizer, *, add_generation_prompt: bool = True) -> str:

@@ -16,7 +16,7 @@ from ondevice.data.tokenizer_base import require
 from ondevice.errors import DataError
 from ondevice.run.files import read_json
 
-__all__ = ["CHATML", "CHAT_FILE", "PLAIN", "ChatFormat", "Message", "Rendered", "read_chat_format"]
+__all__ = ["CHAT_FILE", "PLAIN", "ChatFormat", "Message", "Rendered", "read_chat_format"]
 
 CHAT_FILE = "chat.json"
 _CONFIG, _MAP, _JINJA = "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"
@@ -25,18 +25,16 @@ _LARGEST = 1 << 20  # letters; the longest of today's models have some ten thous
 
 Message = Mapping[str, Any]
 
-CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-"""For a tokenizer that has ChatML's two tokens and no template."""
-
 PLAIN = (
     "{% for message in messages %}{{ '### ' + message['role'] | capitalize + ':\n' + message['content'] }}"
     "{{ (eos_token if message['role'] == 'assistant' else '') + '\n\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '### Assistant:\n' }}{% endif %}"
 )
-"""For any other tokenizer without a template: roles in letters, and the end-of-text token after every answer."""
+"""For a tokenizer without a template: roles in letters, and the end-of-text token after every answer.
+
+Not ChatML's tokens, even where a vocabulary has them: in a base that never saw them their rows are noise, and an
+adapter, which leaves those rows as they are, could never learn to end an answer.
+"""
 
 
 class Rendered(NamedTuple):

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ondevice.data.chat_template import ChatFormat, read_chat_format
+from ondevice.data.chat_template import CHAT_FILE, ChatFormat, read_chat_format
 from ondevice.data.tokenizer_base import EOT, StreamDecoder
 from ondevice.data.tokenizer_files import META, read_meta, read_tokenizer_file
 from ondevice.errors import DataError
@@ -139,7 +139,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     tokenizer = _load(folder, meta)
     if (tokenizer.vocab_size, tokenizer.eot_id) != (meta["vocab_size"], meta["eot_id"]):
         raise DataError(f"{folder / META}: does not belong to the files beside it; train the tokenizer again.")
-    tokenizer.chat = read_chat_format(folder)
+    if CHAT_FILE in meta["files"]:
+        tokenizer.chat = read_chat_format(folder)
     return tokenizer
 
 
@@ -172,7 +173,8 @@ def import_tokenizer(path: Path) -> Tokenizer:
     if (path / META).exists():
         return load_tokenizer(path)
     tokenizer = _import(path)
-    tokenizer.chat = read_chat_format(path if path.is_dir() else path.parent)
+    if path.is_dir():  # a model's folder; who names a file means its ids alone
+        tokenizer.chat = read_chat_format(path)
     return tokenizer
 
 

@@ -144,7 +144,9 @@ def _absolute_paths(config: Config, base: Path, origin: Origin) -> Config:
     tokenizer_path = absolute(config.tokenizer.path, ("tokenizer", "path"))
     return dataclasses.replace(
         config,
-        data=dataclasses.replace(config.data, sources=sources),
+        data=dataclasses.replace(
+            config.data, sources=sources, contract=absolute(config.data.contract, ("data", "contract"))
+        ),
         tokenizer=dataclasses.replace(config.tokenizer, path=tokenizer_path),
         model=dataclasses.replace(config.model, base=absolute(config.model.base, ("model", "base"))),
     )

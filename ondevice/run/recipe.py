@@ -41,8 +41,9 @@ _SINCE = (  # version, section and keys that earlier ones had not
     (3, "model", ("qkv_bias", "rope_scaling")),
     (4, "eval", ("panel_prompts", "panel_tokens")),
     (4, "data", ("curriculum",)),
-    (4, "train", ("anchors",)),
+    (4, "train", ("clip_scope", "anchors")),
 )
+_EARLIER_FIT = {"layerwise": False, "kept_blocks": 0, "repeated_blocks": 0}  # what fits of earlier versions had not
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +219,7 @@ class TrainRecipe:
     precision: str
     start_step: int = 0
     start_tokens: int = 0
+    clip_scope: str = "all"
     anchors: tuple[Anchor, ...] = ()
 
     @property
@@ -254,12 +256,17 @@ class SampleRecipe:
 @dataclass(frozen=True, kw_only=True)
 class Fit:
     """How the work is cut to fit the device. A step's micro-batches have ``micro_batch`` sequences, the last maybe
-    fewer."""
+    fewer. ``layerwise``: gradients are used block by block, inside the backward pass; then ``kept_blocks`` (from the
+    last on) keep their activations, and ``repeated_blocks`` compute their gradients twice rather than hold them until
+    the norm of all is known."""
 
     micro_batch: int
     threads: int
     activation_checkpointing: bool
     loss_chunk_tokens: int
+    layerwise: bool = False
+    kept_blocks: int = 0
+    repeated_blocks: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -267,10 +274,13 @@ class Fit:
     @classmethod
     def from_json(cls, raw: Any, *, where: str) -> Fit:
         """Reads `to_json`'s form. Raises CheckpointError for anything else."""
-        names = {item.name: bool if item.name == "activation_checkpointing" else int for item in fields(cls)}
+        names = {item.name: bool if str(item.type) == "bool" else int for item in fields(cls)}
+        if isinstance(raw, dict):
+            raw = {**_EARLIER_FIT, **raw}
         if not isinstance(raw, dict) or {name: type(value) for name, value in raw.items()} != names:
             raise CheckpointError(f"{where}: not a fit; restore the file from a copy of the run.")
-        if min(raw["micro_batch"], raw["threads"], raw["loss_chunk_tokens"]) < 1:
+        counts = (raw["micro_batch"], raw["threads"], raw["loss_chunk_tokens"])
+        if min(counts) < 1 or min(raw["kept_blocks"], raw["repeated_blocks"]) < 0:
             raise CheckpointError(f"{where}: a fit counts from 1; restore the file from a copy of the run.")
         return cls(**raw)
 

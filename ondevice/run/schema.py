@@ -126,6 +126,12 @@ class TrainConfig:
     beta2: float = key(0.99, "AdamW beta2", low=0.0, high=0.999999)
     eps: float = key(1e-8, "AdamW epsilon", above=0, high=1.0)
     clip: float = key(1.0, "largest gradient norm; 0 turns clipping off", low=0.0, high=1e9)
+    clip_scope: str = key(
+        "all",
+        "what clip bounds: the norm of all gradients together, or that of each tensor by itself, which a layerwise fit "
+        "need not wait for",
+        choices=("all", "tensor"),
+    )
     seed: int = key(1337, "seed of initialisation and dropout", low=0, high=LARGEST_SEED)
     precision: str = key(
         "auto",
@@ -189,6 +195,18 @@ class FitConfig:
     threads: int | None = key(None, "threads of the arithmetic", low=1, high=256)
     activation_checkpointing: bool | None = key(None, "compute activations twice instead of keeping them")
     loss_chunk_tokens: int = key(512, "tokens whose logits exist at the same time", unit="tokens", low=16, high=2**20)
+    layerwise: bool | None = key(
+        None, "use gradients block by block inside the backward pass; derived where memory is short"
+    )
+    kept_blocks: int | None = key(
+        None, "layerwise: so many last blocks keep their activations, the others compute them twice", low=0, high=1_000
+    )
+    repeated_blocks: int | None = key(
+        None,
+        "layerwise: so many last blocks compute their gradients twice rather than hold them until their norm is known",
+        low=0,
+        high=1_000,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -214,6 +214,21 @@ class DataConfig:
         "invalid UTF-8: leave out the line, leave out the document, or refuse the build; always counted",
         choices=("skip_line", "skip_document", "refuse"),
     )
+    examples: str = key(
+        "auto",
+        "what JSONL rows are: instruction (instruction, input, output), chat (messages), completion (prompt, "
+        "completion), of which only the answers are learned; off reads them as plain text; auto decides by the fields",
+        choices=("auto", "off", "instruction", "chat", "completion"),
+    )
+    contract: str = key(
+        "", "refuse to build from examples that break this contract (contract.toml); `ondevice data check` shows all"
+    )
+    too_long: str = key(
+        "keep_end",
+        "examples longer than model.context: keep_end drops the beginning of the prompt, drop leaves them out; one "
+        "whose answer alone is too long is always left out",
+        choices=("keep_end", "drop"),
+    )
     chunk_tokens: int = key(262_144, "tokens in one micro-chunk file", unit="tokens", low=1024, high=2**24)
     clean: CleanConfig = CleanConfig()
     items: ItemsConfig = ItemsConfig()

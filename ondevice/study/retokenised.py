@@ -12,6 +12,7 @@ import numpy as np
 
 from ondevice.data.dataset import Dataset, SourceEntry
 from ondevice.data.tokenizer import Tokenizer
+from ondevice.errors import UsageError
 
 __all__ = ["Retokenised"]
 
@@ -33,6 +34,12 @@ class Retokenised:
     """A `ValidationText`. A source's text is encoded when it is first asked for."""
 
     def __init__(self, dataset: Dataset, tokenizer: Tokenizer) -> None:
+        """Raises UsageError for a dataset of examples, whose answers are known by their places among its own ids."""
+        if dataset.examples is not None:
+            raise UsageError(
+                f"{dataset.folder.name}: examples are measured in the ids they were built with, and this model has "
+                "another tokenizer; leave the losses out with --no-losses, or build the dataset with its tokenizer."
+            )
         self._dataset, self._tokenizer = dataset, tokenizer
         self._known: dict[str, _Ids] = {}
 

@@ -31,12 +31,12 @@ from ondevice.run.recipe import DataRecipe, Fit, Recipe
 from ondevice.run.schema import Config
 from ondevice.run.store import Checkpoint, Store
 from ondevice.train.checkpoint import exactness_facts, freeze, load_tensors, write
+from ondevice.train.fitting import optimizer_state_of
 from ondevice.train.fork_config import ForkWish, child_config, child_fit
 from ondevice.train.optimizer import make_optimizer
 from ondevice.train.order import curriculum_recipe, data_recipe, with_order
 from ondevice.train.plan import make_recipe
 from ondevice.train.schedule import learning_rate
-from ondevice.train.sizing import optimizer_state_of
 from ondevice.train.state import TrainState, restore_rng
 from ondevice.train.wish import corpus_of, make_dataset
 

@@ -22,8 +22,9 @@ from ondevice.run.recipe import (
     TrainRecipe,
 )
 from ondevice.run.schema import Config
-from ondevice.train.memory import MemoryEstimate, estimate_memory
-from ondevice.train.sizing import DEFAULT_MINUTES, MANY_EPOCHS, Corpus, choose_lr, needs_rate, optimizer_state_of
+from ondevice.train.fitting import optimizer_state_of
+from ondevice.train.memory import MemoryEstimate, estimate_run
+from ondevice.train.sizing import DEFAULT_MINUTES, MANY_EPOCHS, Corpus, choose_lr, needs_rate
 
 __all__ = ["Estimate", "estimate", "make_recipe", "panel_cost", "spread", "train_budget", "warnings_of"]
 
@@ -99,7 +100,7 @@ def make_recipe(
     """The complete decision. ``prompts`` serve where the config has none; ``panel_prompts`` as far as they are paid."""
     reasons = dict(why)
     needed = shape.context + 1
-    if corpus.train_tokens < needed:
+    if corpus.train_tokens < needed and not corpus.packed:
         raise DataError(
             f"The training text has {corpus.train_tokens:,} tokens, fewer than one block of {needed}; "
             "add text or make model.context smaller."
@@ -161,6 +162,7 @@ def _train_recipe(
         beta2=train.beta2,
         eps=train.eps,
         clip=train.clip,
+        clip_scope=train.clip_scope,
         seed=train.seed,
         precision=precision,
     )
@@ -218,7 +220,7 @@ def estimate(recipe: Recipe, fit: Fit, *, tok_s: float | None) -> Estimate:
         steps=steps,
         tokens=tokens,
         epochs=tokens / max(1, unique),
-        memory=estimate_memory(recipe.model, fit, optimizer=recipe.train.optimizer_state, adapter=recipe.adapter),
+        memory=estimate_run(recipe, fit),
         train_s=None if not tok_s else tokens / tok_s,
     )
 

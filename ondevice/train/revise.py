@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ondevice.data.build import build_beside
-from ondevice.data.cursor import make_grid
+from ondevice.data.cursor import grid_of
 from ondevice.data.dataset import Dataset
 from ondevice.data.parcel import open_dataset
 from ondevice.data.parts import StageText, plan_parts
@@ -144,8 +144,7 @@ def append(
 
 def _planned(recipe: Recipe, dataset: Dataset, parts: int | None, stage: str) -> tuple[PartRecipe, ...]:
     """The parts of the sources that the recipe does not know."""
-    lengths = [entry.train_tokens for entry in dataset.sources]
-    grid = make_grid(lengths, recipe.model.context, recipe.data.seed, None)
+    grid = grid_of(dataset, recipe.model.context, recipe.data.seed, None, order=recipe.data.order)
     windows = {
         entry.name: int(count)
         for entry, count in zip(dataset.sources, grid.windows, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ondevice.data.chat import encode_chat, end_ids
 from ondevice.data.tokenizer import Tokenizer
 from ondevice.evaluate.degeneration import Degeneration, Tokens, degeneration
 from ondevice.infer.batch import generate_batch
@@ -18,16 +19,23 @@ __all__ = ["sampling_of", "write_panel", "write_sample"]
 _PANEL_ROWS = 8  # at a time: their keys and values must fit beside the training
 
 
-def write_sample(model: Decoder, tokenizer: Tokenizer, recipe: SampleRecipe, prompt: str) -> str:
-    """What the model writes after ``prompt``; the same model, recipe and prompt give the same text."""
+def write_sample(
+    model: Decoder, tokenizer: Tokenizer, recipe: SampleRecipe, prompt: str, *, answers: bool = False
+) -> str:
+    """What the model writes after ``prompt``, or ``answers`` to it where it learns to; the same model, recipe and
+    prompt give the same text."""
     backend = TorchBackend(model)
-    prompt_ids = tokenizer.encode(prompt) or [tokenizer.eot_id]
+    if answers:
+        prompt_ids = encode_chat([{"role": "user", "content": prompt}], tokenizer)
+    else:
+        prompt_ids = tokenizer.encode(prompt) or [tokenizer.eot_id]
     ids = generate(
         backend,
         prompt_ids,
         settings=sampling_of(recipe),
-        stop_ids=(tokenizer.eot_id,),
+        stop_ids=end_ids(tokenizer) if answers else (tokenizer.eot_id,),
         max_new_tokens=recipe.max_new_tokens,
+        vocab_size=tokenizer.vocab_size,  # a base may have rows that stand for no text
     )
     return tokenizer.decode(list(ids))
 

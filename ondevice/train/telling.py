@@ -25,11 +25,13 @@ def tell_step(desk: Desk, state: TrainState, result: StepResult, *, lr: float, s
     """A step that was done; ``tokens`` of its effective batch, ``step_s`` seconds without rests."""
     desk.pulse.after_step(step_s)
     desk.pulse.note(loss=result.loss, lr=lr, epoch=state.cursor.epoch)
+    learned = {} if result.tokens == tokens else {"learned_tokens": result.tokens}
     desk.telemetry.write(
         "step",
         state.step,
         tokens=state.tokens,
         loss=result.loss,
+        **learned,
         lr=lr,
         grad_norm=result.grad_norm,
         step_s=round(step_s, 5),
@@ -123,8 +125,9 @@ def _advise(desk: Desk, state: TrainState, seen: Seen, train: TrainRecipe) -> No
 def tell_sample(desk: Desk, state: TrainState, dataset: Dataset, recipe: SampleRecipe, request: SampleRequest) -> None:
     """Writes a sample and tells it; an odd prompt must not end a run."""
     prompt, sampling = request.prompt, request.applied_to(recipe)
+    answers = dataset.examples is not None and dataset.examples.kind != "completion"
     try:
-        text = write_sample(state.model, dataset.tokenizer(), sampling, prompt)
+        text = write_sample(state.model, dataset.tokenizer(), sampling, prompt, answers=answers)
     except OndeviceError as error:
         desk.trouble(state.step, f"No sample: {error}", **request.told)
         return

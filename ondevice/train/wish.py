@@ -125,7 +125,8 @@ def corpus_of(dataset: Dataset) -> Corpus:
         val_tokens=sum(entry.val_tokens for entry in dataset.sources),
         vocab_size=dataset.tokenizer().vocab_size,
         sources=len(dataset.sources),
-        largest_tokens=max((entry.train_tokens for entry in dataset.sources), default=0),
+        largest_tokens=None if dataset.examples else max((entry.train_tokens for entry in dataset.sources), default=0),
+        packed=dataset.examples is not None,
     )
 
 

@@ -14,7 +14,6 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ondevice.data.chat import encode_chat, end_ids
-from ondevice.data.chat_template import CHATML
 from ondevice.data.tokenizer import Tokenizer, import_tokenizer, train_tokenizer
 from ondevice.errors import CheckpointError, ResourceError, UsageError
 from ondevice.export.hf_tokenizer import HARD_TEXTS
@@ -46,6 +45,11 @@ TEXT = [
     "The cat sat on the mat, naïve and happy.\n\tIt ran home 12 times; don't ask! 🙂 " * 30,
     "Se telefonando io potessi dirti addio, ti chiamerei è ò à | ".join("abcdefgh") * 20,
 ]
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 
 
 @pytest.fixture(scope="module")

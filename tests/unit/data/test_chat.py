@@ -159,12 +159,11 @@ def test_generation_blocks_say_what_is_learned(folder):
     assert _runs(ids, learned) == [ours.encode("Four, è <b>.") + marked, ours.encode("Nine.") + marked]
 
 
-def test_without_a_template_one_is_made_of_what_the_tokenizer_has(folder):
+def test_without_a_template_answers_end_with_the_end_of_text(folder):
     (folder / "tokenizer_config.json").unlink(missing_ok=True)
     (folder / "chat_template.jinja").unlink(missing_ok=True)
-    chatml = import_tokenizer(folder)
-    assert render_chat(TURNS[:1], chatml).endswith("<|im_end|>\n<|im_start|>assistant\n")
-    assert chatml.special_ids["<|im_end|>"] in end_ids(chatml)
+    bpe = import_tokenizer(folder)
+    assert encode_conversation(TURNS, bpe).ids[-1] == bpe.eot_id and end_ids(bpe) == {bpe.eot_id}
     plain = ByteTokenizer()
     assert render_chat(TURNS[:1], plain) == "### User:\n  What is 2 + 2?\n\n\n### Assistant:\n"
     ids, learned = encode_conversation(TURNS, plain)
