@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -96,6 +98,11 @@ def test_text_is_encoded_again_without_loss(own):
             assert other.read(0, len(other)).tolist() == stream.read(0, len(stream)).tolist()
         with pytest.raises(ValueError, match="train"):
             again.stream("first", "train")
+
+
+def test_examples_are_not_encoded_again():
+    with pytest.raises(UsageError, match="--no-losses"):
+        Retokenised(SimpleNamespace(examples=object(), folder=Path("mails")), None)
 
 
 def test_what_a_kill_cut_off_goes_on_where_it_was(own, monkeypatch):
