@@ -199,6 +199,8 @@ _SOURCES: dict[tuple[str, str], Callable[[str, list[str]], Candidates]] = {
     ("", "target"): _presets,
     ("train", "target"): _presets_and_runs,
     ("generate", "target"): _runs,
+    ("chat", "target"): _runs,
+    ("serve", "target"): _runs,
     ("", "dataset"): _datasets,
     ("", "step"): _steps,
     ("", "at"): _places,

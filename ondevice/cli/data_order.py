@@ -75,12 +75,16 @@ def _of_run(name: str) -> tuple[BatchCursor, int, str, DataRecipe]:
 def _of_wish(args: argparse.Namespace) -> tuple[BatchCursor, int, str, DataRecipe]:
     """The order that a config wishes for, over its tokens or passes, else over one pass; without torch."""
     from ondevice.data.cursor import BatchCursor
+    from ondevice.train.examples_plan import plan_examples
     from ondevice.train.order import data_recipe, staged
     from ondevice.train.wish import corpus_of
 
     config = config_from(args, args.target)
     dataset = built(config, quiet=args.json)
-    context, train, tokens = config.model.context or 256, config.train, corpus_of(dataset).train_tokens
+    corpus = corpus_of(dataset)
+    if examples := plan_examples(config, dataset, corpus, {}, longest_context=None):
+        config, corpus = examples.config, examples.corpus
+    context, train, tokens = config.model.context or 256, config.train, corpus.train_tokens
     what = "one pass"
     wanted = tokens * (train.epochs or 1.0)
     if train.tokens is not None or train.epochs is not None:

@@ -28,10 +28,16 @@ def dataset_lines(dataset: Dataset) -> list[str]:
     """Sources with their tokens, then what was left out and why."""
     tokenizer = dataset.tokenizer()
     lines = [f"Tokens   {tokenizer.kind}, vocabulary {tokenizer.vocab_size:,}"]
+    facts = dataset.examples
+    if facts is not None:
+        lines.append(f"Examples {facts.kind}: only the answers are learned")
     for entry in dataset.sources:
         language = f" ({entry.language})" if entry.language else ""
         lines.append(f"Source   {entry.name}{language}: {entry.documents:,} documents")
         lines.append(f"         {entry.train_tokens:,} tokens to learn, {entry.val_tokens:,} to validate")
+        if facts is not None:
+            learned = facts.learned[entry.name]
+            lines.append(f"         of answers: {learned['train']:,} and {learned['val']:,}")
         lines += _item_lines(entry)
     return lines + [f"Left out {for_terminal(text)}" for text in dataset.problems.summary()]
 

@@ -22,7 +22,6 @@ _TERMUX = {
     "psutil": _PKG.format("python-psutil"),
     "onnxruntime": _PKG.format("python-onnxruntime"),
     "tokenizers": _PKG.format("tur-repo") + " && pkg install python-tokenizers",
-    "matplotlib": _PKG.format("matplotlib"),
     "sentencepiece": _PKG.format("clang cmake") + " && LDFLAGS=-llog {pip} sentencepiece",
 }
 

@@ -26,7 +26,6 @@ _USES = {
     "sentencepiece": "sentencepiece BPE",
     "onnxruntime": "running ONNX exports",
     "textual": "the terminal UI",
-    "matplotlib": "plots in reports",
 }
 _FACTS = {
     "clusters": "core groups",

@@ -99,6 +99,10 @@ def _show(result: dict[str, Any]) -> None:
     if result["probes"]:
         probe = result["probes"]["all"]
         print(f"  probes    median rank {probe['median_rank']:g}, probability {probe['mean_probability']:.4f}")
+    for name, found in (result["task"] or {}).items():
+        if isinstance(found, dict):
+            interval = f"95 % between {found['low']:.0%} and {found['high']:.0%}"
+            print(f"  task      {found['estimate']:.0%} {for_terminal(name)}, {interval} (n {found['n']})")
     use = result["language_use"]
     if "skipped" in use:
         print(f"  language  not identified: {use['skipped']}")

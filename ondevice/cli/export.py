@@ -24,8 +24,10 @@ EXAMPLES = """examples:
   ondevice export notes                      the best checkpoint, to runs/notes/exports/onnx-<step>
   ondevice export notes --step 1200 --out ~/storage/shared/notes-onnx
   ondevice export notes --quantize auto      as few bits as cost at most 3 % of perplexity on validation text
+  ondevice export notes --format genai --quantize int4      a folder that onnxruntime-genai loads
   ondevice export notes --format hf          a folder that transformers loads, with a model card
   ondevice export notes --format gguf --type q8_0      one file for llama.cpp and its relatives
+  ondevice export notes --format bundle --licence LICENSE   all of it for others, with reports and hashes
   ondevice export tuned --format peft        the adapter alone, as the PEFT library loads it"""
 
 _WINDOW = 256  # tokens
@@ -34,34 +36,55 @@ _WINDOW = 256  # tokens
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="name or path of the run")
     parser.add_argument("--step", type=int, help="this checkpoint instead of the best by validation loss")
-    parser.add_argument("--format", choices=("onnx", "hf", "gguf", "peft"), default="onnx", help="what to write (onnx)")
+    parser.add_argument(
+        "--format",
+        choices=("onnx", "genai", "hf", "gguf", "peft", "bundle"),
+        default="onnx",
+        help="what to write (onnx)",
+    )
     parser.add_argument(
         "--quantize",
         choices=("int8", "int4", "auto"),
         help="store matrices in fewer bits; auto takes the smallest that validation text allows",
     )
-    parser.add_argument(
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
+        "--in-place",
+        action="store_true",
+        help="use onnxruntime's own attention, which keeps one cache: least memory, fastest; needs onnxruntime 1.22",
+    )
+    form.add_argument(
         "--native",
         action="store_true",
         help="use operators of opset 23 where onnxruntime runs them: faster, needs onnxruntime 1.23 to load",
     )
     parser.add_argument("--type", choices=("f32", "f16", "q8_0", "q4_0"), help="how a GGUF file stores matrices (f16)")
+    parser.add_argument("--licence", metavar="FILE", help="the model's licence, for a bundle")
     parser.add_argument("--out", metavar="FOLDER", help="where to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export in that place")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
+    from ondevice.infer.export_folder import IN_PLACE, NATIVE, PORTABLE
     from ondevice.infer.open import choose_checkpoint
 
     run_dir = find_run(args.run)
+    if args.format == "bundle":
+        from ondevice.cli.export_bundle import export_bundle
+
+        return export_bundle(args, run_dir)
+    if args.licence:
+        raise UsageError("--licence is for --format bundle.")
     checkpoint, why = choose_checkpoint(run_dir, args.step)
-    if (args.quantize or args.native) and args.format != "onnx":
-        raise UsageError("--quantize and --native are for --format onnx.")
+    if (args.native or args.in_place) and args.format != "onnx":
+        raise UsageError("--native and --in-place are for --format onnx and bundle.")
+    if args.quantize and args.format not in ("onnx", "genai"):
+        raise UsageError("--quantize is for --format onnx, genai and bundle.")
     if args.type and args.format != "gguf":
         raise UsageError("--type is for --format gguf; --quantize is for --format onnx.")
     bits = args.quantize or args.type
-    kind = f"{args.format}-{bits}" if bits else args.format
+    kind = "-".join(each for each in (args.format, bits, "in-place" if args.in_place else "") if each)
     folder = default_folder(run_dir, checkpoint, kind)
     if args.out:
         folder = Path(os.path.expanduser(args.out)).absolute()
@@ -73,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         folder,
         overwrite=args.overwrite,
         quantize=args.quantize or "fp32",
-        native=args.native,
+        form=NATIVE if args.native else IN_PLACE if args.in_place else PORTABLE,
     )
     if args.json:
         print_json({"path": str(folder), "step": checkpoint.step, "why": why, **export_facts(info)})
@@ -98,6 +121,7 @@ def _export_files(args: argparse.Namespace, run_dir: RunDir, checkpoint: Checkpo
         "peft": (_export_adapter, "the adapter"),
         "hf": (_export_hugging_face, "a Hugging Face folder"),
         "gguf": (_export_gguf, "a GGUF file"),
+        "genai": (_export_genai, "a folder for onnxruntime-genai"),
     }[args.format]
     with Store(run_dir.checkpoints).lease(checkpoint.step) as leased:
         files = write(args, run_dir, leased, folder)
@@ -119,12 +143,13 @@ def _export_hugging_face(args: argparse.Namespace, run_dir: RunDir, leased: Chec
     from ondevice.export.hugging_face import export_hugging_face
     from ondevice.export.model_card import model_card
     from ondevice.export.story import read_story
+    from ondevice.infer.generation_config import copy_generation_config
     from ondevice.infer.open import load_decoder
     from ondevice.model.counts import count_parameters
 
     story = read_story(run_dir, step=leased.step, checkpoint_sha256=leased.sha256)
     model = load_decoder(run_dir, leased)
-    return export_hugging_face(
+    files = export_hugging_face(
         model.shape,
         dict(model.named_parameters()),
         folder,
@@ -132,6 +157,8 @@ def _export_hugging_face(args: argparse.Namespace, run_dir: RunDir, leased: Chec
         card=model_card(story, model.shape, parameters=count_parameters(model.shape)),
         overwrite=args.overwrite,
     )
+    copy_generation_config(run_dir.evals, folder)
+    return files
 
 
 def _export_gguf(args: argparse.Namespace, run_dir: RunDir, leased: Checkpoint, folder: Path) -> dict[str, int]:
@@ -152,6 +179,33 @@ def _export_gguf(args: argparse.Namespace, run_dir: RunDir, leased: Checkpoint, 
     return {FILE: info.bytes}
 
 
+def _export_genai(args: argparse.Namespace, run_dir: RunDir, leased: Checkpoint, folder: Path) -> dict[str, int]:
+    from ondevice.data.tokenizer import load_tokenizer
+    from ondevice.export.genai import export_genai
+    from ondevice.infer.open import load_decoder
+    from ondevice.infer.presets import choose_settings
+    from ondevice.infer.torch_backend import TorchBackend
+
+    model = load_decoder(run_dir, leased)
+    info = export_genai(
+        model.shape,
+        dict(model.named_parameters()),
+        folder,
+        tokenizer=load_tokenizer(run_dir.tokenizer),
+        settings=choose_settings(run_dir.evals, preset_name=None, given={}).sampling,
+        reference=TorchBackend(model).logits,
+        quantize=args.quantize or "fp32",
+        text=validation_text(run_dir) if args.quantize else (),
+        threads=cores() if args.quantize else 1,
+        overwrite=args.overwrite,
+    )
+    if info.tried is None:
+        print("Not tried with onnxruntime-genai, which is not installed here.", file=sys.stderr)
+    elif unlike := info.tried["texts_with_other_ids"]:
+        print(f"Its tokenizer gives other ids for texts such as {unlike[0]!r}.", file=sys.stderr)
+    return info.files
+
+
 def export_facts(info: ExportInfo) -> dict[str, object]:
     """What ``--json`` says of an export."""
     return {
@@ -160,6 +214,7 @@ def export_facts(info: ExportInfo) -> dict[str, object]:
         "parameters": info.parameters,
         "plan": info.trial.plan.name,
         "opset": info.trial.opset,
+        "form": info.trial.form,
         "parity": info.parity.to_json() if info.parity else None,
         "perplexity": info.trial.perplexity.to_json() if info.trial.perplexity else None,
         "decode_tok_s": info.trial.tok_s,
@@ -203,7 +258,7 @@ def export_run(
     *,
     overwrite: bool,
     quantize: str = "fp32",
-    native: bool = False,
+    form: str = "portable",
 ) -> ExportInfo:
     """Exports a checkpoint while holding a lease on it. Raises as `export_onnx`."""
     from ondevice.data.tokenizer import load_tokenizer
@@ -222,7 +277,7 @@ def export_run(
             tokenizer=load_tokenizer(run_dir.tokenizer).save,
             reference=TorchBackend(model).logits,
             quantize=quantize,
-            native=native,
+            form=form,
             text=validation_text(run_dir) if quantize != "fp32" else (),
             threads=cores() if quantize != "fp32" else 1,
             overwrite=overwrite,

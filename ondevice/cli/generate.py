@@ -1,13 +1,16 @@
-"""``ondevice generate TARGET [PROMPT]``: streaming text from a run, a checkpoint or an export."""
+"""``ondevice generate TARGET [PROMPT]``: text as it comes, of one prompt or of many."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ondevice.cli.common import add_sampling_flags, at_least, for_terminal, given_sampling, print_json
+from ondevice.errors import UsageError
 
 if TYPE_CHECKING:
     from ondevice.infer.open import Opened
@@ -19,7 +22,9 @@ EXAMPLES = """examples:
   ondevice generate notes "Dear diary,"
   ondevice generate notes --step 1200 --temperature 0 "def main("
   ondevice generate ~/ondevice/runs/notes/exports/onnx-00001200 "Once" --stop "THE END"
-  echo "Once upon" | ondevice generate notes -"""
+  echo "Once upon" | ondevice generate notes -
+  ondevice generate notes --prompts rows.jsonl --out texts.jsonl      the same command goes on after a kill
+  ondevice generate notes --bench            tokens a second, time to the first, memory"""
 
 
 LENGTH = 128  # tokens, where --max-new-tokens is not given
@@ -35,29 +40,100 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "top p 0.95, no penalty, seed 1"
     )
     add_sampling_flags(parser, defaults=defaults)
+    parser.add_argument("--preset", metavar="NAME", help="balanced, creative, precise, greedy or default")
+    many = parser.add_argument_group("many prompts", "heat and charge of the device are respected, as in training")
+    many.add_argument("--prompts", metavar="FILE", help='JSONL, one {"prompt": "..."} a line; other fields are kept')
+    many.add_argument("--out", metavar="FILE", help="JSONL to write; rows that are there already are not written again")
+    many.add_argument("--batch", type=at_least(1), default=16, metavar="N", help="prompts at a time (16)")
+    many.add_argument("--limit", action="append", default=[], metavar="KEY=VALUE", help="as in `ondevice limit`")
+    parser.add_argument("--bench", action="store_true", help="measure speed and memory instead")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of streaming")
 
 
 def run(args: argparse.Namespace) -> int:
-    from ondevice.infer.generation_config import describe, read_generation_config
     from ondevice.infer.open import open_target
-    from ondevice.infer.sampling import Sampling
+    from ondevice.infer.presets import choose_settings
 
+    _check(args)
     opened = open_target(args.target, step=args.step, threads=args.threads)
-    recommended = read_generation_config(opened.settings)
-    chosen = {**recommended, **given_sampling(args)}
-    length = given_sampling(args).get("max_new_tokens", LENGTH)
-    chosen.pop("max_new_tokens", None)
-    prompt = sys.stdin.read().rstrip("\n") if args.prompt == "-" else args.prompt
+    if args.bench:
+        return _bench(opened, args)
+    given = given_sampling(args)
+    chosen = choose_settings(opened.settings, preset_name=args.preset, given=given)
+    length = given.get("max_new_tokens", LENGTH)
     if not args.json:
         print(f"[{opened.what}]", file=sys.stderr)
-        if recommended:
-            print(f"[recommended by a sweep: {describe(recommended)}]", file=sys.stderr)
-    settings = Sampling(**chosen)
-    result = write_text(opened, prompt, settings, max_new_tokens=length, stop=args.stop, stream=not args.json)
+        if chosen.note:
+            print(f"[{chosen.note}]", file=sys.stderr)
+    if args.prompts:
+        return _write_rows(opened, args, chosen.sampling, length)
+    prompt = sys.stdin.read().rstrip("\n") if args.prompt == "-" else args.prompt
+    result = write_text(opened, prompt, chosen.sampling, max_new_tokens=length, stop=args.stop, stream=not args.json)
     if args.json:
         print_json({"what": opened.what, "backend": opened.backend.name, "prompt": prompt, **result})
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raises UsageError for flags that do not go together."""
+    if bool(args.prompts) != bool(args.out):
+        raise UsageError("--prompts FILE and --out FILE belong together.")
+    if args.prompts and (args.prompt or args.bench or args.stop):
+        raise UsageError("--prompts goes without a prompt, --bench and --stop.")
+    if args.bench and args.prompt:
+        raise UsageError("--bench reads arbitrary tokens; leave the prompt out.")
+
+
+def _bench(opened: Opened, args: argparse.Namespace) -> int:
+    from ondevice.infer.bench import measure_speed
+
+    context = opened.backend.context
+    new = given_sampling(args).get("max_new_tokens", min(64, context // 2))
+    speed = measure_speed(opened.backend, prompt_tokens=min(128, context - new), new_tokens=new)
+    if args.json:
+        print_json({"what": opened.what, "backend": opened.backend.name, **speed.to_json()})
+        return 0
+    print(opened.what)
+    print(f"  read      {speed.prefill_tok_s:,.1f} tokens a second ({speed.prompt_tokens} at once)")
+    print(f"  written   {speed.decode_tok_s:,.1f} tokens a second ({speed.new_tokens} one by one)")
+    print(f"  first     after {1000 * speed.first_token_s:,.0f} ms")
+    if speed.peak_rss_mb is not None:
+        print(f"  memory    {speed.peak_rss_mb:,.0f} MiB at most, all of Python included")
+    return 0
+
+
+def _write_rows(opened: Opened, args: argparse.Namespace, settings: Sampling, length: int) -> int:
+    from ondevice.cli.limit import device_limits
+    from ondevice.infer.manners import on_this_machine
+    from ondevice.infer.rows import done_rows, read_rows, write_rows
+
+    rows, out = read_rows(Path(os.path.expanduser(args.prompts))), Path(os.path.expanduser(args.out)).absolute()
+    done = done_rows(out, rows)
+    manners = on_this_machine(device_limits(args.limit), out.parent, tell=_say)
+    if done and not args.json:
+        _say(f"{done} of {len(rows)} are there already.")
+    manners.began()
+    for count in write_rows(
+        opened.backend,
+        opened.tokenizer,
+        rows[done:],
+        out,
+        settings=settings,
+        max_new_tokens=length,
+        batch=int(args.batch),
+        pause=manners.pause,
+    ):
+        if not args.json:
+            _say(f"{done + count} of {len(rows)}")
+    if args.json:
+        print_json({"what": opened.what, "backend": opened.backend.name, "out": str(out), "rows": len(rows)})
+    else:
+        print(f"{out}: {len(rows)} texts.")
+    return 0
+
+
+def _say(text: str) -> None:
+    print(for_terminal(text, sys.stderr), file=sys.stderr, flush=True)
 
 
 def write_text(

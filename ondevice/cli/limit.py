@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from ondevice.cli.common import print_json
@@ -14,9 +15,10 @@ from ondevice.errors import UsageError
 from ondevice.run.audit import end_of_story
 from ondevice.run.config import change_limits, changed_keys, read_limits, write_limits
 from ondevice.run.directory import RunDir, find_run, lock_holder, offline_lock
+from ondevice.run.liveness import read_status
 from ondevice.run.schema import Limits
 
-__all__ = ["EXAMPLES", "add_arguments", "limits_of", "run"]
+__all__ = ["EXAMPLES", "add_arguments", "device_limits", "limits_of", "run"]
 
 EXAMPLES = """examples:
   ondevice limit notes                              what holds now, and why
@@ -62,6 +64,14 @@ def _parsed(changes: list[str]) -> dict[str, Any]:
     return found
 
 
+def device_limits(changes: list[str]) -> Limits:
+    """The limits of work that belongs to no run: what suits this device, with ``key=value`` changes.
+
+    Raises UsageError.
+    """
+    return _checked(change_limits(Limits(), _parsed(changes), where="--limit") if changes else Limits())
+
+
 def _checked(limits: Limits) -> Limits:
     from ondevice.governor.presets import check
 
@@ -90,14 +100,14 @@ def _change(run_dir: RunDir, changes: dict[str, Any], after: Limits, *, wait_s: 
 def _show(run_dir: RunDir, *, as_json: bool) -> int:
     limits = limits_of(run_dir)
     if as_json:
-        print_json({"run": run_dir.name, "limits": dataclasses.asdict(limits), "why": _reasons(limits)})
+        print_json({"run": run_dir.name, "limits": dataclasses.asdict(limits), "why": _reasons(run_dir, limits)})
         return 0
-    print("\n".join(_lines(limits)))
+    print("\n".join(_lines(run_dir, limits)))
     return 0
 
 
-def _lines(limits: Limits) -> Iterator[str]:
-    why = _reasons(limits)
+def _lines(run_dir: RunDir, limits: Limits) -> Iterator[str]:
+    why = _reasons(run_dir, limits)
     for key, said in why.items():
         yield f"{key} = {said}"
     for key, value in dataclasses.asdict(limits).items():
@@ -105,8 +115,19 @@ def _lines(limits: Limits) -> Iterator[str]:
             yield f"{key} = {value}"
 
 
-def _reasons(limits: Limits) -> dict[str, str]:
-    from ondevice.device.host import on_android
+def _reasons(run_dir: RunDir, limits: Limits) -> dict[str, str]:
     from ondevice.governor.presets import reasons
 
-    return reasons(limits, handheld=on_android(os.environ))
+    return reasons(limits, handheld=_is_handheld(run_dir))
+
+
+def _is_handheld(run_dir: RunDir) -> bool:
+    """Whether the device is that the run last lived on, simulated or this one."""
+    from ondevice.device.host import on_android
+    from ondevice.device.simulate_wish import parse_device
+
+    simulated = read_status(run_dir).get("simulated")
+    if isinstance(simulated, dict):
+        with suppress(UsageError):  # a profile or recording that is gone
+            return parse_device(str(simulated.get("device"))).handheld
+    return on_android(os.environ)

@@ -63,6 +63,11 @@ def run(args: argparse.Namespace) -> int:
                     },
                 },
                 "expected": dataclasses.asdict(expected) if expected else None,
+                "ways": [
+                    {"fit": way.fit.to_json(), "memory_mb": way.memory.total_mb, "time": way.time}
+                    for way in prepared.ways
+                ],
+                "memory_mb": prepared.memory_mb,
                 "saving": dataclasses.asdict(prepared.saving),
                 "tok_s": prepared.tok_s,
                 "inventory": dataclasses.asdict(inventory),

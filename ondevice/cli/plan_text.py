@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ondevice.cli.common import duration
 from ondevice.cli.status_text import moment
+from ondevice.train.fitting import describe
 
 if TYPE_CHECKING:
     from ondevice.cli.foresight import Foresight
+    from ondevice.run.recipe import Fit
+    from ondevice.train.fitting import Way
     from ondevice.train.prepare import Prepared
     from ondevice.train.saving import SavePlan
 
 __all__ = ["plan_lines"]
+
+_MOST_WAYS = 8
 
 
 def plan_lines(prepared: Prepared, foreseen: Foresight | None = None) -> Iterator[str]:
@@ -25,6 +31,7 @@ def plan_lines(prepared: Prepared, foreseen: Foresight | None = None) -> Iterato
     yield f"Steps    {train.steps:,} x {train.batch} x {model.context} = {train.tokens / 1e6:.2f} M tokens"
     yield f"         {expected.epochs:.2f} passes over the text, {train.precision}, peak rate {train.lr:.2g}"
     yield f"Memory   about {expected.memory.total_mb:,.0f} MB, micro-batch {fit.micro_batch}, {fit.threads} threads"
+    yield from _memory_lines(prepared)
     if prepared.tok_s is not None:
         yield f"Time     about {duration(expected.train_s)} at {prepared.tok_s:,.0f} tokens/s"
     if foreseen is not None:
@@ -32,6 +39,33 @@ def plan_lines(prepared: Prepared, foreseen: Foresight | None = None) -> Iterato
     yield from _saving_lines(prepared.saving)
     for key, reason in recipe.why.items():
         yield f"  {key}: {reason}"
+
+
+def _memory_lines(prepared: Prepared) -> Iterator[str]:
+    """What holds the memory, and what other ways to cut the work would take."""
+    parts = {"allocator": "freed, and kept", "head": "logits"}
+    held = {key.removesuffix("_mb"): size for key, size in vars(prepared.estimate.memory).items() if size >= 0.5}
+    named = [f"{parts.get(name, name)} {size:,.0f}" for name, size in held.items()]
+    for first in range(0, len(named), 2):
+        yield f"         {', '.join(named[first : first + 2])}"
+    ways = _some(prepared.ways, prepared.fit)
+    if not ways[1:]:
+        return
+    limit = "" if prepared.memory_mb is None else f" ({prepared.memory_mb:,.0f} MB may be used)"
+    yield f"Ways     MB     time of a step{limit}"
+    for way in ways:
+        mark = ">" if _is_taken(way, prepared.fit) else " "
+        yield f"       {mark} {way.memory.total_mb:<6,.0f} x{way.time:.2f} {describe(way.fit)}"
+
+
+def _some(ways: Sequence[Way], taken: Fit) -> list[Way]:
+    """At most eight of them, evenly, with that which was taken."""
+    places = {round(index * (len(ways) - 1) / (_MOST_WAYS - 1)) for index in range(_MOST_WAYS)} if ways else set()
+    return [way for place, way in enumerate(ways) if place in places or _is_taken(way, taken)]
+
+
+def _is_taken(way: Way, fit: Fit) -> bool:
+    return dataclasses.replace(way.fit, threads=fit.threads) == fit
 
 
 def _expected_lines(foreseen: Foresight) -> Iterator[str]:

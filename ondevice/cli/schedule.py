@@ -1,4 +1,4 @@
-"""``ondevice schedule show|reorder|add|skip RUN``: the parts of a chain, and changes of those that are not begun."""
+"""``ondevice schedule show|reorder|add|grow|skip|sample RUN``: the parts of a chain, and changes of those not begun."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ondevice.cli import schedule_grow, schedule_sample
 from ondevice.cli.build_progress import BuildProgress
 from ondevice.cli.common import at_least, for_terminal, print_json, text_sources
 from ondevice.errors import UsageError
@@ -21,6 +22,9 @@ EXAMPLES = """examples:
   ondevice schedule show notes                      every part: stage, state, steps, losses
   ondevice schedule reorder notes 012 010           012 next, then 010, then the others
   ondevice schedule add notes --data ~/new --parts 3 --stage news
+  ondevice schedule grow notes                      parts of what is new in its folders
+  ondevice schedule grow notes --watch              look every minute until Ctrl-C
+  ondevice schedule sample notes --prompts mine.jsonl     what each part's checkpoint writes
   ondevice schedule skip notes                      leave out the rest of the part at work
 
 Parts are made with chain.parts, or `ondevice data build --parts N` shows them before. Only parts that no checkpoint
@@ -31,25 +35,38 @@ _WIDE = 72  # columns from which on the sources are shown too
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", required=True, metavar="show|reorder|add|skip")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="show|reorder|add|grow|skip|sample")
     show = actions.add_parser("show", help="every part of a chain")
     reorder = actions.add_parser("reorder", help="which parts come next")
     add = actions.add_parser("add", help="parts of new text, after all others")
+    grow = actions.add_parser("grow", help="parts of files that are new in the folders of its text")
     skip = actions.add_parser("skip", help="leave out what is left of the part at work")
-    for action in (show, reorder, add, skip):
+    sample = actions.add_parser("sample", help="what each part's checkpoint writes, and what got worse")
+    every = (show, reorder, add, grow, skip, sample)
+    for action in every:
         action.add_argument("run", help="name or path of the run")
     reorder.add_argument("parts", nargs="+", metavar="PART", help="names of parts in the order wished for")
     add.add_argument("--data", action="append", default=[], metavar="PATH", help="file or folder (repeatable)")
     add.add_argument("--parts", type=at_least(1), metavar="N", help="cut it into N parts (as long as those there are)")
     add.add_argument("--stage", default="", metavar="NAME", help="name of its stage (that of the text)")
     skip.add_argument("--reason", default="as asked", metavar="TEXT", help="why, for whoever looks at it later")
-    for action in (show, reorder, add, skip):
+    schedule_grow.add_flags(grow)
+    schedule_sample.add_flags(sample)
+    for action in every:
         action.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
     run_dir = find_run(args.run)
-    return {"show": _show, "reorder": _reorder, "add": _add, "skip": _skip}[args.action](run_dir, args)
+    actions = {
+        "show": _show,
+        "reorder": _reorder,
+        "add": _add,
+        "grow": schedule_grow.run,
+        "skip": _skip,
+        "sample": schedule_sample.run,
+    }
+    return actions[args.action](run_dir, args)
 
 
 def _schedule(run_dir: RunDir) -> Schedule:
@@ -116,7 +133,7 @@ def _add(run_dir: RunDir, args: argparse.Namespace) -> int:
         run_dir,
         args,
         f"{len(added)} part{'s' * (len(added) > 1)} added ({names}), stage '{added[0].stage}'. "
-        f"Train them with `ondevice train {run_dir.name}`.",
+        f"Train them with `ondevice train {run_dir.name}`.{schedule_grow.rate_hint(run_dir.read_recipe())}",
         added=[part.name for part in added],
     )
 

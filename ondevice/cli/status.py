@@ -8,7 +8,7 @@ from typing import Any
 
 from ondevice.cli.common import at_least, for_terminal, print_json
 from ondevice.cli.status_live import follow
-from ondevice.cli.status_text import one_line, outlook, pace_lines, story_lines
+from ondevice.cli.status_text import one_line, outlook, pace_lines, read_lines, story_lines
 from ondevice.errors import UsageError
 from ondevice.run.digest import Digest, digest
 from ondevice.run.directory import RunDir, find_run, list_runs
@@ -114,6 +114,7 @@ def _lines(
     if isinstance(parent, dict):
         yield f"  fork      of {parent.get('run')} at step {parent.get('step')}"
     yield from story_lines(story)
+    yield from read_lines(status)
     yield from pace_lines(status, found, live=alive.holder is not None)
     if story.checkpoints:
         yield f"  saved     {', '.join(f'{step:,}' for step in story.checkpoints)}"

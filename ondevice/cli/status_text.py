@@ -18,7 +18,7 @@ from ondevice.run.liveness import Liveness
 from ondevice.run.telemetry import as_number
 from ondevice.run.usage import Usage
 
-__all__ = ["columns", "cut", "moment", "one_line", "outlook", "pace_lines", "share_of", "story_lines"]
+__all__ = ["columns", "cut", "moment", "one_line", "outlook", "pace_lines", "read_lines", "share_of", "story_lines"]
 
 _FORETOLD = ("eta_s", "done_t", "open_s", "battery_s")
 _HEAT = (("battery_c", "battery"), ("skin_c", "body"), ("cpu_c", "cpu"))
@@ -63,6 +63,16 @@ def story_lines(story: Digest) -> Iterator[str]:
             yield f"  val       {series.last:.4f} {name}"
     if story.best_loss is not None:
         yield f"  best      {story.best_loss:.4f} at step {story.best_step:,}"
+
+
+def read_lines(status: dict[str, Any]) -> Iterator[str]:
+    """How much of the text was read how often, and what its evaluations advise."""
+    tokens, unique, epochs = (as_number(status.get(key)) for key in ("tokens", "unique_tokens", "most_epochs"))
+    if tokens and unique and epochs:
+        yield f"  read      {tokens:,.0f} tokens, {unique:,.0f} different, {epochs:.1f} epochs"
+    advice = status.get("advice")
+    for text in advice if isinstance(advice, list) else ():
+        yield f"  advice    {text}"
 
 
 def pace_lines(status: dict[str, Any], found: dict[str, float | None], *, live: bool) -> Iterator[str]:

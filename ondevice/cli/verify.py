@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ondevice.cli.common import for_terminal, print_json
-from ondevice.errors import CheckpointError
+from ondevice.errors import CheckpointError, UsageError
 from ondevice.run.directory import RunDir, find_run
 from ondevice.run.finding import DAMAGE, NOTE, Finding
 
@@ -22,6 +24,7 @@ EXAMPLES = """examples:
   ondevice verify notes              papers, story, checkpoints, data, exports: every byte
   ondevice verify notes --replay     and the last steps again, compared bit for bit
   ondevice verify notes --json
+  ondevice verify notes/exports/bundle-00000800      a release bundle, on any machine
 
 exit code: 0 when all is sound, 4 when something is damaged. Works beside a live trainer and writes nothing."""
 
@@ -29,7 +32,7 @@ _WIDTH = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", help="name or path of the run")
+    parser.add_argument("run", help="name or path of the run, or the folder of a release bundle")
     parser.add_argument("--replay", action="store_true", help="do the steps between the last two checkpoints again")
     parser.add_argument(
         "--replay-anyway", action="store_true", help="also where torch, processor or threads are not the same"
@@ -38,7 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ondevice.infer.export_folder import BUNDLE_FILE
     from ondevice.train.verify import verify_run
+
+    folder = Path(os.path.expanduser(args.run))
+    if (folder / BUNDLE_FILE).is_file():
+        return _verify_bundle(folder, args)
 
     run_dir = find_run(args.run, even_damaged=True)
     findings = verify_run(run_dir)
@@ -54,6 +62,25 @@ def run(args: argparse.Namespace) -> int:
             print(line)
         print(_verdict(run_dir, findings, replayed))
     return 0 if sound else CheckpointError.exit_code
+
+
+def _verify_bundle(folder: Path, args: argparse.Namespace) -> int:
+    """Every byte of a release bundle, and whether its parts open."""
+    from ondevice.export.bundle_check import bundle_findings
+
+    if args.replay or args.replay_anyway:
+        raise UsageError("--replay needs a run with its data; a bundle is only re-checked.")
+    findings = bundle_findings(folder)
+    damaged = sum(finding.level == DAMAGE for finding in findings)
+    if args.json:
+        found = [dataclasses.asdict(finding) for finding in findings]
+        print_json({"bundle": str(folder), "sound": not damaged, "findings": found})
+    else:
+        for line in finding_lines(findings):
+            print(for_terminal(line), flush=True)
+        things = "sound" if not damaged else "1 thing is damaged" if damaged == 1 else f"{damaged} things are damaged"
+        print(for_terminal(f"{folder}: {things}{'; copy the bundle again' if damaged else ''}."))
+    return CheckpointError.exit_code if damaged else 0
 
 
 def finding_lines(findings: Sequence[Finding]) -> Iterator[str]:

@@ -12,43 +12,47 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
+from ondevice.data.build_folder import remove_leftovers, unused_folder
+from ondevice.data.build_manifest import given_items, joined, source_entry, totals_of
 from ondevice.data.build_plan import FEW_DOCUMENTS, Dropped, SourcePlan, find_duplicates, find_near
 from ondevice.data.build_scan import Scan, full_disk, list_content, mask_digest, scan_files, scan_source
-from ondevice.data.build_tokenizer import existing_tokenizer, new_tokenizer
+from ondevice.data.build_tokenizer import existing_tokenizer, new_tokenizer, tokenizer_of_texts
 from ondevice.data.build_tokens import finished_record, tokenise_source
+from ondevice.data.chat import same_ids
 from ondevice.data.clean import check_clean
 from ondevice.data.dataset import (
     MANIFEST,
     MANIFEST_VERSION,
-    USE_LOCK,
     Dataset,
     earlier_manifest,
     seal_manifest,
     tokens_hash,
 )
 from ondevice.data.documents import Problems
+from ondevice.data.examples_build import ExampleWish, example_wish, refuse_examples, tokenise_examples
 from ondevice.data.items import check_items
 from ondevice.data.kept import KeptFile
+from ondevice.data.piece import kept_scans, scan_names
 from ondevice.data.split import parse_split
 from ondevice.data.tokenizer import Tokenizer, import_tokenizer
 from ondevice.data.tokenizer_base import content_hash
 from ondevice.errors import DataError, DeviceError, RunBusy
 from ondevice.run.files import fsync_folder, read_json, write_json
-from ondevice.run.schema import DataConfig, ItemsConfig, SourceConfig, TokenizerConfig
+from ondevice.run.schema import DataConfig, TokenizerConfig
 
-__all__ = ["Progress", "build_dataset", "train_from_sources"]
+__all__ = ["Progress", "build_beside", "build_dataset", "train_from_sources"]
 
 Progress = Callable[[int, int, str], None]
 """``progress(done_bytes, total_bytes, phase)``; phases are ``scan``, ``tokenizer`` and ``tokens``."""
 
 _LOCK = "build.lock"
-_NOT_DROPPED = ("invalid_utf8_line", "duplicate_document", "near_duplicate", "unknown_symbol")
 
 
 def build_dataset(
@@ -78,6 +82,20 @@ def build_dataset(
             return finished
         build.run(retrain=retrain, verify=verify, keep=keep)
         return Dataset.open(folder)
+
+
+def build_beside(
+    dataset: Dataset, data: DataConfig, *, base: Path, least_tokens: int = 1, progress: Progress | None = None
+) -> Dataset | None:
+    """The dataset and, as sources of their own beside it, those of ``data``: in its vocabulary, without what it has
+    already, and without touching a chunk of it. None where they have fewer than ``least_tokens`` to train on.
+
+    Repeating one that was killed goes on where it stopped. Raises as a build does.
+    """
+    folder = dataset.folder
+    with _locked(folder), full_disk(folder):
+        build = _Build(data, TokenizerConfig(), base, folder, progress or (lambda *_: None))
+        return build.beside(dataset, least_tokens)
 
 
 def train_from_sources(
@@ -145,11 +163,13 @@ class _Build:
             raise DataError("There are no sources: name at least one file or folder under [[data.sources]].")
         check_clean(data.clean)
         check_items(data.items)
-        self._items = [items] if (items := _given_items(data.items)) else []
+        self._items = [items] if (items := given_items(data.items)) else []
         self._lists = [list_content(source, data, base=base, folder=self._scans) for source in data.sources]
+        self._examples = example_wish(data, self._lists, self._split, base=base)
 
-    def _inputs(self, tokenizer_sha256: str) -> str:
+    def _inputs(self, tokenizer: Tokenizer) -> str:
         """Hash of everything the manifest depends on."""
+        examples = [self._examples.facts(tokenizer)] if self._examples else []
         near = self._data.clean.near_duplicates
         wish = [
             self._data.split,
@@ -167,7 +187,7 @@ class _Build:
             ]
             for listed in self._lists
         ]
-        return content_hash([MANIFEST_VERSION, wish, units, tokenizer_sha256])
+        return content_hash([MANIFEST_VERSION, wish, units, tokenizer.sha256, *examples])
 
     def finished(self, *, verify: bool) -> Dataset | None:
         """The dataset of an earlier build if nothing changed and nothing is damaged."""
@@ -175,44 +195,67 @@ class _Build:
             dataset = Dataset.open(self._folder)
             tokenizer = dataset.tokenizer()
             note = dataset.manifest["tokenizer"]
-            if note["config"] != asdict(self._config) or dataset.manifest["inputs"] != self._inputs(tokenizer.sha256):
+            if note["config"] != asdict(self._config) or dataset.manifest["inputs"] != self._inputs(tokenizer):
                 return None
             if verify:
                 dataset.verify()
         except (DataError, KeyError):
             return None
-        if self._config.path and self._imported().sha256 != tokenizer.sha256:
-            return None
-        return dataset
+        changed = self._config.path and not same_ids(self._imported(), tokenizer)
+        return None if changed else dataset
 
     def _imported(self) -> Tokenizer:
         return import_tokenizer(self._base / Path(os.path.expanduser(self._config.path)))
 
     def run(self, *, retrain: bool, verify: bool, keep: Collection[str]) -> None:
         """All passes; the manifest is written when everything it names is durable."""
-        _remove_leftovers(self._folder)
+        remove_leftovers(self._folder)
         existing = existing_tokenizer(self._config, self._folder, base=self._base, retrain=retrain)
-        with self._plans(existing[0] if existing else None) as (plans, dropped):
-            tokenizer, note = existing or self._new_tokenizer(plans)
-            keys = [self._key(plan, bits, tokenizer) for plan, bits in zip(plans, dropped, strict=True)]
-            records = self._tokenise(plans, keys, tokenizer, verify=verify)
+        if self._examples:
+            tokenizer, note, keys, records = self._example_pass(self._examples, existing, verify=verify)
+        else:
+            with self._plans(existing[0] if existing else None) as (plans, dropped):
+                tokenizer, note = existing or self._new_tokenizer(plans)
+                keys = [self._key(plan, bits, tokenizer) for plan, bits in zip(plans, dropped, strict=True)]
+                records = self._tokenise(plans, keys, tokenizer, verify=verify)
         self._set_aside(keep)
         self._commit(keys, records, tokenizer, note)
         self._remove_stale(keys, note["folder"], keep)
 
+    def beside(self, dataset: Dataset, least_tokens: int) -> Dataset | None:
+        """The sources as a piece beside a dataset; the manifest of both is written last."""
+        refuse_examples(self._examples)
+        remove_leftovers(self._folder)
+        tokenizer = dataset.tokenizer()
+        with self._plans(tokenizer, kept_scans(dataset)) as (plans, dropped):
+            keys = [self._key(plan, bits, tokenizer) for plan, bits in zip(plans, dropped, strict=True)]
+            records = self._tokenise(plans, keys, tokenizer, verify=True)
+        piece = self._manifest(keys, records, tokenizer, dataset.manifest["tokenizer"])
+        if piece["totals"]["train_tokens"] < least_tokens:
+            for key in set(keys) - {chunk["file"].split("/")[1] for chunk in dataset.manifest["chunks"]}:
+                shutil.rmtree(self._folder / "chunks" / key, ignore_errors=True)
+            return None
+        both = joined(dataset.manifest, piece)
+        write_json(self._folder / earlier_manifest(both["sha256"]), both)
+        return Dataset.open(self._folder, sha256=both["sha256"])
+
     def train(self) -> Tokenizer:
         """The tokenizer alone."""
-        existing = existing_tokenizer(self._config, self._folder, base=self._base, retrain=True)
-        if existing:
+        if existing := existing_tokenizer(self._config, self._folder, base=self._base, retrain=True):
             return existing[0]
+        if self._examples:
+            return tokenizer_of_texts(self._config, self._examples.texts, self._folder)[0]
         with self._plans(None) as (plans, _):
             return self._new_tokenizer(plans)[0]
 
     @contextmanager
-    def _plans(self, tokenizer: Tokenizer | None) -> Iterator[tuple[list[SourcePlan], list[bytes]]]:
+    def _plans(
+        self, tokenizer: Tokenizer | None, earlier: Sequence[Scan] = ()
+    ) -> Iterator[tuple[list[SourcePlan], list[bytes]]]:
         """What will be read of every source, and one bit a document for the copies that will not.
 
-        ``tokenizer`` encodes while the sources are scanned, where it is known and documents stay whole.
+        ``tokenizer`` encodes while the sources are scanned, where it is known and documents stay whole; copies of what
+        is in ``earlier`` are copies too.
         """
         self._scans.mkdir(exist_ok=True)
         # Where unknown symbols are counted, documents cut into items or scores read, the texts are needed again.
@@ -221,17 +264,34 @@ class _Build:
         ahead = tokenizer if whole else None
         with closing(KeptFile(self._folder, tokenizer=ahead, unencoded=FEW_DOCUMENTS)) as kept:
             scans = self._scan(kept)
-            dropped = find_duplicates(scans, self._folder, deduplicate=self._data.deduplicate)
-            near = find_near(scans, dropped, self._folder, threshold=self._data.clean.near_duplicates)
             plans = [
-                SourcePlan(listed, scan, Dropped(*bits), data=self._data, split=self._split, base=self._base)
-                for listed, scan, *bits in zip(self._lists, scans, dropped, near, strict=True)
+                SourcePlan(listed, scan, bits, data=self._data, split=self._split, base=self._base)
+                for listed, scan, bits in zip(self._lists, scans, self._dropped([*earlier, *scans]), strict=True)
             ]
             yield plans, [plan.dropped.all for plan in plans]
+
+    def _dropped(self, scans: list[Scan]) -> list[Dropped]:
+        """Which documents of this build's own scans, the last of all, are copies."""
+        copies = find_duplicates(scans, self._folder, deduplicate=self._data.deduplicate)
+        threshold, own = self._data.clean.near_duplicates, len(self._lists)
+        if threshold is not None:  # an earlier build may have made no signatures
+            signed = [scan.near_file.exists() for scan in scans[:-own]] + [True] * own
+            scans, copies = list(compress(scans, signed)), list(compress(copies, signed))
+        near = find_near(scans, copies, self._folder, threshold=threshold)
+        return [Dropped(*bits) for bits in zip(copies, near, strict=True)][-own:]
 
     def _new_tokenizer(self, plans: list[SourcePlan]) -> tuple[Tokenizer, dict[str, Any]]:
         meter = _Meter(self._progress, sum(plan.scan.bytes for plan in plans), "tokenizer")
         return new_tokenizer(self._config, plans, self._folder, advance=meter)
+
+    def _example_pass(
+        self, wish: ExampleWish, existing: tuple[Tokenizer, dict[str, Any]] | None, *, verify: bool
+    ) -> tuple[Tokenizer, dict[str, Any], list[str], list[dict[str, Any]]]:
+        tokenizer, note = existing or tokenizer_of_texts(self._config, wish.texts, self._folder)
+        wish.keep_template(tokenizer, self._folder / note["folder"])
+        meter = _Meter(self._progress, sum(listed.bytes for listed in self._lists), "tokens")
+        keys, records = tokenise_examples(wish, tokenizer, self._folder / "chunks", verify=verify, advance=meter)
+        return tokenizer, note, keys, records
 
     def _scan(self, kept: KeptFile) -> list[Scan]:
         meter = _Meter(self._progress, sum(listed.bytes for listed in self._lists), "scan")
@@ -269,6 +329,15 @@ class _Build:
         self, keys: list[str], records: list[dict[str, Any]], tokenizer: Tokenizer, note: dict[str, Any]
     ) -> None:
         """Writes the manifest. Raises DataError when there is nothing to train on."""
+        manifest = self._manifest(keys, records, tokenizer, note)
+        if not manifest["totals"]["train_tokens"]:
+            raise DataError("The corpus has no text to train on; add text to the sources or take a smaller split.")
+        write_json(self._folder / MANIFEST, seal_manifest(manifest))
+
+    def _manifest(
+        self, keys: list[str], records: list[dict[str, Any]], tokenizer: Tokenizer, note: dict[str, Any]
+    ) -> dict[str, Any]:
+        """What was built, without its seal."""
         chunks = [
             {**chunk, "file": f"chunks/{key}/{chunk['file']}"}
             for key, record in zip(keys, records, strict=True)
@@ -278,27 +347,25 @@ class _Build:
         for record in records:
             problems.merge(Problems.from_json(record["problems"]))
         sources = [
-            _source_entry(source, listed.source, problems)
+            source_entry(source, listed.source, problems)
             for listed, record in zip(self._lists, records, strict=True)
             for source in record["sources"]
         ]
-        if not any(source["train_tokens"] for source in sources):
-            raise DataError("The corpus has no text to train on; add text to the sources or take a smaller split.")
         names = [source["name"] for source in sources]
-        manifest = {
+        return {
             "v": MANIFEST_VERSION,
             "id": secrets.token_hex(8),
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "sha256": tokens_hash(tokenizer.sha256, names, chunks),
-            "inputs": self._inputs(tokenizer.sha256),
+            "inputs": self._inputs(tokenizer),
             "tokenizer": note,
             "split": self._data.split,
             "sources": sources,
             "chunks": chunks,
             "problems": problems.to_json(),
-            "totals": _totals(sources),
+            "totals": totals_of(sources),
+            **({"examples": self._examples.told(tokenizer, records)} if self._examples else {}),
         }
-        write_json(self._folder / MANIFEST, seal_manifest(manifest))
 
     def _set_aside(self, keep: Collection[str]) -> None:
         """Copies the manifest that is about to be replaced, where an earlier run still needs it."""
@@ -309,7 +376,7 @@ class _Build:
 
     def _remove_stale(self, keys: list[str], tokenizer_folder: str, keep: Collection[str]) -> None:
         """Deletes what no manifest that is needed names, unless someone still reads from this dataset."""
-        with _unused(self._folder) as unused:
+        with unused_folder(self._folder) as unused:
             if not unused:
                 return
             chunks, tokenizers = set(keys), {tokenizer_folder}
@@ -327,60 +394,7 @@ class _Build:
                 if path.name not in tokenizers:
                     shutil.rmtree(path, ignore_errors=True)
         known = {f"{x.slot}{end}" for x in self._lists for end in (".json", *scan_files(x.content))}
-        for path in self._scans.iterdir():
+        known |= {name for key in chunks for name in scan_names(self._folder, key)}
+        for path in self._scans.glob("*"):
             if path.name not in known:
                 path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _unused(folder: Path) -> Iterator[bool]:
-    """Whether no `Dataset` of this folder is open anywhere; none can be opened with the old manifest meanwhile."""
-    descriptor = os.open(folder / USE_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
-        yield False
-    finally:
-        os.close(descriptor)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Deletes what a killed build had begun: names that start with ``.tmp-`` are never read."""
-    places = (".tmp-*", "scan/.tmp-*", "chunks/*/.tmp-*", "tokenizer-*/.tmp-*")
-    for path in [path for place in places for path in folder.glob(place)]:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _given_items(items: ItemsConfig) -> dict[str, Any]:
-    """The rule for items as it decides tokens; empty where documents stay whole."""
-    return asdict(items) if items.max_tokens else {}
-
-
-def _source_entry(source: dict[str, Any], wish: SourceConfig, problems: Problems) -> dict[str, Any]:
-    """A source as the manifest has it (the fields of `SourceEntry`)."""
-    return {
-        "name": source["name"],
-        "language": source["language"],
-        "weight": wish.weight,
-        "group": wish.group,
-        "documents": source["documents"],
-        "duplicates": source["duplicates"],
-        "dropped": sum(n for name, why, n in problems if name == source["name"] and why not in _NOT_DROPPED),
-        **{
-            f"{split}_{key}": source[split][key]
-            for split in ("train", "val")
-            for key in ("documents", "tokens", "bytes")
-        },
-        **({"score": wish.score} if wish.score is not None else {}),
-        **{key: source[key] for key in ("cuts", "overlap_tokens", "scores") if source.get(key)},
-    }
-
-
-def _totals(sources: list[dict[str, Any]]) -> dict[str, int]:
-    keys = ("documents", "duplicates", "train_documents", "val_documents", "train_tokens", "val_tokens")
-    totals = {key: sum(source[key] for source in sources) for key in (*keys, "train_bytes", "val_bytes", "dropped")}
-    return {**totals, "tokens": totals["train_tokens"] + totals["val_tokens"]}

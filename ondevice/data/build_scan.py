@@ -31,6 +31,7 @@ from ondevice.run.files import read_json, sha256_of, write_json
 from ondevice.run.schema import DataConfig, SourceConfig
 
 __all__ = [
+    "RECORD_BYTES",
     "Advance",
     "FileList",
     "Part",
@@ -38,6 +39,7 @@ __all__ = [
     "full_disk",
     "list_content",
     "mask_digest",
+    "scan_file_names",
     "scan_files",
     "scan_source",
     "utf8_length",
@@ -46,6 +48,7 @@ __all__ = [
 _UNREADABLE = "unreadable"
 _VERSION = 2  # of the scan and of what the readers make of a file
 _RECORD = np.dtype([("hash", "<u8"), ("chars", "<u4"), ("part", "<u2")])
+RECORD_BYTES = _RECORD.itemsize
 _BATCH = 1 << 14
 
 _NEAR = ".near"
@@ -118,6 +121,11 @@ def scan_files(content: str) -> tuple[str, ...]:
     return f"-{content[:16]}.docs", f"-{content[:16]}{_NEAR}"
 
 
+def scan_file_names(records: str) -> tuple[str, str]:
+    """The files of a scan whose records file has this name."""
+    return records, str(Path(records).with_suffix(_NEAR))
+
+
 def utf8_length(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
@@ -130,8 +138,9 @@ def list_content(source: SourceConfig, data: DataConfig, *, base: Path, folder: 
     resolved = sources.resolve(source, base=base)
     aside = ("path", "weight", "name", "group", "score")
     meaning = {key: value for key, value in asdict(source).items() if key not in aside}
-    if not source.score_field:
-        del meaning["score_field"]  # a key that came later counts only where it is given
+    for later in ("files", "score_field"):  # a key that came later counts only where it is given
+        if not meaning[later]:
+            del meaning[later]
     meaning |= {"v": _VERSION, "name": resolved.name, "format": resolved.format, "bad_utf8": data.bad_utf8}
     if rules := rules_of(data.clean):
         meaning["clean"] = rules

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from ondevice.errors import DataError
 from ondevice.run.files import fsync_folder, read_json, write_json
 from ondevice.run.schema import TokenizerConfig
 
-__all__ = ["TrainingSample", "existing_tokenizer", "new_tokenizer", "pinned_tokenizer"]
+__all__ = ["TrainingSample", "existing_tokenizer", "new_tokenizer", "pinned_tokenizer", "tokenizer_of_texts"]
 
 PIN = "tokenizer_pin.json"
 _PIN_VERSION = 1
@@ -112,6 +112,35 @@ def new_tokenizer(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return tokenizer, _pin(tokenizer, config, folder, {"trained_on_bytes": sample.corpus_bytes})
+
+
+def tokenizer_of_texts(
+    config: TokenizerConfig, texts: Callable[[], Iterator[str]], folder: Path
+) -> tuple[Tokenizer, dict[str, Any]]:
+    """`new_tokenizer` on the first texts of a stream, as many bytes as a tokenizer is trained on."""
+    sample = _FirstTexts(texts, sample_limit(config))
+    scratch = folder / f".tmp-tokenizer-{os.getpid()}"
+    try:
+        size = sum(utf8_length(text) for text in sample)
+        tokenizer = train_tokenizer(config, sample, scratch, vocab_size=derive_vocab_size(size))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return tokenizer, _pin(tokenizer, config, folder, {"trained_on_bytes": size})
+
+
+class _FirstTexts:
+    """May be read many times."""
+
+    def __init__(self, texts: Callable[[], Iterator[str]], limit: int) -> None:
+        self._texts, self._limit = texts, limit
+
+    def __iter__(self) -> Iterator[str]:
+        left = self._limit
+        for text in self._texts():
+            yield text
+            left -= utf8_length(text)
+            if left <= 0:
+                return
 
 
 def _pin(tokenizer: Tokenizer, config: TokenizerConfig, folder: Path, origin: dict[str, Any]) -> dict[str, Any]:

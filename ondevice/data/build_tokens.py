@@ -31,7 +31,7 @@ from ondevice.errors import DataError
 from ondevice.run.files import fsync_folder, read_json, write_json
 from ondevice.run.schema import DataConfig
 
-__all__ = ["finished_record", "tokenise_source"]
+__all__ = ["RECORD", "chunk_entry", "finished_record", "tokenise_source"]
 
 RECORD = "source.json"
 _BATCH_CHARS = 1 << 19
@@ -240,6 +240,8 @@ class _Run:
             "sources": [self._source(index) for index in range(len(self._plan.scan.parts))],
             "chunks": chunks,
             "problems": problems.to_json(),
+            "files": self._plan.listed.files,
+            "scan": self._plan.scan.records_file.name,
         }
 
     def _source(self, index: int) -> dict[str, Any]:
@@ -293,7 +295,7 @@ class _Writer:
                 header = verify_chunk(path)
             except DataError:
                 return
-            self.chunks.append(_entry(path, header))
+            self.chunks.append(chunk_entry(path, header))
             self._begun += 1
             self._done, self._done_offset = header.last_document, header.end_offset
             self._done_whole = header.last_document_ends
@@ -345,11 +347,13 @@ class _Writer:
         self._buffer, self._buffered = [], 0
         self._begun += 1
         self._writing.submit(
-            lambda: self.chunks.append(_entry(path, write_chunk(path, np.concatenate(buffer), header, durable=False)))
+            lambda: self.chunks.append(
+                chunk_entry(path, write_chunk(path, np.concatenate(buffer), header, durable=False))
+            )
         )
 
 
-def _entry(path: Path, header: ChunkHeader) -> dict[str, Any]:
+def chunk_entry(path: Path, header: ChunkHeader) -> dict[str, Any]:
     """A chunk as the record lists it."""
     return {
         "file": path.name,

@@ -1,8 +1,8 @@
 """Micro-chunks: small immutable files of token ids, each with its own hash.
 
 Layout: a prefix of 64 bytes (magic, version, size of the header, SHA-256 of prefix and header), a JSON header padded
-with spaces to a multiple of 64, then the ids, little-endian uint16 or uint32. Written by the dataset build, read by
-`stream`. Knows nothing of tokenizers or order.
+with spaces to a multiple of 64, then the ids, little-endian uint16 or uint32 (uint8: which ids of an example
+are learned). Written by the dataset build, read by `stream`. Knows nothing of tokenizers or order.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MAGIC = b"ODCHUNK\n"
 _PREFIX = struct.Struct("<8sII16x32s")
 _ALIGN = 64
 _MAX_HEADER = 1 << 16
-_DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
+_DTYPES: dict[str, np.dtype[Any]] = {"uint8": np.dtype("u1"), "uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 
 
 @dataclass(frozen=True, kw_only=True)

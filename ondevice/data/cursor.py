@@ -18,25 +18,31 @@ from ondevice.data.difficulty import window_difficulty
 from ondevice.data.inventory import window_count
 from ondevice.data.mixture import Blend, make_order
 from ondevice.data.order import ORDER_VERSION, Grid, Order, Windows
+from ondevice.data.packed import Exposure, PackedRows
 from ondevice.data.parts import PartsOrder
 from ondevice.data.tokenizer_base import content_hash
 from ondevice.errors import CheckpointError, DataError, UsageError, nearest
 from ondevice.run.recipe import CurriculumRecipe, DataRecipe, PartRecipe, StageRecipe
 
-__all__ = ["CURSOR_VERSION", "Batch", "BatchCursor", "make_grid"]
+__all__ = ["CURSOR_VERSION", "Batch", "BatchCursor", "grid_of", "make_grid", "packed_rows"]
 
 CURSOR_VERSION = 1
 _AHEAD = 2048  # windows whose places are computed at once: a call of numpy costs about the same for 12 and for 200
+_NONE = np.empty(0, dtype=np.int64)
 _COUNTED_ON = 1 << 16  # windows up to which exposure is counted on from the last answer
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """``y_BT`` is ``x_BT`` one token later (int64); ``sources_B`` holds indices into ``Dataset.sources``."""
+    """``y_BT`` is ``x_BT`` one token later (int64); ``sources_B`` holds indices into ``Dataset.sources``.
+
+    Rows of examples have ``lengths_B``: how long each example in them is. They must not see each other.
+    """
 
     x_BT: npt.NDArray[np.int64]  # noqa: N815
     y_BT: npt.NDArray[np.int64]  # noqa: N815
     sources_B: npt.NDArray[np.int64]  # noqa: N815
+    lengths_B: tuple[tuple[int, ...], ...] | None = None  # noqa: N815
 
 
 class BatchCursor:
@@ -77,18 +83,20 @@ class BatchCursor:
             stages=tuple(stages),
         )
         lengths = [entry.train_tokens for entry in dataset.sources]
-        grid = make_grid(lengths, context, seed, max_unique_tokens)
+        self._packed = packed_rows(dataset, context=context, seed=seed, order=order)
+        grid = grid_of(dataset, context, seed, max_unique_tokens, order=order)
         self.context = context
         self.batch = batch
         self.windows_per_epoch = grid.total
         self.windows_by_source = tuple(int(n) for n in grid.windows)
         self._parts: PartsOrder | None = None
         if parts:  # which say themselves how much of a source they read
-            whole = make_grid(lengths, context, seed, None)
+            whole = grid_of(dataset, context, seed, None, order=order)
             self._parts = PartsOrder(whole, self._names, parts, texts=dataset.text_hashes())
         self._order: Order = self._parts or make_order(order, grid, blend, _curriculum(dataset, grid, curriculum))
         self._streams = [dataset.stream(name, "train") for name in self._names]
         identity = [ORDER_VERSION, order, seed, context, shares, lengths, max_unique_tokens, dataset.sha256]
+        identity += [self._packed.identity] if self._packed else []
         if curriculum is not None:
             scores = (
                 [(entry.scores or {}).get("sha256") for entry in dataset.sources] if curriculum.by == "score" else []
@@ -101,6 +109,8 @@ class BatchCursor:
         self._ahead: Windows | None = None
         self._ahead_start = 0
         self._counted = (0, np.zeros(len(lengths), dtype=np.int64))
+        nothing = np.zeros(len(lengths), dtype=np.int64)
+        self._seen_until = (0, Exposure(examples=nothing, learned=nothing))
 
     @classmethod
     def of(cls, dataset: Dataset, data: DataRecipe, *, context: int, batch: int) -> BatchCursor:
@@ -128,6 +138,10 @@ class BatchCursor:
     def next(self) -> Batch:
         """The next ``batch`` windows. Raises DataError when a chunk they lie in is damaged."""
         sources, starts = self._places()
+        if self._packed is not None:
+            rows = self._packed.rows(sources, starts)
+            self.position += self.batch
+            return Batch(rows.x_BT, rows.y_BT, sources.copy(), rows.lengths_B)
         width = self.context + 1
         tokens = np.empty((self.batch, width), dtype=np.int64)
         for row, (source, start) in enumerate(zip(sources.tolist(), starts.tolist(), strict=True)):
@@ -147,12 +161,28 @@ class BatchCursor:
 
     def exposure(self, position: int | None = None) -> dict[str, dict[str, float]]:
         """For each source after ``position`` windows (now, if not given): ``samples`` (windows), ``tokens``, and
-        ``epochs``, which is how often its windows were read on the mean."""
+        ``epochs``, which is how often its windows were read on the mean; also ``examples`` and ``learned_tokens`` where
+        windows are rows of examples."""
         tokens, epochs = self.tokens_by_source(position), self.epochs_by_source(position)
-        return {
+        found: dict[str, dict[str, float]] = {
             name: {"samples": count // self.context, "tokens": count, "epochs": epochs[name]}
             for name, count in tokens.items()
         }
+        if self._packed is not None:
+            seen = self._seen(self._packed, self.position if position is None else position)
+            for name, examples, learned in zip(self._names, seen.examples.tolist(), seen.learned.tolist(), strict=True):
+                found[name] |= {"examples": examples, "learned_tokens": learned}
+        return found
+
+    def _seen(self, packed: PackedRows, position: int) -> Exposure:
+        """What the rows before a position hold; counted on from the last answer, in blocks."""
+        at, seen = self._seen_until if self._seen_until[0] <= position else (0, packed.exposure(_NONE, _NONE))
+        for start in range(at, position, _COUNTED_ON):
+            places = self._order.windows(np.arange(start, min(start + _COUNTED_ON, position), dtype=np.int64))
+            more = packed.exposure(places.sources, places.starts)
+            seen = Exposure(examples=seen.examples + more.examples, learned=seen.learned + more.learned)
+        self._seen_until = (position, seen)
+        return seen
 
     def epochs_by_source(self, position: int | None = None) -> dict[str, float]:
         """How often the windows of each source were read on the mean, after ``position`` windows (now)."""
@@ -174,7 +204,8 @@ class BatchCursor:
         """Tokens learned from each source after ``position`` windows (now, if not given)."""
         wanted = self.position if position is None else position
         at, counts = self._counted
-        if 0 <= wanted - at <= _COUNTED_ON:
+        # Of a chain, many short parts have an order each, which is dearer than what counts them.
+        if 0 <= wanted - at <= (_COUNTED_ON if self._parts is None else _AHEAD):
             served = self._order.windows(np.arange(at, wanted, dtype=np.int64)).sources
             counts = counts + np.bincount(served, minlength=len(counts))
         else:
@@ -218,6 +249,8 @@ def _identity(blend: Blend, order: str) -> list[Any]:
 
 def _curriculum(dataset: Dataset, grid: Grid, wish: CurriculumRecipe | None) -> Callable[[], Order] | None:
     """What makes the order by difficulty, where one is wished for: it reads every token once."""
+    if wish is not None and dataset.examples is not None:
+        raise UsageError("data.order = 'curriculum' is for plain text; take shuffled for examples.")
     return None if wish is None else lambda: Curriculum(grid, window_difficulty(dataset, grid, wish), wish)
 
 
@@ -245,6 +278,27 @@ def make_grid(lengths: Sequence[int], context: int, seed: int, cap: int | None) 
         raise DataError(f"data.max_unique_tokens = {cap} is less than one window of {context} tokens; raise it.")
     capped = _capped(windows, cap // context)
     return Grid(capped, capped * context + 1, context, seed)
+
+
+def packed_rows(dataset: Dataset, *, context: int, seed: int, order: str) -> PackedRows | None:
+    """The rows of a dataset of examples; None for plain text. Raises DataError where no example fits in a row."""
+    if dataset.examples is None:
+        return None
+    rows = PackedRows(dataset, context=context, seed=seed, shuffled=order not in ("sequential", "alphabetical"))
+    if not sum(rows.counts):
+        raise DataError(f"No example is short enough for a context of {context} tokens; make model.context larger.")
+    return rows
+
+
+def grid_of(dataset: Dataset, context: int, seed: int, cap: int | None, *, order: str) -> Grid:
+    """The windows of a dataset; a row of examples is a window, found by its number. Raises DataError."""
+    packed = packed_rows(dataset, context=context, seed=seed, order=order)
+    if packed is None:
+        return make_grid([entry.train_tokens for entry in dataset.sources], context, seed, cap)
+    rows = np.array(packed.counts, dtype=np.int64)
+    if cap is not None and cap < int(rows.sum()) * context:
+        rows = _capped(rows, max(1, cap // context))
+    return Grid(rows, rows + 1, 1, seed)
 
 
 def _capped(windows: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.int64]:

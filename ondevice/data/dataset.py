@@ -21,6 +21,7 @@ import numpy.typing as npt
 from ondevice.data.build_plan import SPLITS
 from ondevice.data.chunks import verify_chunk
 from ondevice.data.documents import Problems
+from ondevice.data.examples_rows import ExampleFacts, ExampleRows
 from ondevice.data.inventory import check_totals
 from ondevice.data.scores import read_scores, score_files
 from ondevice.data.stream import OpenMaps, TokenStream
@@ -44,7 +45,20 @@ __all__ = [
 MANIFEST = "dataset.json"
 MANIFEST_VERSION = 1
 _SEAL = "seal"  # hash over all that comes before it; manifests had none at first
-_KEYS = {"v", "id", "created", "sha256", "inputs", "tokenizer", "split", "sources", "chunks", "problems", "totals"}
+_KEYS = {
+    "v",
+    "id",
+    "created",
+    "sha256",
+    "inputs",
+    "tokenizer",
+    "split",
+    "sources",
+    "chunks",
+    "problems",
+    "totals",
+    "examples",
+}
 USE_LOCK = "use.lock"
 
 
@@ -93,6 +107,8 @@ class Dataset:
         self.sources = tuple(SourceEntry(**entry) for entry in manifest["sources"])
         self._streams: dict[tuple[str, str], TokenStream] = {}
         self._maps = OpenMaps()
+        self.packed: dict[object, object] = {}
+        """Plans of packed examples that were made, kept by `ondevice.data.packed`."""
 
     @classmethod
     def open(cls, folder: Path, *, sha256: str | None = None) -> Dataset:
@@ -139,6 +155,9 @@ class Dataset:
             raise UsageError(f"{self.folder}: no source '{source}'{nearest(source, names)}.")
         if split not in SPLITS:
             raise UsageError(f"no split '{split}': it is train or val.")
+        return self._stream(source, split)
+
+    def _stream(self, source: str, split: str) -> TokenStream:
         if (source, split) not in self._streams:
             chunks = [
                 (self.folder / chunk["file"], chunk["tokens"], chunk["sha256"])
@@ -147,6 +166,18 @@ class Dataset:
             ]
             self._streams[source, split] = TokenStream(chunks, vocab_size=self.vocab_size, maps=self._maps)
         return self._streams[source, split]
+
+    @property
+    def examples(self) -> ExampleFacts | None:
+        """What kind of examples it holds; None where it holds plain text."""
+        facts = self.manifest.get("examples")
+        return None if facts is None else ExampleFacts(**facts)
+
+    def example_rows(self, source: str, split: str) -> ExampleRows:
+        """The examples of a source and split. Raises UsageError for an unknown source, DataError for damage."""
+        tokens = self.stream(source, split)
+        learned, lengths = (self._stream(source, f"{split}_{name}") for name in ("learned", "lengths"))
+        return ExampleRows(tokens, learned, lengths)
 
     def scores(self, source: str) -> npt.NDArray[np.float64] | None:
         """The score of each training item (what ends with end-of-text) of a source; None where it has none.

@@ -92,6 +92,8 @@ def check_totals(manifest: dict[str, Any], *, where: str) -> None:
     """Whether chunks, sources and totals of a manifest agree to the token. Raises DataError when not."""
     chunks: dict[tuple[str, str], int] = {}
     for chunk in manifest["chunks"]:
+        if chunk["split"] not in ("train", "val"):
+            continue  # what belongs to the ids of examples, not more ids
         key = (chunk["source"], chunk["split"])
         chunks[key] = chunks.get(key, 0) + chunk["tokens"]
     sources = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -158,7 +158,7 @@ class PartsOrder:
         return self._tied(self._digests[len(begun) - 1], begun[-1])
 
     def _tied(self, before: str, part: PartRecipe) -> str:
-        sources = [[asdict(source), self._texts.get(source.name, "")] for source in part.sources]
+        sources = [[vars(source), self._texts.get(source.name, "")] for source in part.sources]
         return content_hash([before, part.windows, sources])
 
     def windows(self, positions: Ints) -> Windows:
@@ -181,7 +181,11 @@ class PartsOrder:
         return counts
 
     def _counts_in(self, number: int, windows: int) -> Ints:
-        inside, counts = self._order(number), np.zeros_like(self._before[0])
+        counts, sources = np.zeros_like(self._before[0]), self._parts[number].sources
+        if len(sources) == 1:  # whatever its order is
+            counts[self._index[sources[0].name]] = windows
+            return counts
+        inside = self._order(number)
         counts[inside.indices] = inside.order.counts(windows)
         return counts
 

@@ -25,6 +25,7 @@ __all__ = [
     "BOMB_BYTES",
     "BOMB_RATIO",
     "Leaf",
+    "Swell",
     "Unreadable",
     "file_leaf",
     "member_blocks",
@@ -117,17 +118,39 @@ def _unreadable(error: OSError) -> Unreadable:
     )
 
 
-def _bounded(stream: _Stream, shown: str, stored: int) -> Blocks:
+def _bounded(stream: _Stream, shown: str, stored: int, swell: Swell | None = None) -> Blocks:
     """Blocks of a decompressed stream. Raises DataError once it is a bomb: ``stored`` bytes that swell for ever."""
     total = 0
     while block := stream.read(BLOCK):
         total += len(block)
-        if total > BOMB_BYTES and total > BOMB_RATIO * stored:
-            raise DataError(
-                f"{shown}: {stored:,} compressed bytes swell to more than {total // 1_000_000} MB, which no real text "
-                "does; leave this file out."
-            )
+        _refuse_bomb(shown, total, stored)
+        if swell is not None:
+            swell.note(shown, total)
         yield block
+
+
+def _refuse_bomb(shown: str, total: int, stored: int) -> None:
+    if total > BOMB_BYTES and total > BOMB_RATIO * stored:
+        raise DataError(
+            f"{shown}: {stored:,} compressed bytes swell to more than {total // 1_000_000} MB, which no real text "
+            "does; leave this file out."
+        )
+
+
+class Swell:
+    """What the members of an archive of ``stored`` bytes have come to: many that overlap are a bomb together."""
+
+    def __init__(self, shown: str, stored: int) -> None:
+        self._shown, self._stored, self._total = shown, stored, 0
+        self._longest: dict[str, int] = {}  # a member may be read more than once
+
+    def note(self, member: str, total: int) -> None:
+        """``total`` bytes were read of a member. Raises DataError once all are too many."""
+        more = total - self._longest.get(member, 0)
+        if more > 0:
+            self._longest[member] = total
+            self._total += more
+            _refuse_bomb(self._shown, self._total, self._stored)
 
 
 def zip_leaves(entry: FileEntry, rules: Rules, skip: Callable[[str, str], None]) -> Iterator[Leaf]:
@@ -145,6 +168,7 @@ def zip_leaves(entry: FileEntry, rules: Rules, skip: Callable[[str, str], None])
         ) from error
     except OSError as error:
         raise _unreadable(error) from error
+    swell = Swell(shown, entry.size)
     with archive:
         members = [m for m in archive.infolist() if not m.is_dir() and rules.takes_member(m.filename)]
         for member in sorted(members, key=lambda m: m.filename):
@@ -154,20 +178,20 @@ def zip_leaves(entry: FileEntry, rules: Rules, skip: Callable[[str, str], None])
             else:
                 name = PurePosixPath(member.filename).name
                 where = f"{shown}!{label(member.filename)}"
-                read = partial(member_blocks, archive, member, where)
+                read = partial(member_blocks, archive, member, where, swell)
                 yield Leaf(origin, where, without_gz(name), member.file_size, read)
 
 
-def member_blocks(archive: zipfile.ZipFile, member: zipfile.ZipInfo, shown: str) -> Blocks:
+def member_blocks(archive: zipfile.ZipFile, member: zipfile.ZipInfo, shown: str, swell: Swell) -> Blocks:
     """The content of a member. Raises Unreadable, and DataError for a compressed bomb."""
     try:
         with archive.open(member) as stream:
-            blocks = _bounded(stream, shown, member.compress_size)
+            blocks = _bounded(stream, shown, member.compress_size, swell)
             if without_gz(member.filename) == member.filename:
                 yield from blocks
             else:
                 with gzip.GzipFile(fileobj=stream) as inner:
-                    yield from _bounded(inner, shown, member.compress_size)
+                    yield from _bounded(inner, shown, member.compress_size, swell)
     except (DataError, MemoryError):
         raise
     except Exception as error:  # every way to compress has errors of its own, some of modules that may be absent

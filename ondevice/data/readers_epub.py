@@ -9,7 +9,7 @@ from functools import partial
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
-from ondevice.data.readers import Leaf, Unreadable, member_blocks
+from ondevice.data.readers import Leaf, Swell, Unreadable, member_blocks
 from ondevice.data.sources_walk import FileEntry, label
 
 __all__ = ["epub_leaves"]
@@ -30,20 +30,21 @@ def epub_leaves(entry: FileEntry) -> Iterator[Leaf]:
         raise Unreadable(
             "unreadable_file", f"cannot be read ({error.strerror or error})", "check its permissions"
         ) from error
+    swell = Swell(shown, entry.size)
     with archive:
-        for name in dict.fromkeys(_pages(archive)):
+        for name in dict.fromkeys(_pages(archive, swell)):
             member = _member(archive, name)
-            read = partial(member_blocks, archive, member, f"{shown}!{label(name)}")
+            read = partial(member_blocks, archive, member, f"{shown}!{label(name)}", swell)
             yield Leaf(f"{entry.relative}!{label(name)}", f"{shown}!{label(name)}", "page.html", member.file_size, read)
 
 
-def _pages(archive: zipfile.ZipFile) -> Iterator[str]:
+def _pages(archive: zipfile.ZipFile, swell: Swell) -> Iterator[str]:
     """Names of the members that hold pages, in reading order."""
-    root = next(_paper(archive, _CONTAINER).iterfind(".//{*}rootfile"), None)
+    root = next(_paper(archive, _CONTAINER, swell).iterfind(".//{*}rootfile"), None)
     package = unquote(root.get("full-path", "") if root is not None else "")
     if not package:
         raise _broken("it names no list of its pages")
-    book, folder = _paper(archive, package), posixpath.dirname(package)
+    book, folder = _paper(archive, package, swell), posixpath.dirname(package)
     items = {item.get("id"): item for item in book.iterfind("./{*}manifest/{*}item")}
     for reference in book.iterfind("./{*}spine/{*}itemref"):
         item = items.get(reference.get("idref"))
@@ -52,10 +53,10 @@ def _pages(archive: zipfile.ZipFile) -> Iterator[str]:
             yield posixpath.normpath(posixpath.join(folder, path))
 
 
-def _paper(archive: zipfile.ZipFile, name: str) -> ElementTree.Element:
+def _paper(archive: zipfile.ZipFile, name: str, swell: Swell) -> ElementTree.Element:
     """A small XML member. An entity of its own could swell for ever, and no book needs one here."""
     member = _member(archive, name)
-    data = b"".join(member_blocks(archive, member, name)) if member.file_size <= _PAPER_BYTES else b""
+    data = b"".join(member_blocks(archive, member, name, swell)) if member.file_size <= _PAPER_BYTES else b""
     if not data or b"<!ENTITY" in data:
         raise _broken(f"{label(name)} is empty, too large or declares entities")
     try:

@@ -50,7 +50,7 @@ def find(source: SourceConfig, base: Path) -> Found:
     path = Path(os.path.abspath(base / Path(os.path.expanduser(source.path))))
     rules = Rules(tuple(source.include), tuple(source.exclude))
     direct = not _is_folder(path)
-    listing = _single(path) if direct else _folder(path, rules)
+    listing = _single(path) if direct else _only(source.files, _folder(path, rules), path)
     form, reason = _decide(source.format, listing.files, rules)
     resolved = ResolvedSource(path, _name(source, path, direct), form, reason)
     if direct:
@@ -96,6 +96,16 @@ def _folder(path: Path, rules: Rules) -> Listing:
         patterns = " that matches include and exclude" if rules.include or rules.exclude else ""
         raise DataError(f"{label(str(path))}: the folder holds no file{patterns}; name one that holds text.")
     return listing
+
+
+def _only(wanted: tuple[str, ...], listing: Listing, path: Path) -> Listing:
+    """The files that are wanted; all where none are named. Raises DataError for one that is not there any more."""
+    if not wanted:
+        return listing
+    there = {entry.relative: entry for entry in listing.files}
+    if gone := next((name for name in wanted if name not in there), None):
+        raise DataError(f"{label(str(path))}: '{gone}' is not in this folder any more; put it back.")
+    return Listing(sorted((there[name] for name in set(wanted)), key=lambda entry: entry.relative))
 
 
 def _decide(wanted: str, files: list[FileEntry], rules: Rules) -> tuple[str, str]:

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ondevice.data.chat_template import CHAT_FILE, ChatFormat, read_chat_format
 from ondevice.data.tokenizer_base import EOT, StreamDecoder
 from ondevice.data.tokenizer_files import META, read_meta, read_tokenizer_file
 from ondevice.errors import DataError
@@ -39,9 +40,14 @@ class Tokenizer(Protocol):
     kind: str
     eot_id: int
     sha256: str
+    chat: ChatFormat | None
 
     @property
     def vocab_size(self) -> int: ...
+    @property
+    def special_ids(self) -> Mapping[str, int]: ...
+    @property
+    def stripping(self) -> Mapping[str, tuple[bool, bool]]: ...
     def encode(self, text: str) -> list[int]: ...
     def encode_batch(self, texts: Sequence[str]) -> list[npt.NDArray[Any]]: ...
     def encode_documents(self, texts: Sequence[str]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]: ...
@@ -133,6 +139,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     tokenizer = _load(folder, meta)
     if (tokenizer.vocab_size, tokenizer.eot_id) != (meta["vocab_size"], meta["eot_id"]):
         raise DataError(f"{folder / META}: does not belong to the files beside it; train the tokenizer again.")
+    if CHAT_FILE in meta["files"]:
+        tokenizer.chat = read_chat_format(folder)
     return tokenizer
 
 
@@ -164,6 +172,13 @@ def import_tokenizer(path: Path) -> Tokenizer:
     """
     if (path / META).exists():
         return load_tokenizer(path)
+    tokenizer = _import(path)
+    if path.is_dir():  # a model's folder; who names a file means its ids alone
+        tokenizer.chat = read_chat_format(path)
+    return tokenizer
+
+
+def _import(path: Path) -> Tokenizer:
     if path.is_dir():
         path = _file_in(path)
     if not path.exists():

@@ -10,15 +10,18 @@ import hashlib
 import importlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ondevice.device.host import platform_name
 from ondevice.errors import DataError, DeviceError
+
+if TYPE_CHECKING:
+    from ondevice.data.chat_template import ChatFormat
 
 __all__ = [
     "EOT",
@@ -36,6 +39,7 @@ EOT = "<|endoftext|>"
 """Name of the token between documents. Text that contains these letters is ordinary text."""
 
 _GROUP_CHARS = 1 << 19
+_TOKENIZERS = ("tokenizers", "sentencepiece")
 REPLACEMENT = "\ufffd".encode()
 
 
@@ -48,9 +52,21 @@ class TableTokenizer(ABC):
     kind: str
     eot_id: int
     sha256: str
+    chat: ChatFormat | None = None
+    """The chat template that came with it, which decides no ids of ordinary text."""
 
     def __init__(self, table: Sequence[bytes]) -> None:
         self._table = list(table)
+
+    @property
+    def special_ids(self) -> Mapping[str, int]:
+        """The special tokens by the names under which chat templates know them."""
+        return {EOT: self.eot_id}
+
+    @property
+    def stripping(self) -> Mapping[str, tuple[bool, bool]]:
+        """Special tokens that take the blanks before or after them along."""
+        return {}
 
     @property
     def vocab_size(self) -> int:
@@ -167,18 +183,18 @@ def surrogate_error() -> DataError:
 
 
 def require(package: str) -> Any:
-    """Imports ``tokenizers`` or ``sentencepiece``. Raises DeviceError naming the command that installs it."""
+    """Imports a package that not everyone needs. Raises DeviceError naming the command that installs it."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
+        otherwise = ', or set tokenizer.kind = "byte", which needs no package' if package in _TOKENIZERS else ""
         raise DeviceError(
-            f"The {package} package is not installed: run `{_install_command(package)}`, or set "
-            'tokenizer.kind = "byte", which needs no package.'
+            f"The {package} package is not installed: run `{_install_command(package)}`{otherwise}."
         ) from error
 
 
 def _install_command(package: str) -> str:
-    if platform_name() != "android":
+    if platform_name() != "android" or package not in _TOKENIZERS:
         return f"pip install {package}"
     if package == "tokenizers":
         return "pkg upgrade && pkg install tur-repo && pkg install python-tokenizers"

@@ -7,7 +7,7 @@ use them. Special ids are never made from text.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,17 @@ class BpeTokenizer(TableTokenizer):
         spec = json.loads(content)
         super().__init__(_table(spec, self._engine.get_vocab(with_added_tokens=True), where))
         self._content = content
+        self._special = [token for token in spec.get("added_tokens") or [] if token["special"]]
         self.eot_id = _eot_id(self._engine, where)
         self.sha256 = content_hash({key: spec.get(key) for key in _MEANING})
+
+    @property
+    def special_ids(self) -> Mapping[str, int]:
+        return {token["content"]: token["id"] for token in self._special}
+
+    @property
+    def stripping(self) -> Mapping[str, tuple[bool, bool]]:
+        return {token["content"]: (token["lstrip"], token["rstrip"]) for token in self._special}
 
     def encode(self, text: str) -> list[int]:
         try:

@@ -9,8 +9,9 @@ import hashlib
 from pathlib import Path
 from typing import Any, Protocol
 
+from ondevice.data.chat_template import CHAT_FILE, ChatFormat
 from ondevice.errors import DataError
-from ondevice.run.files import read_json, write_atomic, write_json
+from ondevice.run.files import json_bytes, read_json, write_atomic, write_json
 
 __all__ = ["META", "META_VERSION", "read_meta", "read_tokenizer_file", "save_tokenizer"]
 
@@ -22,6 +23,7 @@ _KEYS = ("kind", "vocab_size", "eot_id", "files")
 class _Saveable(Protocol):
     kind: str
     eot_id: int
+    chat: ChatFormat | None
 
     @property
     def vocab_size(self) -> int: ...
@@ -32,6 +34,8 @@ def save_tokenizer(tokenizer: _Saveable, folder: Path) -> None:
     """Writes a tokenizer's files, then the meta file. Raises ResourceError when the disk is full."""
     folder.mkdir(parents=True, exist_ok=True)
     files = tokenizer.files()
+    if tokenizer.chat is not None:
+        files = {**files, CHAT_FILE: json_bytes(tokenizer.chat.to_json(), indent=1)}
     for name, data in files.items():
         write_atomic(folder / name, data)
     meta = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,10 @@ class SentencePieceTokenizer(TableTokenizer):
         by_byte = {piece.bytes(): i for i, piece in enumerate(self._model.pieces) if piece.type == BYTE}
         self._space_letter = [by_byte[bytes([byte])] for byte in SPACE.encode()]
         self._encode = _encoder(data, self._model, self.eot_id)
+
+    @property
+    def special_ids(self) -> Mapping[str, int]:
+        return {piece.text: i for i, piece in enumerate(self._model.pieces) if piece.type == CONTROL}
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self.encode_batch([text])[0].tolist()

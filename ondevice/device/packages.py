@@ -17,7 +17,7 @@ from dataclasses import dataclass
 __all__ = ["OPTIONAL", "REQUIRED", "TRIALS", "Trial", "major_minor", "try_statement", "version_of"]
 
 REQUIRED = ("torch", "numpy", "psutil", "cattrs", "rich")
-OPTIONAL = ("tokenizers", "sentencepiece", "onnxruntime", "textual", "matplotlib")
+OPTIONAL = ("tokenizers", "sentencepiece", "onnxruntime", "textual")
 
 # A little work beside the import: some builds load anywhere and die at the first kernel.
 TRIALS = {

@@ -15,12 +15,13 @@ import numpy as np
 import torch
 
 from ondevice.data.dataset import Dataset
+from ondevice.data.packed import Rows, flattened, packed_source
 from ondevice.data.stream import TokenStream
 from ondevice.model.decoder import Decoder
 from ondevice.model.loss import IGNORE, linear_cross_entropy
 from ondevice.run.recipe import Fit, Recipe
 
-__all__ = ["Evaluation", "SourceLoss", "loss_windows", "mixed_loss"]
+__all__ = ["Evaluation", "SourceLoss", "example_rows", "loss_windows", "mixed_loss"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,9 @@ class Evaluation:
     def batches(self) -> Iterator[None]:
         """Evaluates one batch per item; `losses` is complete when it ends."""
         for entry in self._dataset.sources:
+            if self._dataset.examples is not None:
+                yield from self._examples(entry.name)
+                continue
             stream = self._dataset.stream(entry.name, "val")
             if len(stream) >= 2:
                 yield from self._source(entry.name, stream)
@@ -92,10 +96,23 @@ class Evaluation:
             yield
         self.losses[name] = SourceLoss(nats=total / tokens, tokens=tokens, bytes=size)
 
-    def _loss_sum(self, x_BT: np.ndarray, y_BT: np.ndarray) -> float:
+    def _examples(self, name: str) -> Iterator[None]:
+        """The answers of a source's held-out examples."""
+        total, tokens, size = 0.0, 0, 0
+        context = self._model.shape.context
+        for rows in example_rows(self._dataset, name, context, self._max_tokens, self._batch):
+            x_1N, y_1N, lengths = flattened(*rows)
+            total += self._loss_sum(x_1N, y_1N, lengths)
+            real = y_1N[y_1N != IGNORE]
+            tokens, size = tokens + real.size, size + int(self._byte_lengths[real].sum())
+            yield
+        if tokens:
+            self.losses[name] = SourceLoss(nats=total / tokens, tokens=tokens, bytes=size)
+
+    def _loss_sum(self, x_BT: np.ndarray, y_BT: np.ndarray, lengths: tuple[int, ...] | None = None) -> float:
         self._model.eval()
         with torch.inference_mode():
-            hidden = self._model(torch.from_numpy(x_BT)).flatten(0, 1)
+            hidden = self._model(torch.from_numpy(x_BT), lengths=lengths).flatten(0, 1)
             labels = torch.from_numpy(y_BT).flatten()
             return linear_cross_entropy(hidden, self._model.head_weight, labels, chunk_tokens=self._chunk).item()
 
@@ -116,6 +133,15 @@ def loss_windows(
             ids = stream.read(start, min(context + 1, len(stream) - start)).astype(np.int64)
             x_BT[row, : len(ids) - 1], y_BT[row, : len(ids) - 1] = ids[:-1], ids[1:]
         yield x_BT, y_BT
+
+
+def example_rows(dataset: Dataset, source: str, context: int, max_tokens: int, batch: int) -> Iterator[Rows]:
+    """Packed held-out examples, about ``max_tokens`` places of them (0: all), evenly from all rows."""
+    packed = packed_source(dataset, source, "val", context=context, seed=0, shuffled=True)
+    wanted = len(packed) if not max_tokens else min(len(packed), max(1, max_tokens // context))
+    chosen = [index * len(packed) // wanted for index in range(wanted)]
+    for first in range(0, wanted, batch):
+        yield packed.rows(chosen[first : first + batch])
 
 
 def mixed_loss(losses: Mapping[str, SourceLoss], weights: Mapping[str, float] | None = None) -> float | None:

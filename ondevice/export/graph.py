@@ -169,8 +169,12 @@ class Graph:
 
     def microsoft_node(self, op: str, *inputs: str, name: str = "", **attributes: Attribute) -> str:
         """`node` for an operator that is onnxruntime's own."""
+        return self.microsoft_split_node(op, *inputs, names=(name or op.lower(),), **attributes)[0]
+
+    def microsoft_split_node(self, op: str, *inputs: str, names: tuple[str, ...], **attributes: Attribute) -> list[str]:
+        """`split_node` for an operator that is onnxruntime's own."""
         self.domains.add(MICROSOFT)
-        return self._add(op, inputs, (name or op.lower(),), attributes, MICROSOFT)[0]
+        return self._add(op, inputs, names, attributes, MICROSOFT)
 
     def _add(
         self,

@@ -7,17 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from ondevice.export.graph import Graph
-from ondevice.export.graph_parts import Decoder
-from ondevice.export.onnx_format import OPSET
+from ondevice.export.graph_parts import PORTABLE, Decoder
 from ondevice.export.plan import FP32, Plan
 from ondevice.run.recipe import ModelShape
 
 __all__ = ["build_gpt2"]
 
 
-def build_gpt2(shape: ModelShape, state: Mapping[str, Any], plan: Plan = FP32, *, opset: int = OPSET) -> Graph:
+def build_gpt2(shape: ModelShape, state: Mapping[str, Any], plan: Plan = FP32, *, form: str = PORTABLE) -> Graph:
     """The graph over ``state`` (names of ARCHITECTURE.md). Raises CheckpointError for missing or misshapen weights."""
-    decoder = Decoder(shape, state, plan, opset=opset)
+    decoder = Decoder(shape, state, plan, form=form)
     x = _add_positions(decoder, decoder.embed())
     for layer in range(shape.layers):
         x = _block(decoder, layer, x)
@@ -36,9 +35,12 @@ def _block(decoder: Decoder, layer: int, x: str) -> str:
     at, width, heads = f"blocks.{layer}", shape.width, shape.heads
     normed = _layer_norm(decoder, x, f"{at}.norm1")
     qkv = decoder.linear(normed, f"{at}.attn.qkv", 3 * width, width, bias=True)
-    sizes = g.ints(heads, heads, heads)
-    q, k, v = g.split_node("Split", decoder.split_heads(qkv), sizes, names=("q", "k", "v"), axis=1)
-    mixed = decoder.attend(layer, q, k, v)
+    if decoder.in_place:
+        mixed = decoder.attend_packed(layer, qkv)
+    else:
+        sizes = g.ints(heads, heads, heads)
+        q, k, v = g.split_node("Split", decoder.split_heads(qkv), sizes, names=("q", "k", "v"), axis=1)
+        mixed = decoder.attend(layer, q, k, v)
     x = g.node("Add", x, decoder.linear(mixed, f"{at}.attn.out", width, width, bias=True))
     normed = _layer_norm(decoder, x, f"{at}.norm2")
     up = decoder.linear(normed, f"{at}.mlp.up", shape.hidden, width, bias=True)

@@ -8,17 +8,16 @@ from typing import Any
 import numpy as np
 
 from ondevice.export.graph import Graph
-from ondevice.export.graph_parts import Decoder
-from ondevice.export.onnx_format import OPSET
+from ondevice.export.graph_parts import PORTABLE, Decoder
 from ondevice.export.plan import FP32, Plan
 from ondevice.run.recipe import ModelShape
 
 __all__ = ["build_llama"]
 
 
-def build_llama(shape: ModelShape, state: Mapping[str, Any], plan: Plan = FP32, *, opset: int = OPSET) -> Graph:
+def build_llama(shape: ModelShape, state: Mapping[str, Any], plan: Plan = FP32, *, form: str = PORTABLE) -> Graph:
     """The graph over ``state`` (names of ARCHITECTURE.md). Raises CheckpointError for missing or misshapen weights."""
-    decoder = Decoder(shape, state, plan, opset=opset)
+    decoder = Decoder(shape, state, plan, form=form)
     rope = _Rope(decoder)
     x = decoder.embed()
     for layer in range(shape.layers):
@@ -44,7 +43,7 @@ class _Rope:
         self._decoder = decoder
         self._graph = g = decoder.graph
         self._half = half = decoder.shape.head_dim // 2
-        if decoder.native:
+        if decoder.native or decoder.in_place:
             cos_PD, sin_PD = rope_tables(decoder.shape)
             self._cos, self._sin = g.weight("rope.cos", cos_PD[:, half:]), g.weight("rope.sin", sin_PD[:, half:])
             return
@@ -52,6 +51,11 @@ class _Rope:
             g.node("Unsqueeze", g.node("Gather", g.weight(f"rope.{name}", table), decoder.positions_BT), g.ints(1))
             for name, table in zip(("cos", "sin"), rope_tables(decoder.shape), strict=True)
         )
+
+    @property
+    def tables(self) -> tuple[str, str]:
+        """Cosines and sines, half a head wide where the graph has an operator for the rotation."""
+        return self._cos, self._sin
 
     def rotate(self, x_BHTD: str) -> str:
         g = self._graph
@@ -68,10 +72,13 @@ def _block(decoder: Decoder, rope: _Rope, layer: int, x: str) -> str:
     heads, kv_heads = shape.heads, shape.kv_heads
     normed = _rms_norm(decoder, x, f"{at}.norm1")
     qkv = decoder.linear(normed, f"{at}.attn.qkv", (heads + 2 * kv_heads) * shape.head_dim, width, bias=shape.qkv_bias)
-    sizes = g.ints(heads + kv_heads, kv_heads)
-    qk, v = g.split_node("Split", decoder.split_heads(qkv), sizes, names=("qk", "v"), axis=1)
-    q, k = g.split_node("Split", rope.rotate(qk), g.ints(heads, kv_heads), names=("q", "k"), axis=1)
-    mixed = decoder.attend(layer, q, k, v)
+    if decoder.in_place:
+        mixed = decoder.attend_packed(layer, qkv, rope=rope.tables)
+    else:
+        sizes = g.ints(heads + kv_heads, kv_heads)
+        qk, v = g.split_node("Split", decoder.split_heads(qkv), sizes, names=("qk", "v"), axis=1)
+        q, k = g.split_node("Split", rope.rotate(qk), g.ints(heads, kv_heads), names=("q", "k"), axis=1)
+        mixed = decoder.attend(layer, q, k, v)
     x = g.node("Add", x, decoder.linear(mixed, f"{at}.attn.out", width, inner, bias=False))
     return g.node("Add", x, _feed_forward(decoder, _rms_norm(decoder, x, f"{at}.norm2"), f"{at}.mlp"))
 

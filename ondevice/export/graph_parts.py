@@ -17,9 +17,16 @@ from ondevice.export.graph import Graph
 from ondevice.export.graph_linear import Matrix, matrix
 from ondevice.export.onnx_format import NATIVE_OPSET, OPSET
 from ondevice.export.plan import FP32, Plan
+from ondevice.infer.export_folder import IN_PLACE, NATIVE, PORTABLE
 from ondevice.run.recipe import ModelShape
 
-__all__ = ["Decoder", "Weights"]
+__all__ = ["FORMS", "IN_PLACE", "NATIVE", "PORTABLE", "Decoder", "Weights"]
+
+FORMS = (PORTABLE, NATIVE, IN_PLACE)
+"""portable: opset 17. native: attention, norms and rotation of opset 23. in place: opset 17 with onnxruntime's own
+attention, which writes into a cache of fixed length instead of making a longer one at every step."""
+
+_INT32 = 6
 
 _HIDDEN = float(np.finfo(np.float32).min)  # finite: a row of padding sees nothing, and must not become NaN
 
@@ -51,18 +58,20 @@ class Weights:
 
 
 class Decoder:
-    """A decoder's graph while it is built."""
+    """A decoder's graph while it is built, in one of `FORMS`."""
 
-    def __init__(self, shape: ModelShape, state: Mapping[str, Any], plan: Plan = FP32, *, opset: int = OPSET) -> None:
+    def __init__(self, shape: ModelShape, state: Mapping[str, Any], plan: Plan = FP32, *, form: str = PORTABLE) -> None:
         self.shape = shape
         self.plan = plan
-        self.native = opset >= NATIVE_OPSET
+        self.native, self.in_place = form == NATIVE, form == IN_PLACE
+        opset = NATIVE_OPSET if self.native else OPSET
         self.weights = Weights(state)
         self.graph = g = Graph(shape.arch, opset=opset)
         self.ids_BT = g.input("input_ids", "int64", ["batch", "sequence"])
         self.mask_BS = g.input("attention_mask", "int64", ["batch", "past + sequence"])
         self.positions_BT = g.input("position_ids", "int64", ["batch", "sequence"])
-        dims: list[int | str] = ["batch", shape.kv_heads, "past", shape.head_dim]
+        length = "capacity" if self.in_place else "past"
+        dims: list[int | str] = ["batch", shape.kv_heads, length, shape.head_dim]
         self.past = [
             tuple(g.input(f"past_key_values.{i}.{part}", "float32", dims) for part in ("key", "value"))
             for i in range(shape.layers)
@@ -96,7 +105,11 @@ class Decoder:
         real_B11S = g.node("Unsqueeze", g.node("Cast", self.mask_BS, to=9), g.ints(1, 2))
         seen = g.node("And", causal_TS, real_B11S)
         bias = g.node("Where", seen, g.scalar(0.0), g.scalar(_HIDDEN), name="attention_bias")
-        group = 1 if self.native else self.shape.heads // self.shape.kv_heads
+        if self.in_place:
+            last = g.node("Cast", g.node("Sub", total, one), to=_INT32)
+            self._total = g.node("Cast", total, to=_INT32)
+            self._last_B = g.node("Expand", last, g.node("Gather", self._bt, g.ints(0), axis=0))
+        group = 1 if self.native or self.in_place else self.shape.heads // self.shape.kv_heads
         return g.node("Concat", *[bias] * group, axis=2, name="attention_bias_grouped") if group > 1 else bias
 
     def embed(self) -> str:
@@ -138,6 +151,26 @@ class Decoder:
             mixed = g.node("Reshape", mixed, g.ints(0, shape.heads, -1, shape.head_dim))
         return self._flat(mixed)
 
+    def attend_packed(self, layer: int, qkv_NX: str, *, rope: tuple[str, str] | None = None) -> str:
+        """`attend` in place: rotation by the tables ``rope``, cache and attention in one operator. Gives ``[N, H*D]``.
+
+        The cache is as long as who runs it made it; new keys and values are written behind the old ones. Positions
+        are columns, which padding on the left shifts by the same number for queries and keys.
+        """
+        g, shape = self.graph, self.shape
+        packed = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
+        qkv_BTX = g.node("Reshape", qkv_NX, g.node("Concat", self._bt, g.ints(packed), axis=0))
+        inputs = (qkv_BTX, "", "", *self.past[layer], self._last_B, self._total, *(rope or ("", "")), "", self._bias)
+        mixed_BTX = g.microsoft_split_node(
+            "GroupQueryAttention",
+            *inputs,
+            names=("mixed", f"present.{layer}.key", f"present.{layer}.value"),
+            num_heads=shape.heads,
+            kv_num_heads=shape.kv_heads,
+            do_rotary=int(rope is not None),
+        )[0]
+        return g.node("Reshape", mixed_BTX, g.ints(-1, shape.heads * shape.head_dim))
+
     def _flat(self, mixed_BHTD: str) -> str:
         """``[B, H, T, D] -> [N, H*D]``."""
         g, shape = self.graph, self.shape
@@ -155,7 +188,8 @@ class Decoder:
         g.output(logits, "float32", ["batch", "sequence", shape.vocab_size])
         for i in range(shape.layers):
             for part in ("key", "value"):
-                dims: list[int | str] = ["batch", shape.kv_heads, "past + sequence", shape.head_dim]
+                length = "capacity" if self.in_place else "past + sequence"
+                dims: list[int | str] = ["batch", shape.kv_heads, length, shape.head_dim]
                 g.output(f"present.{i}.{part}", "float32", dims)
         self.weights.finish()
         return g

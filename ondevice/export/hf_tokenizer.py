@@ -54,6 +54,8 @@ def write_hf_tokenizer(tokenizer: Tokenizer, folder: Path, *, context: int) -> N
         "clean_up_tokenization_spaces": False,
         "split_special_tokens": True,
     }
+    if tokenizer.chat is not None:  # its names of special tokens must become those tokens
+        settings |= {**tokenizer.chat.tokens, "chat_template": tokenizer.chat.template, "split_special_tokens": False}
     write_json(folder / CONFIG_FILE, settings)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ondevice.data.chat import end_ids
 from ondevice.data.tokenizer import Tokenizer
 from ondevice.errors import OndeviceError
 from ondevice.export.hf_tokenizer import write_hf_tokenizer
@@ -49,7 +50,8 @@ def export_hugging_face(
         _write_weights(temporary, tensors, shard_bytes)
         ends = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), tokenizer.eot_id)
         write_json(temporary / CONFIG, {**hugging_face_config(shape), **ends})
-        write_json(temporary / GENERATION, {**_SAMPLING, **ends})
+        stops = sorted(end_ids(tokenizer)) if tokenizer.chat is not None else [tokenizer.eot_id]
+        write_json(temporary / GENERATION, {**_SAMPLING, **ends, "eos_token_id": stops if stops[1:] else stops[0]})
         write_atomic(temporary / CARD, card.encode())
         _read_back(temporary, shape)
         return {path.name: path.stat().st_size for path in sorted(temporary.iterdir())}

@@ -12,8 +12,8 @@ from ondevice.run.recipe import ModelShape
 __all__ = ["model_card"]
 
 
-def model_card(story: Story, shape: ModelShape, *, parameters: int) -> str:
-    """Markdown with the front matter of a model hub."""
+def model_card(story: Story, shape: ModelShape, *, parameters: int, note: str = "") -> str:
+    """Markdown with the front matter of a model hub. ``note`` are further sections for its end."""
     parts = [
         _front(story),
         f"# {story.run}\n",
@@ -24,8 +24,9 @@ def model_card(story: Story, shape: ModelShape, *, parameters: int) -> str:
         _sources(story.sources),
         _section("Training", _training(story)),
         _use(story),
+        note,
     ]
-    return "\n".join(parts)
+    return "\n".join(part for part in parts if part)
 
 
 def _front(story: Story) -> str:

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from ondevice.export.graph import WrittenFile
-from ondevice.export.onnx_format import NATIVE_OPSET, OPSET, ir_version
+from ondevice.export.onnx_format import ir_version
 from ondevice.export.place import check_place, folder_in_place
 from ondevice.export.trial import Bench, Trial, graphs_for
 from ondevice.export.verify import LogitsFn, Parity
-from ondevice.infer.export_folder import EXPORT_FILE, EXPORT_VERSION, PARITY_FILE
-from ondevice.infer.onnx_session import OLDEST_NATIVE, OLDEST_ONNXRUNTIME
+from ondevice.infer.export_folder import EXPORT_FILE, EXPORT_VERSION, PARITY_FILE, PORTABLE, ExportFolder
+from ondevice.infer.onnx_session import OLDEST
 from ondevice.run.files import sha256_of, write_json
 from ondevice.run.recipe import ModelShape
 
@@ -62,7 +62,7 @@ def export_onnx(
     tokenizer: Callable[[Path], object] | Path | None = None,
     reference: LogitsFn | None = None,
     quantize: str = "fp32",
-    native: bool = False,
+    form: str = PORTABLE,
     text: Sequence[np.ndarray] = (),
     threads: int = 1,
     external: bool | None = None,
@@ -74,9 +74,8 @@ def export_onnx(
     into ``export.json`` under ``lineage`` (run id, step, hashes). ``tokenizer`` is called with the folder to fill
     (`Tokenizer.save`), or is a file or folder to copy. ``reference(ids_BT) -> logits_BTV`` is the model itself, such as
     `TorchBackend.logits`. ``quantize`` is a plan's name or ``auto``, the smallest plan that costs at most
-    `MOST_GROWTH` of perplexity on ``text``, windows of token ids. ``native`` uses the operators of
-    opset 23 where the installed onnxruntime runs them rightly (fewer nodes, faster; needs that onnxruntime).
-    ``external`` puts the weights into
+    `MOST_GROWTH` of perplexity on ``text``, windows of token ids. ``form`` is one of `FORMS`; the
+    portable one is written where the installed onnxruntime does not run it rightly. ``external`` puts the weights into
     ``model.onnx.data``, which onnxruntime maps instead of reading; None does so above 64 MB.
 
     Raises UsageError when the folder exists (``overwrite`` replaces an earlier export, never another folder) and for
@@ -88,7 +87,7 @@ def export_onnx(
     """
     check_place(folder, marker=EXPORT_FILE, overwrite=overwrite)
     graphs = graphs_for(shape, state, quantize)
-    newer = graphs_for(shape, state, quantize, opset=NATIVE_OPSET) if native else []
+    wished = graphs_for(shape, state, quantize, form=form) if form != PORTABLE else []
     with folder_in_place(folder, need_bytes=max(graph.data_bytes for _, graph in graphs)) as temporary:
         bench = Bench(
             shape=shape,
@@ -98,7 +97,7 @@ def export_onnx(
             threads=threads,
             external=external,
         )
-        trial = bench.try_native(newer, graphs, temporary) if native else bench.try_plans(graphs, temporary)
+        trial = bench.try_form(form, wished, graphs, temporary) if wished else bench.try_plans(graphs, temporary)
         files = [*trial.files, *_save_tokenizer(tokenizer, temporary)]
         write_json(temporary / PARITY_FILE, {"v": EXPORT_VERSION, **trial.to_json()})
         files.append(_written(temporary / PARITY_FILE, temporary))
@@ -140,13 +139,14 @@ def _parameters(state: Mapping[str, Any]) -> int:
 
 def _export_json(shape: ModelShape, info: ExportInfo, metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "v": EXPORT_VERSION,
+        "v": ExportFolder.version(info.trial.form),
         "format": "onnx",
+        "form": info.trial.form,
         "precision": info.trial.plan.name,
         "plan": dataclasses.asdict(info.trial.plan),
         "opset": info.trial.opset,
         "ir_version": ir_version(info.trial.opset),
-        "onnxruntime": OLDEST_ONNXRUNTIME if info.trial.opset == OPSET else OLDEST_NATIVE,
+        "onnxruntime": OLDEST[info.trial.form],
         "shape": dataclasses.asdict(shape),
         "parameters": info.parameters,
         "nodes": info.nodes,

@@ -19,12 +19,13 @@ from ondevice.export.measure import Perplexity, decode_rate, session_logits, tok
 from ondevice.export.onnx_format import OPSET
 from ondevice.export.plan import CANDIDATES, FP32, MOST_GROWTH, PLANS, Plan
 from ondevice.export.verify import LogitsFn, Parity, WrongGraphError, verify_onnx
-from ondevice.infer.export_folder import DATA_FILE, MODEL_FILE
-from ondevice.infer.onnx_session import OLDEST_NATIVE, OnnxSession, import_onnxruntime
+from ondevice.infer.export_folder import DATA_FILE, IN_PLACE, MODEL_FILE, PORTABLE
+from ondevice.infer.onnx_session import OLDEST, OnnxSession, import_onnxruntime
 from ondevice.run.recipe import ModelShape
 
 __all__ = ["Bench", "Trial", "build_graph", "graphs_for"]
 
+_ROTATED = 16
 _EXTERNAL_ABOVE = 64 << 20  # bytes: mapped weights need no copy in memory; protobuf itself ends at 2 GiB
 
 
@@ -33,7 +34,7 @@ class Trial:
     """A plan as it was written. ``parity`` is None when it could not be checked (``unchecked`` says why),
     ``perplexity`` where there was no text; ``tried`` are the plans that lost too much, with the growth
     of perplexity; ``mapped``, whether it was measured with weights as they lie in the file, which is slower;
-    ``not_native``, why it has not the newer operators that were asked for."""
+    ``not_native``, why it has not the form that was asked for."""
 
     plan: Plan
     files: tuple[WrittenFile, ...]
@@ -46,6 +47,7 @@ class Trial:
     threads: int = 1
     mapped: bool = False
     opset: int = OPSET
+    form: str = PORTABLE
     not_native: str = ""
     tried: Mapping[str, float] = field(default_factory=dict)
 
@@ -61,6 +63,7 @@ class Trial:
             **({} if self.parity else {"reason": self.unchecked}),
             "plan": self.plan.name,
             "opset": self.opset,
+            "form": self.form,
             "bytes": self.bytes,
             "fp32_bytes": self.fp32_bytes,
             "size": round(self.bytes / self.fp32_bytes, 4),
@@ -72,24 +75,32 @@ class Trial:
         }
 
 
-def build_graph(shape: ModelShape, state: Mapping[str, Any], plan: Plan = FP32, *, opset: int = OPSET) -> Graph:
-    """The graph of a decoder, its matrices in the bits of a plan: portable, or with the operators of `NATIVE_OPSET`.
+def build_graph(shape: ModelShape, state: Mapping[str, Any], plan: Plan = FP32, *, form: str = PORTABLE) -> Graph:
+    """The graph of a decoder in one of `FORMS`, its matrices in the bits of a plan.
 
     Raises UsageError for an unknown architecture, CheckpointError for weights that do not fit the shape."""
     builders = {"gpt2": build_gpt2, "llama": build_llama}
     if shape.arch not in builders:
         raise UsageError(f"No ONNX graph for the architecture {shape.arch!r}; known: {', '.join(builders)}.")
-    return builders[shape.arch](shape, state, plan, opset=opset)
+    return builders[shape.arch](shape, state, plan, form=form)
+
+
+def _check_form(form: str, shape: ModelShape) -> None:
+    """Raises DeviceError for a form that no onnxruntime computes for such a shape."""
+    if form == IN_PLACE and shape.arch == "llama" and shape.head_dim % _ROTATED:
+        raise DeviceError(
+            f"onnxruntime's own attention rotates heads of multiples of {_ROTATED}, this model has {shape.head_dim}."
+        )
 
 
 def graphs_for(
-    shape: ModelShape, state: Mapping[str, Any], quantize: str, *, opset: int = OPSET
+    shape: ModelShape, state: Mapping[str, Any], quantize: str, *, form: str = PORTABLE
 ) -> list[tuple[Plan, Graph]]:
     """The graphs to try, the smallest first; one for a plan that is named. Raises UsageError, CheckpointError."""
     if quantize != "auto" and quantize not in PLANS:
         raise UsageError(f"No plan {quantize!r} of bits; choose {', '.join(PLANS)} or auto.")
     plans = CANDIDATES if quantize == "auto" else (PLANS[quantize],)
-    graphs = [(plan, build_graph(shape, state, plan, opset=opset)) for plan in plans]
+    graphs = [(plan, build_graph(shape, state, plan, form=form)) for plan in plans]
     return sorted(graphs, key=lambda each: each[1].data_bytes)
 
 
@@ -103,19 +114,24 @@ class Bench:
     text: Sequence[np.ndarray]
     threads: int
     external: bool | None
+    form: str = PORTABLE
 
-    def try_native(
-        self, native: Sequence[tuple[Plan, Graph]], portable: Sequence[tuple[Plan, Graph]], folder: Path
+    def try_form(
+        self,
+        form: str,
+        graphs: Sequence[tuple[Plan, Graph]],
+        portable: Sequence[tuple[Plan, Graph]],
+        folder: Path,
     ) -> Trial:
-        """`try_plans` of the native graphs; of the portable ones where this onnxruntime cannot run those rightly."""
+        """`try_plans` of graphs in a form; of the portable ones where this onnxruntime cannot run those rightly."""
         try:
-            import_onnxruntime(OLDEST_NATIVE)
-            trial = self.try_plans(native, folder)
+            _check_form(form, self.shape)
+            import_onnxruntime(OLDEST[form])
+            trial = dataclasses.replace(self, form=form).try_plans(graphs, folder)
+            why = trial.unchecked if trial.parity is None else ""
         except (DataError, DeviceError, WrongGraphError) as error:
-            return dataclasses.replace(self.try_plans(portable, folder), not_native=str(error))
-        return (
-            trial if trial.parity else dataclasses.replace(self.try_plans(portable, folder), not_native=trial.unchecked)
-        )
+            why = str(error)
+        return dataclasses.replace(self.try_plans(portable, folder), not_native=why) if why else trial
 
     def try_plans(self, graphs: Sequence[tuple[Plan, Graph]], folder: Path) -> Trial:
         """Writes one plan after another into ``folder`` until one is good enough; of one plan, whatever it is.
@@ -149,6 +165,7 @@ class Bench:
             fp32_bytes=whole,
             threads=self.threads,
             opset=graph.opset,
+            form=self.form,
         )
 
     def _measured(self, trial: Trial, folder: Path) -> Trial:
@@ -157,7 +174,13 @@ class Bench:
         # Repacked weights are what int4 computes with; of fp32 they would be one more copy of the whole model.
         lean = not trial.plan.quantized
         try:
-            session = OnnxSession(folder / MODEL_FILE, self.shape, threads=self.threads, low_memory=lean)
+            session = OnnxSession(
+                folder / MODEL_FILE,
+                self.shape,
+                threads=self.threads,
+                low_memory=lean,
+                in_place=self.form == IN_PLACE,
+            )
         except DeviceError as error:  # a phone without onnxruntime may still export for another machine
             return dataclasses.replace(trial, unchecked=str(error))
         perplexity = None

@@ -12,11 +12,12 @@ from math import exp, expm1, log, sqrt
 
 from ondevice.governor.node import Node, Traits, advanced, warmth
 
-__all__ = ["LONG_S", "Cycle", "duty_for", "least_duty"]
+__all__ = ["LONG_S", "Cycle", "duty_for", "least_duty", "rest_before"]
 
 AHEAD_S, FURTHEST_S = 45.0, 400.0
 MOVE_C = 6.0  # what full work warms while one looks ahead, so that a tenth of a degree is a small matter
 SURE = 1.4  # deviations under the limit
+SURE_FIRST = 0.4  # before a first long piece, without which nothing can be learned of it
 LONG_S = 6.0  # pieces from here on are steered one by one
 PIECE_SHARE = 0.5  # of the warmth of one piece: how far a bundle overshoots its length, on average
 ROUNDS = 3
@@ -35,32 +36,38 @@ class Cycle:
     burst_s: float = 0.0  # work since the last of those
 
 
-def duty_for(node: Node, traits: Traits, limit_c: float, cycle: Cycle, *, duty_now: float) -> float:
-    """The share of time to work, 0 to 1, as of the time of the node."""
-    if cycle.piece_s < LONG_S:
-        target_c = _target(node, traits, limit_c, [(_until_sample_s(node), duty_now)])
-        bundled = cycle.rest_s > 0.0
-        duty = (
-            _in_bundles(node, traits, target_c, cycle, duty_now)
-            if bundled
-            else _on_average(node, traits, target_c, cycle)
-        )
-        least = least_duty(cycle.piece_s) if node.temp_c < limit_c - traits.spare_c else 0.0
-        return min(1.0, max(least, duty))
-    return _one_by_one(node, traits, limit_c, cycle)
+@dataclass(frozen=True)
+class _Limit:
+    celsius: float
+    unsure_c: float
 
 
-def _one_by_one(node: Node, traits: Traits, limit_c: float, cycle: Cycle) -> float:
-    """The duty of a long piece and the rest before it."""
-    rest_s = 0.0
+def duty_for(
+    node: Node, traits: Traits, limit_c: float, cycle: Cycle, *, duty_now: float, unsure_c: float = 0.0
+) -> float:
+    """The share of time for short pieces, 0 to 1, as of the time of the node. ``unsure_c``: deviation of the limit
+    itself."""
+    blind_s = _until_sample_s(node) + traits.lag_s  # until an order could show that answers the next sample
+    target_c = _target(node, traits, _Limit(limit_c, unsure_c), [(blind_s, duty_now)])
+    bundled = cycle.rest_s > 0.0
+    duty = (
+        _in_bundles(node, traits, target_c, cycle, duty_now) if bundled else _on_average(node, traits, target_c, cycle)
+    )
+    least = least_duty(cycle.piece_s) if node.temp_c < limit_c - traits.spare_c else 0.0
+    return min(1.0, max(least, duty))
+
+
+def rest_before(node: Node, traits: Traits, limit_c: float, cycle: Cycle, *, unsure_c: float = 0.0) -> float | None:
+    """Seconds of rest from the time of the node before a long piece; None where none would be long enough."""
+    limit, rest_s = _Limit(limit_c, unsure_c), 0.0
     for _ in range(ROUNDS):  # the longer the rest, the less is known of its end
         ahead = [(rest_s, 0.0), (cycle.piece_s, 1.0)]
-        target_c = limit_c if cycle.first else _target(node, traits, limit_c, ahead)
+        target_c = _target(node, traits, limit, ahead, sure=SURE_FIRST if cycle.first else SURE)
         found = _rest(node, traits, target_c, cycle.piece_s)
         if found is None:
-            return 0.0
+            return None
         rest_s = found
-    return cycle.piece_s / (cycle.piece_s + rest_s + (cycle.rested_s or 0.0))
+    return rest_s
 
 
 def least_duty(piece_s: float) -> float:
@@ -68,9 +75,11 @@ def least_duty(piece_s: float) -> float:
     return piece_s / (piece_s + LONGEST_REST_S)
 
 
-def _target(node: Node, traits: Traits, limit_c: float, ahead: list[tuple[float, float]]) -> float:
+def _target(
+    node: Node, traits: Traits, limit: _Limit, ahead: list[tuple[float, float]], *, sure: float = SURE
+) -> float:
     later = advanced(node, traits, ahead)
-    return limit_c - traits.spare_c - SURE * sqrt(max(0.0, later.tt))
+    return limit.celsius - traits.spare_c - sure * sqrt(max(0.0, later.tt) + limit.unsure_c**2)
 
 
 def _until_sample_s(node: Node) -> float:

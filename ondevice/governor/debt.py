@@ -43,8 +43,11 @@ class Debt:
         """As the order has it."""
         if order.kind != "run" or not 0.0 < order.duty < 1.0:
             return Debt()
-        whole_s = self.carried_s + self.work_s * (1.0 - order.duty) / order.duty
-        owed_s = max(-LONGEST_CREDIT_S, min(LONGEST_DEBT_S, whole_s) - self.rested_s)
+        if order.left_s is not None:
+            owed_s = order.left_s
+        else:
+            whole_s = self.carried_s + self.work_s * (1.0 - order.duty) / order.duty
+            owed_s = max(-LONGEST_CREDIT_S, min(LONGEST_DEBT_S, whole_s) - self.rested_s)
         return replace(self, owed_s=owed_s, least_s=order.rest_s, ordered=True)
 
     def rested(self, rest_s: float) -> Debt:

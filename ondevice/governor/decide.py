@@ -21,6 +21,7 @@ from ondevice.governor.pace import allowed, slowdown
 from ondevice.governor.power import judged
 from ondevice.governor.presets import Policy, resolve
 from ondevice.governor.room import memory_is_low
+from ondevice.governor.signals import NAMES, feels, is_known
 from ondevice.governor.steady import Steady, evened
 from ondevice.governor.threads import Binding, bound, wanted
 from ondevice.run.schema import Limits
@@ -56,7 +57,7 @@ def _aged(reading: Reading, now: float) -> Reading:
     late_s = now - reading.t
     if late_s <= OLD_S:
         return reading
-    ages_s = {name: reading.ages_s.get(name, 0.0) + late_s for name in warm.NAMES}
+    ages_s = {name: reading.ages_s.get(name, 0.0) + late_s for name in NAMES}
     return replace(reading, ages_s={**reading.ages_s, **ages_s}, t=now)
 
 
@@ -137,14 +138,14 @@ def _parted(order: Order, history: History, now: float) -> Order:
 def _working(reading: Reading, policy: Policy, history: History, now: float) -> tuple[Order, History]:
     duty_now = history.order.duty if history.order is not None else 0.0
     heat = warm.watched(history.heat, reading, history.work, now, duty_now=duty_now, handheld=history.handheld)
-    known = warm.is_known(reading)
+    known = is_known(reading)
     slowed = reading.freq_share is not None and reading.freq_share < FREE_FREQUENCY
     blind = not known and history.battery  # a machine on the mains looks after itself: its steps wait for others
     accepted = min(policy.max_slowdown, UNKNOWN_SLOWDOWN) if blind else policy.max_slowdown
     pace = allowed(history.pace, accepted, now, trusted=blind or slowed)
     history = replace(history, heat=heat, pace=pace)
     by_heat = warm.caps(heat, reading, policy, history.work, now, duty_now=duty_now, handheld=history.handheld)
-    if history.handheld and warm.feels(reading):
+    if history.handheld and feels(reading):
         by_heat.append(Cap(FELT_DUTY, "its battery can be felt only in rests."))
     by_heat += _unknown_caps(history, known, plugged=bool(reading.plugged))
     history, by_heat = _evened(history, by_heat, now)
@@ -191,9 +192,9 @@ def _unknown_caps(history: History, known: bool, *, plugged: bool) -> list[Cap]:
 
 def _order_of(tightest: Cap, by_heat: list[Cap], policy: Policy, history: History, now: float) -> Order:
     before, low = history.order, history.memory_low
-    if tightest.duty <= 0.0 or tightest.duty < _least_duty(
-        history.work.piece_s, resting=before is not None and before.kind == "rest"
-    ):
+    resting = before is not None and before.kind == "rest"
+    least = _least_duty(history.work.piece_s, resting=resting) if resting or tightest.left_s is None else 0.0
+    if tightest.duty <= 0.0 or tightest.duty < least:
         return Order(kind="rest", duty=0.0, reason=f"Resting: {tightest.why}", save=low, shrink=low)
     reason = _sentence(tightest, by_heat, policy)
     wish = wanted(history.binding)
@@ -202,7 +203,7 @@ def _order_of(tightest: Cap, by_heat: list[Cap], policy: Policy, history: Histor
         reason = f"{reason} {threads} thread{'s' * (threads > 1)} would serve better, because {wish.why}."
     if low:
         reason = f"Memory runs out: saving, and a smaller fit is asked for. {reason}"
-    return Order(duty=tightest.duty, threads=threads, reason=reason, save=low, shrink=low)
+    return Order(duty=tightest.duty, left_s=tightest.left_s, threads=threads, reason=reason, save=low, shrink=low)
 
 
 def _least_duty(piece_s: float, *, resting: bool) -> float:

@@ -9,31 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from math import hypot
 
 from ondevice.device.readings import Reading
-from ondevice.governor.control import LONG_S, Cycle, duty_for
-from ondevice.governor.node import Node, Traits, advanced, corrected, disturbed, first_seen
-from ondevice.governor.presets import HEADROOM_C, Policy
+from ondevice.governor.control import LONG_S, Cycle, duty_for, rest_before
+from ondevice.governor.node import COARSE_C, Node, Traits, advanced, corrected, disturbed, first_seen, resolution
+from ondevice.governor.offset import Offset, compared, unsure_c
+from ondevice.governor.presets import Policy
+from ondevice.governor.signals import BATTERY, FELT_THROUGH, FINER, SIGNALS, Signal, age_s, feels
 from ondevice.governor.sounding import AGAIN_S, REST_S, Sounding, felt, sounded
-from ondevice.governor.work import Work, burst_s, loads
+from ondevice.governor.work import Work, burst_s, loads, mean_load
 
 __all__ = [
-    "HARD_OVER_C",
-    "NAMES",
-    "SIGNALS",
     "Cap",
     "Heat",
-    "Signal",
-    "age_s",
     "bundled_s",
     "caps",
-    "feels",
-    "is_known",
     "stopped",
     "watched",
 ]
 
-HARD_OVER_C = 1.0  # over the warmest battery: stop, whatever the controller thinks
 SEVERE, MODERATE = 3, 2
 UNKNOWN_DUTY = 0.5
 MODERATE_DUTY = 0.5
@@ -43,92 +38,11 @@ CPU_ROOM_C = 10.0  # so many degrees or more
 SURFACE = 0.06  # share of its warmth above the air by which a battery may be warmer than the body
 FELT_STEP_C, FELT_NOISE_C = 0.05, 0.4  # of a battery that is felt through another part
 RECKONED_S = 1800.0  # without any sample the last estimate is carried on for so long
+MUCH_LIKE = 0.2  # of a sample's misfit: bodies nearer to the best than this are as likely
+COOLER_S = 12.0  # of full work: cores that rest more are slowed less, and one second of work then warms more
+PATIENCE_S = 900.0
+LATE_S = 2.0  # a sample from before another is compared with it all the same
 COLD_START_S = 600.0  # unwatched for so long, what was learned of the temperature itself is worth nothing
-
-
-@dataclass(frozen=True, kw_only=True)
-class Signal:
-    """One kind of temperature: where a `Reading` has it, how it behaves, and how far over its limit work stops."""
-
-    name: str
-    words: str
-    bodies: tuple[Traits, ...]  # what it may be like; the samples tell which it is
-    stale_s: float
-    every_s: float  # samples closer together tell nothing new
-    hard_over_c: float
-    scale_c: float = 1.0
-    peaks: bool = False  # counts only while working, and then the highest of a while
-
-    def value(self, reading: Reading) -> float | None:
-        """Degrees Celsius; of headroom, degrees on its own scale. None where it is unknown or stale."""
-        found = getattr(reading, self.name)
-        if found is None or age_s(reading, self.name) > self.stale_s:
-            return None
-        return float(found) * self.scale_c
-
-    def limit(self, policy: Policy) -> float:
-        """In the same unit as `value`."""
-        return float(getattr(policy, f"max_{self.name}")) * self.scale_c
-
-
-def age_s(reading: Reading, name: str) -> float:
-    """How old a value was when it was read, in seconds."""
-    return max(0.0, reading.ages_s.get(name, 0.0))
-
-
-_SMALL = Traits(
-    tau_s=250.0,
-    lag_s=11.0,
-    warming=0.12,
-    warming_sd=0.06,
-    idle_sd=3.0,
-    idle_drift=0.03,
-    drift=0.01,
-    noise_c=0.12,
-    spare_c=0.08,
-)
-_MIDDLE = replace(_SMALL, tau_s=450.0, lag_s=40.0, warming=0.05, warming_sd=0.03, idle_drift=0.02)
-_LARGE = replace(_SMALL, tau_s=850.0, lag_s=110.0, warming=0.025, warming_sd=0.015, idle_drift=0.015)
-_SKIN = Traits(
-    tau_s=100.0,
-    lag_s=6.0,
-    warming=0.4,
-    warming_sd=0.2,
-    idle_sd=5.0,
-    idle_drift=0.12,
-    drift=0.05,
-    noise_c=0.35,
-    spare_c=0.18,
-)
-_CPU = Traits(
-    tau_s=15.0,
-    lag_s=1.0,
-    warming=2.0,
-    warming_sd=1.0,
-    idle_sd=15.0,
-    idle_drift=0.4,
-    drift=0.2,
-    noise_c=0.5,
-    spare_c=0.3,
-)
-_BODIES = (_SMALL, _MIDDLE, _LARGE)
-SIGNALS = (
-    Signal(name="battery_c", words="battery", bodies=_BODIES, stale_s=90.0, every_s=0.5, hard_over_c=HARD_OVER_C),
-    Signal(
-        name="headroom",
-        words="Android's heat",
-        bodies=_BODIES,
-        stale_s=45.0,
-        every_s=5.0,
-        hard_over_c=2.0,
-        scale_c=HEADROOM_C,
-    ),
-    Signal(name="skin_c", words="body", bodies=(_SKIN,), stale_s=20.0, every_s=5.0, hard_over_c=2.0),
-    Signal(name="cpu_c", words="processor", bodies=(_CPU,), stale_s=10.0, every_s=10.0, hard_over_c=8.0, peaks=True),
-)
-BATTERY, FINER = SIGNALS[0], SIGNALS[1]
-FELT_THROUGH = ("skin_c", "cpu_c")
-NAMES = ("thermal_status", *(signal.name for signal in SIGNALS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,27 +52,20 @@ class Heat:
     nodes: dict[str, tuple[Node, ...]] = field(default_factory=dict)  # of each signal one for each body
     peak: tuple[float, float] | None = None  # since when, degrees
     soundings: dict[str, Sounding] = field(default_factory=dict)  # through each part
+    offset: Offset | None = None  # of the battery above Android's scale
     stopped_t: float | None = None
     surroundings: tuple[bool | None, str | None, bool | None] = (None, None, None)
 
 
 @dataclass(frozen=True)
 class Cap:
-    """The most work that one signal allows, and the sentence for it. ``swings``: it follows every rest and piece."""
+    """The most work that one signal allows, and the sentence for it. ``swings``: it follows every rest and piece;
+    ``left_s``: seconds to rest before a long piece."""
 
     duty: float
     why: str
     swings: bool = False
-
-
-def is_known(reading: Reading) -> bool:
-    """Whether any temperature can be read."""
-    return any(signal.value(reading) is not None for signal in SIGNALS)
-
-
-def feels(reading: Reading) -> bool:
-    """Whether a phone's battery can only be felt through its processor or its body."""
-    return is_known(reading) and BATTERY.value(reading) is None and FINER.value(reading) is None
+    left_s: float | None = None
 
 
 # --- watching ---------------------------------------------------------------------------------------------------------
@@ -170,12 +77,34 @@ def watched(heat: Heat, reading: Reading, work: Work, now: float, *, duty_now: f
     nodes = heat.nodes
     if _changed(heat.surroundings, surroundings):
         nodes = {signal.name: _disturbed(nodes[signal.name], signal) for signal in SIGNALS if signal.name in nodes}
-    heat = replace(heat, nodes=nodes, surroundings=surroundings)
+    heat = _tied(replace(heat, nodes=nodes, surroundings=surroundings), reading, work, now, duty_now=duty_now)
     for signal in SIGNALS:
         value = signal.value(reading)
         if value is not None:
             heat = _sampled(heat, signal, value, reading, work, now, assumed=_assumed(signal, work, duty_now))
     return _felt(heat, reading, work, now) if handheld and feels(reading) else heat
+
+
+def _tied(heat: Heat, reading: Reading, work: Work, now: float, *, duty_now: float) -> Heat:
+    """A new sample of the battery says where it lies on Android's finer scale."""
+    value, fine, known = BATTERY.value(reading), heat.nodes.get(FINER.name), heat.nodes.get(BATTERY.name)
+    taken_t = min(now, reading.t - age_s(reading, BATTERY.name))
+    if value is None or fine is None or (known is not None and taken_t - known[0].seen_t < BATTERY.every_s):
+        return heat
+    node, traits = _likeliest(fine, FINER)
+    if not node.t - LATE_S <= taken_t <= node.seen_t + FINER.stale_s:
+        return heat
+    ahead = advanced(node, traits, loads(work, node.t, taken_t, _assumed(FINER, work, duty_now)))
+    offset = compared(
+        heat.offset,
+        value,
+        taken_t,
+        step_c=resolution(value, known[0].step_c if known is not None else COARSE_C),
+        noise_c=BATTERY.bodies[0].noise_c,
+        fine_c=ahead.temp_c,
+        fine_var=ahead.tt,
+    )
+    return replace(heat, offset=offset)
 
 
 def _felt(heat: Heat, reading: Reading, work: Work, now: float) -> Heat:
@@ -263,13 +192,27 @@ def _begun(signal: Signal, value: float, t: float, before: tuple[Node, ...] | No
     if before is None:
         return found
     return tuple(
-        replace(new, warming=old.warming, bb=old.bb, step_c=min(old.step_c, new.step_c), misfit=old.misfit)
+        replace(
+            new,
+            warming=old.warming,
+            bb=old.bb,
+            step_c=min(old.step_c, new.step_c),
+            misfit=old.misfit,
+            misfit_before=old.misfit,
+        )
         for new, old in zip(found, before, strict=True)
     )
 
 
 def _likeliest(nodes: tuple[Node, ...], signal: Signal) -> tuple[Node, Traits]:
-    return min(zip(nodes, signal.bodies, strict=True), key=lambda pair: pair[0].misfit)
+    return min(zip(nodes, signal.bodies, strict=True), key=lambda pair: pair[0].misfit_before)
+
+
+def _likely(nodes: tuple[Node, ...], signal: Signal) -> list[tuple[Node, Traits]]:
+    """The bodies that foretell the samples about as well as the best one."""
+    least = min(node.misfit_before for node in nodes)
+    pairs = zip(nodes, signal.bodies, strict=True)
+    return [(node, traits) for node, traits in pairs if node.misfit_before <= least + MUCH_LIKE]
 
 
 def _assumed(signal: Signal, work: Work, duty_now: float) -> float:
@@ -349,22 +292,79 @@ def caps(
     status = _status(reading)
     if status is not None and status >= MODERATE:
         found.append(Cap(MODERATE_DUTY, "Android says its heat is moderate."))
+    view = _View(work, now, duty_now, rest_s)
     for signal in SIGNALS:
-        nodes, value = heat.nodes.get(signal.name), signal.value(reading)
-        reckoned = value is None and signal is BATTERY and handheld and FINER.value(reading) is None
-        if nodes is None or (value is None and not (reckoned and now - nodes[0].seen_t < RECKONED_S)):
+        value, allowed = signal.value(reading), None
+        if _is_watched(signal, heat, reading, now, handheld=handheld):
+            allowed = view.allowed(heat, signal, signal.limit(policy))
+        if signal is BATTERY and heat.offset is not None and FINER.value(reading) is not None:
+            limit_c, unsure = policy.max_battery_c - heat.offset.mean_c, unsure_c(heat.offset, now)
+            finer = view.allowed(heat, FINER, limit_c, unsure_c=unsure)
+            if allowed is None or finer.duty > allowed.duty:
+                allowed = replace(finer, temp_c=finer.temp_c + heat.offset.mean_c)
+        if allowed is None:
             continue
-        node, traits = _likeliest(nodes, signal) if work.spans else (nodes[0], signal.bodies[0])
-        assumed = _assumed(signal, work, duty_now)
-        ahead = advanced(node, traits, _loads(signal, work, node.t, now, assumed))
-        cycle = Cycle(0.0, 0.0) if signal.peaks else _cycle(work, now, duty_now)
-        if rest_s and not signal.peaks:
-            cycle = replace(cycle, rest_s=rest_s, burst_s=burst_s(work) if cycle.rested_s is not None else 0.0)
-        duty = duty_for(ahead, traits, signal.limit(policy), cycle, duty_now=duty_now)
+        duty = allowed.duty
         if signal.peaks and value is not None and value < signal.limit(policy):
             duty = max(LEAST_PEAK_DUTY, duty) if duty_now > 0 else 1.0
-        found.append(Cap(duty, f"{_figures(signal, ahead.temp_c, policy)}.", swings=signal is not BATTERY))
+        why = f"{_figures(signal, allowed.temp_c, policy)}."
+        found.append(Cap(duty, why, swings=signal is not BATTERY, left_s=allowed.left_s))
     return found
+
+
+def _is_watched(signal: Signal, heat: Heat, reading: Reading, now: float, *, handheld: bool) -> bool:
+    """Whether there is an estimate worth steering by: of a phone's battery also for a while without any sample."""
+    nodes = heat.nodes.get(signal.name)
+    if nodes is None or signal.value(reading) is not None:
+        return nodes is not None
+    reckoned = signal is BATTERY and handheld and FINER.value(reading) is None
+    return reckoned and now - nodes[0].seen_t < RECKONED_S
+
+
+@dataclass(frozen=True, order=True)
+class _Allowed:
+    duty: float
+    temp_c: float  # of now
+    left_s: float | None = None  # of rest before a long piece
+
+
+@dataclass(frozen=True)
+class _View:
+    """One moment of the work, to ask what each signal allows."""
+
+    work: Work
+    now: float
+    duty_now: float
+    rest_s: float
+
+    def allowed(self, heat: Heat, signal: Signal, limit_c: float, *, unsure_c: float = 0.0) -> _Allowed:
+        """On the signal's own scale, where the limit is known to ``unsure_c``."""
+        work, duty_now = self.work, self.duty_now
+        cycle = Cycle(0.0, 0.0) if signal.peaks else _cycle(work, self.now, duty_now)
+        if self.rest_s and not signal.peaks:
+            cycle = replace(cycle, rest_s=self.rest_s, burst_s=burst_s(work) if cycle.rested_s is not None else 0.0)
+        found = []
+        for node, traits in self._bodies(heat.nodes[signal.name], signal):
+            ahead = advanced(node, traits, _loads(signal, work, node.t, self.now, _assumed(signal, work, duty_now)))
+            if cycle.piece_s < LONG_S:
+                unsure = hypot(unsure_c, COOLER_S * ahead.warming * self._eased) if not signal.peaks else unsure_c
+                duty = duty_for(ahead, traits, limit_c, cycle, duty_now=duty_now, unsure_c=unsure)
+                found.append(_Allowed(duty, ahead.temp_c))
+            else:
+                left_s = _waited(rest_before(ahead, traits, limit_c, cycle, unsure_c=unsure_c), cycle)
+                found.append(_Allowed(_share(cycle, left_s), ahead.temp_c, left_s))
+        return min(found)
+
+    @property
+    def _eased(self) -> float:
+        """By how much less it works now than it did of late."""
+        return max(0.0, mean_load(self.work, self.now) - self.duty_now) if self.duty_now > 0 else 0.0
+
+    def _bodies(self, nodes: tuple[Node, ...], signal: Signal) -> list[tuple[Node, Traits]]:
+        """The strictest of the likely ones counts; a long piece goes by one alone, or none might ever begin."""
+        if not self.work.spans:
+            return [(nodes[0], signal.bodies[0])]
+        return [_likeliest(nodes, signal)] if self.work.piece_s >= LONG_S else _likely(nodes, signal)
 
 
 def bundled_s(heat: Heat, reading: Reading, policy: Policy, work: Work) -> float:
@@ -381,6 +381,16 @@ def bundled_s(heat: Heat, reading: Reading, policy: Policy, work: Work) -> float
     if peaks is None or reading.cpu_c is None:
         return 0.0
     return BUNDLE_S * min(1.0, max(0.0, (policy.max_cpu_c - peaks[0].temp_c) / CPU_ROOM_C))
+
+
+def _waited(left_s: float | None, cycle: Cycle) -> float | None:
+    """Where no rest would be long enough, that may change for a while before it is news."""
+    return PATIENCE_S if left_s is None and cycle.rested_s is not None and cycle.rested_s < PATIENCE_S else left_s
+
+
+def _share(cycle: Cycle, left_s: float | None) -> float:
+    """The duty of a long piece and the rest before it."""
+    return 0.0 if left_s is None else cycle.piece_s / (cycle.piece_s + left_s + (cycle.rested_s or 0.0))
 
 
 def _cycle(work: Work, now: float, duty_now: float) -> Cycle:

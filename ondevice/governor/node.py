@@ -11,13 +11,27 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import erf, exp, expm1, log, pi, sqrt
 
-__all__ = ["Node", "Traits", "advanced", "corrected", "disturbed", "first_seen", "warmth"]
+__all__ = [
+    "COARSE_C",
+    "Node",
+    "Traits",
+    "advanced",
+    "between",
+    "corrected",
+    "disturbed",
+    "first_seen",
+    "resolution",
+    "warmth",
+]
 
-FAR = 4.0  # deviations; a sample further off means that something else changed
+FAR = 4.0  # deviations; a hotter sample means that something else changed, a cooler one is believed step by step
 COARSE_C = 1.0
 FORGETTING = 0.03
 LEAST_WARMING, MOST_WARMING = 0.1, 4.0  # times what was believed: a sensor that lies must not teach anything
-SHAKEN = 0.15  # share of the heat on its way that one lag for all of it gets wrong
+SLOPE_S, SLOPE_KEPT_S = 600.0, 3600.0  # how long corrections must go one way, and how long their mean is believed
+SLOPE_KNOWN_C = 1.5  # deviation of the idle temperature from which on corrections are mostly learning
+STEEPEST = 0.01  # C/s: 36 C an hour
+SHAKEN = 0.08  # share of the heat on its way that one lag for all of it gets wrong
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +68,8 @@ class Node:
     seen_t: float = 0.0
     every_s: float = 20.0  # between samples
     misfit: float = 0.0  # how badly the samples were foretold of late; less is better
+    misfit_before: float = 0.0  # the last sample, whose surprise shall not choose the body that judges it
+    slope: float = 0.0  # C/s: how fast the idle temperature moves, as a warming day does
 
 
 def first_seen(sample_c: float, t: float, traits: Traits, load: float) -> Node:
@@ -107,9 +123,15 @@ def _spread(node: Node, traits: Traits, kept: float, gained: float, total_s: flo
     te = kept * node.te + lost * node.ee + gained * node.eb
     tb = kept * node.tb + lost * node.eb + gained * node.bb
     tt = kept * (kept * node.tt + lost * node.te + gained * node.tb) + lost * te + gained * tb
+    slope = node.slope
     return replace(
         node,
-        temp_c=kept * node.temp_c + lost * node.idle_c + gained * node.warming,
+        temp_c=kept * node.temp_c
+        + lost * node.idle_c
+        + gained * node.warming
+        + (total_s - lost * traits.tau_s) * slope,
+        idle_c=node.idle_c + total_s * slope,
+        slope=slope * exp(-total_s / SLOPE_KEPT_S),
         tt=tt + traits.drift**2 * total_s,
         te=te,
         tb=tb,
@@ -130,15 +152,25 @@ def corrected(node: Node, traits: Traits, sample_c: float) -> Node:
         seen_t=node.t,
         every_s=_spacing(node),
         misfit=node.misfit + FORGETTING * (misfit - node.misfit),
+        misfit_before=node.misfit,
     )
-    if abs(sample_c - node.temp_c) > FAR * deviation + step_c / 2:
+    far_c = FAR * deviation + step_c / 2
+    if sample_c > node.temp_c + far_c:
         node = disturbed(node, traits)
         deviation = sqrt(node.tt + noise)
-    mean, variance = _between(sample_c - step_c / 2, sample_c + step_c / 2, node.temp_c, deviation)
+    sample_c = max(sample_c, node.temp_c - far_c)  # however cool it is: doubt must not make less of a cool sample
+    mean, variance = between(sample_c - step_c / 2, sample_c + step_c / 2, node.temp_c, deviation)
     learned = 1 - variance / deviation**2
     if learned < 1e-6:
         return node
-    return _pulled(node, (mean - node.temp_c) / learned, deviation**2 / learned, traits)
+    found = _pulled(node, (mean - node.temp_c) / learned, deviation**2 / learned, traits)
+    return replace(found, slope=_slope(node, found.idle_c - node.idle_c))
+
+
+def _slope(node: Node, moved_c: float) -> float:
+    """Corrections of a well known idle temperature that go one way are the weather's slope, and no error."""
+    slope = node.slope + moved_c / SLOPE_S / (1.0 + (node.ee / SLOPE_KNOWN_C**2) ** 2)
+    return min(STEEPEST, max(-STEEPEST, slope))
 
 
 def _misfit(surprise: float, variance: float) -> float:
@@ -152,10 +184,10 @@ def _spacing(node: Node) -> float:
 
 def disturbed(node: Node, traits: Traits) -> Node:
     """Something that is not work changed: a charger, a screen, the sun. What was learned of idling is worth less."""
-    return replace(node, ee=node.ee + traits.idle_sd**2, tt=node.tt + 0.25)
+    return replace(node, ee=node.ee + traits.idle_sd**2, tt=node.tt + 0.25, slope=0.0)
 
 
-def _between(low: float, high: float, mean: float, deviation: float) -> tuple[float, float]:
+def between(low: float, high: float, mean: float, deviation: float) -> tuple[float, float]:
     """Mean and variance of a normal variable that is known to lie between two edges."""
     a, b = (low - mean) / deviation, (high - mean) / deviation
     mass = 0.5 * (erf(b / sqrt(2)) - erf(a / sqrt(2)))

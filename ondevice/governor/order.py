@@ -17,7 +17,8 @@ class Order:
     """``run``: work a ``duty`` share of the time. ``rest``: none until heat allows. ``wait``: none until something else
     changes, at ``until_t`` (unix seconds) where that is known. ``leave``: save and end; something starts the run again.
 
-    ``rest_s``: rests are no shorter than that, and work runs together between them; nothing but `Debt` obeys it.
+    ``rest_s``: rests are no shorter than that, and work runs together between them. ``left_s``: seconds still to rest
+    before a long piece, more exact than the duty. Nothing but `Debt` obeys either.
     ``threads`` is advice: so many would do more for the same heat; None: no opinion. ``save`` and ``shrink`` ask for a
     checkpoint and a smaller fit at the next step boundary, since memory runs out.
     """
@@ -25,6 +26,7 @@ class Order:
     kind: str = "run"
     duty: float = 1.0
     rest_s: float = 0.0
+    left_s: float | None = None
     threads: int | None = None
     reason: str = ""
     until_t: float | None = None

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-__all__ = ["Work", "after_piece", "burst_s", "loads"]
+__all__ = ["Work", "after_piece", "burst_s", "loads", "mean_load"]
 
 SPAN_S = 2.0  # pieces shorter than this are told apart by nobody
 KEPT_S = 240.0
 PAUSE_S = 5.0
+MEAN_S = 180.0
 PIECE_SMOOTHING = 0.2
 
 
@@ -84,3 +85,11 @@ def loads(work: Work, start: float, until: float, assumed: float) -> Iterator[tu
             t = stop
     if until > t:
         yield until - t, assumed
+
+
+def mean_load(work: Work, now: float) -> float:
+    """Of the last minutes, as far as they are remembered; 0 where nothing is."""
+    if work.begin_t is None or now <= work.begin_t:
+        return 0.0
+    start = max(work.begin_t, now - MEAN_S)
+    return sum(seconds * load for seconds, load in loads(work, start, now, 0.0)) / (now - start)

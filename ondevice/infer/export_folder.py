@@ -11,10 +11,26 @@ from ondevice.errors import DataError, UsageError
 from ondevice.run.files import read_json, sha256_of
 from ondevice.run.recipe import ModelShape
 
-__all__ = ["DATA_FILE", "EXPORT_FILE", "EXPORT_VERSION", "MODEL_FILE", "PARITY_FILE", "ExportFolder", "release"]
+__all__ = [
+    "BUNDLE_FILE",
+    "DATA_FILE",
+    "EXPORT_FILE",
+    "EXPORT_VERSION",
+    "IN_PLACE",
+    "MODEL_FILE",
+    "NATIVE",
+    "PARITY_FILE",
+    "PORTABLE",
+    "ExportFolder",
+    "release",
+]
 
 EXPORT_FILE = "export.json"
+BUNDLE_FILE = "bundle.json"  # of a release bundle, which holds exports and more
 EXPORT_VERSION = 1
+_IN_PLACE_VERSION = 2  # programs that know only version 1 would hand the cache over wrongly
+PORTABLE, NATIVE, IN_PLACE = "portable", "native", "in place"
+"""Forms of a graph: ``ondevice.export.graph_parts`` says what they are."""
 MODEL_FILE = "model.onnx"
 DATA_FILE = "model.onnx.data"
 PARITY_FILE = "parity.json"
@@ -28,7 +44,13 @@ class ExportFolder:
     shape: ModelShape
     opset: int
     onnxruntime: str  # the oldest version that runs it
+    form: str
     lineage: dict[str, Any]
+
+    @staticmethod
+    def version(form: str) -> int:
+        """The version of ``export.json`` that a graph of this form gets."""
+        return _IN_PLACE_VERSION if form == IN_PLACE else EXPORT_VERSION
 
     @property
     def model(self) -> Path:
@@ -44,9 +66,11 @@ class ExportFolder:
             raise UsageError(f"{folder}: not an export (no {EXPORT_FILE}); make one with `ondevice export`.")
         where = folder / EXPORT_FILE
         raw = read_json(where)
-        if not isinstance(raw, dict) or raw.get("v") != EXPORT_VERSION or raw.get("format") != "onnx":
+        known = (EXPORT_VERSION, _IN_PLACE_VERSION)
+        if not isinstance(raw, dict) or raw.get("v") not in known or raw.get("format") != "onnx":
             raise DataError(
-                f"{where}: not an ONNX export of version {EXPORT_VERSION}; update ondevice or export again."
+                f"{where}: not an ONNX export of version {EXPORT_VERSION} or {_IN_PLACE_VERSION}; "
+                "update ondevice or export again."
             )
         try:
             export = cls(
@@ -54,6 +78,7 @@ class ExportFolder:
                 shape=ModelShape.from_json(raw["shape"]),
                 opset=int(raw["opset"]),
                 onnxruntime=str(raw["onnxruntime"]),
+                form=str(raw.get("form", PORTABLE)),
                 lineage=dict(raw["lineage"]),
             )
             files = {name: (int(each["bytes"]), str(each["sha256"])) for name, each in raw["files"].items()}

@@ -12,7 +12,7 @@ from typing import Any
 
 from ondevice.errors import DataError, OndeviceError
 from ondevice.infer.sampling import Sampling
-from ondevice.run.files import read_json, write_json
+from ondevice.run.files import make_folder, read_json, write_json
 
 __all__ = [
     "GENERATION_CONFIG",
@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 GENERATION_CONFIG = "generation_config.json"
+_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _NAMES = {"temperature": float, "top_k": int, "top_p": float, "repetition_penalty": float}
 
 
@@ -50,9 +51,14 @@ def write_generation_config(folder: Path, config: dict[str, Any]) -> None:
 
 
 def copy_generation_config(source: Path, target: Path) -> None:
-    """Puts what one folder recommends into another; nothing where it recommends nothing. Raises as reading does."""
+    """Puts what one folder recommends into another, but for tokens that are said there already; nothing where it
+    recommends nothing. Raises as reading does."""
     if read_generation_config(source):
-        write_json(target / GENERATION_CONFIG, read_json(source / GENERATION_CONFIG))
+        make_folder(target)
+        there = read_json(target / GENERATION_CONFIG) if (target / GENERATION_CONFIG).is_file() else {}
+        kept = {name: value for name, value in there.items() if name in _TOKENS}
+        found = {name: value for name, value in read_json(source / GENERATION_CONFIG).items() if name not in kept}
+        write_json(target / GENERATION_CONFIG, {**kept, **found})
 
 
 def read_generation_config(folder: Path) -> dict[str, Any]:

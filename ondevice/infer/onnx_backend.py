@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ondevice.infer.export_folder import ExportFolder
+from ondevice.infer.export_folder import IN_PLACE, ExportFolder
 from ondevice.infer.onnx_session import OnnxSession
 
 __all__ = ["OnnxBackend"]
 
-_PIECE = 128  # tokens read at once: long enough for full speed, and bounds the logits, which nobody needs but the last
+_PIECE = 32  # tokens read at once: long enough for full speed, and bounds the logits, which nobody needs but the last
 
 
 class OnnxBackend:
@@ -38,6 +38,7 @@ class OnnxBackend:
             threads=threads,
             low_memory=low_memory,
             oldest=self.export.onnxruntime,
+            in_place=self.export.form == IN_PLACE,
         )
 
     def start(self, batch: int) -> None:
@@ -57,7 +58,7 @@ class OnnxBackend:
         mask_BT = np.zeros((len(rows), longest), np.int64)
         for row, ids in enumerate(rows):
             ids_BT[row, longest - len(ids) :], mask_BT[row, longest - len(ids) :] = ids, 1
-        self._session.start(len(rows))
+        self._session.start(len(rows), capacity=min(self.context, longest + room))
         for start in range(0, longest, _PIECE):
             piece = slice(start, start + _PIECE)
             logits_BTV = self._session.run(ids_BT[:, piece], mask_BT=mask_BT[:, piece])
@@ -68,5 +69,5 @@ class OnnxBackend:
 
     def logits(self, ids_BT: np.ndarray) -> np.ndarray:
         with self._session.set_aside():
-            self._session.start(len(ids_BT))
+            self._session.start(len(ids_BT), capacity=ids_BT.shape[1])
             return self._session.run(ids_BT)

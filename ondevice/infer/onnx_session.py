@@ -15,14 +15,14 @@ import numpy as np
 
 from ondevice.device.host import platform_name
 from ondevice.errors import DataError, DeviceError
-from ondevice.infer.export_folder import release
+from ondevice.infer.export_folder import IN_PLACE, NATIVE, PORTABLE, release
 from ondevice.run.recipe import ModelShape
 
-__all__ = ["OLDEST_NATIVE", "OLDEST_ONNXRUNTIME", "OnnxSession", "import_onnxruntime"]
+__all__ = ["OLDEST", "OLDEST_ONNXRUNTIME", "OnnxSession", "import_onnxruntime"]
 
 OLDEST_ONNXRUNTIME = "1.20"
-OLDEST_NATIVE = "1.23"
-"""The first that runs attention of opset 23."""
+OLDEST = {PORTABLE: OLDEST_ONNXRUNTIME, NATIVE: "1.23", IN_PLACE: "1.22"}
+"""The oldest onnxruntime for each form: 1.23 has attention of opset 23, 1.22 takes a mask in its own attention."""
 
 _ERRORS_ONLY = 3
 
@@ -60,14 +60,18 @@ class OnnxSession:
         threads: int | None = None,
         low_memory: bool = False,
         oldest: str = OLDEST_ONNXRUNTIME,
+        in_place: bool = False,
     ) -> None:
+        """``in_place``: the graph writes into caches of fixed length that are handed to it. Raises DeviceError for an
+        onnxruntime that is missing or too old, DataError for a file that it cannot load."""
         self._ort = import_onnxruntime(oldest)
         self.version: str = self._ort.__version__
-        self._shape = shape
+        self._shape, self._in_place = shape, in_place
         self._session = _open(self._ort, model, _options(self._ort, threads, low_memory=low_memory))
         layers = range(shape.layers)
         self._past_names = [f"past_key_values.{i}.{part}" for i in layers for part in ("key", "value")]
         self._present_names = [f"present.{i}.{part}" for i in layers for part in ("key", "value")]
+        self._past: list[Any] = []
         self.start(1)
 
     @property
@@ -75,22 +79,33 @@ class OnnxSession:
         """Columns in the cache, padding included."""
         return int(self._mask_BS.shape[1])
 
-    def start(self, batch: int) -> None:
-        """Empties the cache."""
-        empty = np.zeros((batch, self._shape.kv_heads, 0, self._shape.head_dim), dtype=np.float32)
+    def start(self, batch: int, *, capacity: int | None = None) -> None:
+        """Empties the cache; ``capacity`` is the most tokens it will hold, by default the context."""
+        length = (capacity or self._shape.context) if self._in_place else 0
+        dims = (batch, self._shape.kv_heads, length, self._shape.head_dim)
         self._mask_BS = np.zeros((batch, 0), dtype=np.int64)
-        self._past = [self._ort.OrtValue.ortvalue_from_numpy(empty) for _ in self._past_names]
+        if not self._in_place or self._dims() != dims:
+            self._past = []  # not two at a time
+            self._past = [self._value(np.zeros(dims, dtype=np.float32)) for _ in self._past_names]
+
+    def _dims(self) -> tuple[int, ...]:
+        return tuple(self._past[0].shape()) if self._past else ()
+
+    def _value(self, array: np.ndarray) -> Any:
+        """A value of onnxruntime over an array, which it uses where it lies."""
+        return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
 
     def keep(self, rows: Sequence[int]) -> None:
         """Leaves only some sequences, in the given order."""
         chosen = list(rows)
         self._mask_BS = self._mask_BS[chosen]
-        self._past = [self._ort.OrtValue.ortvalue_from_numpy(each.numpy()[chosen]) for each in self._past]
+        self._past = [self._value(each.numpy()[chosen]) for each in self._past]
 
     @contextmanager
     def set_aside(self) -> Iterator[None]:
         """Gives the cache back at the end, whatever happened to it inside."""
         mask_BS, past = self._mask_BS, self._past
+        self._past = []  # a cache of fixed length is not written into meanwhile
         try:
             yield
         finally:
@@ -106,12 +121,33 @@ class OnnxSession:
             "attention_mask": mask_BS,
             "position_ids": np.ascontiguousarray(positions_BS[:, self.length :]),
         }
-        feeds = {name: self._ort.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
+        feeds = {name: self._value(array) for name, array in arrays.items()}
         feeds.update(zip(self._past_names, self._past, strict=True))
-        values = self._session.run_with_ort_values(["logits", *self._present_names], feeds)
-        self._past, self._mask_BS = values[1:], mask_BS
-        logits: np.ndarray = values[0].numpy()
+        run = self._run_in_place if self._in_place else self._run_growing
+        try:
+            logits: np.ndarray = run(feeds).numpy()
+        except Exception as error:  # onnxruntime's exceptions share no base class of their own
+            raise DataError(
+                f"onnxruntime {self.version} cannot run the model ({_first_line(error)}); export again."
+            ) from error
+        self._mask_BS = mask_BS
         return logits
+
+    def _run_growing(self, feeds: dict[str, Any]) -> Any:
+        values = self._session.run_with_ort_values(["logits", *self._present_names], feeds)
+        self._past = values[1:]
+        return values[0]
+
+    def _run_in_place(self, feeds: dict[str, Any]) -> Any:
+        """The same buffers are what was and what is."""
+        binding = self._session.io_binding()
+        for name, value in feeds.items():
+            binding.bind_ortvalue_input(name, value)
+        binding.bind_output("logits")
+        for name, value in zip(self._present_names, self._past, strict=True):
+            binding.bind_ortvalue_output(name, value)
+        self._session.run_with_iobinding(binding)
+        return binding.get_outputs()[0]
 
 
 def _options(ort: Any, threads: int | None, *, low_memory: bool) -> Any:

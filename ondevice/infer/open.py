@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ondevice.data.tokenizer import Tokenizer, load_tokenizer
 from ondevice.errors import CheckpointError, UsageError
-from ondevice.infer.backend import Backend
-from ondevice.infer.export_folder import EXPORT_FILE
+from ondevice.infer.backend import BatchBackend
+from ondevice.infer.export_folder import BUNDLE_FILE, EXPORT_FILE
 from ondevice.run.directory import RunDir, find_run
 from ondevice.run.store import Checkpoint, Store
 from ondevice.run.telemetry import read_records
@@ -18,7 +18,7 @@ from ondevice.run.telemetry import read_records
 if TYPE_CHECKING:
     from ondevice.model.decoder import Decoder
 
-_FOR_OTHERS = ("model.gguf", "config.json", "adapter_config.json")
+_FOR_OTHERS = ("model.gguf", "genai_config.json", "config.json", "adapter_config.json")
 
 __all__ = ["Opened", "choose_checkpoint", "load_decoder", "open_checkpoint", "open_target"]
 
@@ -28,7 +28,7 @@ class Opened:
     """A model ready to generate. ``what`` says for people what was opened; ``settings`` is the folder in
     which a recommended ``generation_config.json`` may lie."""
 
-    backend: Backend
+    backend: BatchBackend
     tokenizer: Tokenizer
     what: str
     settings: Path
@@ -36,11 +36,14 @@ class Opened:
 
 def open_target(target: str, *, step: int | None = None, threads: int | None = None) -> Opened:
     """A run's name or path (its best checkpoint by validation loss unless ``step`` is given), the folder of a
-    checkpoint, or an export folder (through onnxruntime).
+    checkpoint, a release bundle, or an export folder (through onnxruntime).
 
     Raises UsageError for something else, CheckpointError for damage, DeviceError when a package is missing.
     """
     path = Path(os.path.expanduser(target))
+    if (path / BUNDLE_FILE).is_file():
+        inside = open_target(str(path / "native"), step=step, threads=threads)
+        return replace(inside, what=f"{path}, {inside.what.removeprefix('native ')}")
     whole = (path / EXPORT_FILE).is_file() or path.parent.name == "checkpoints"
     if step is not None and whole:
         raise UsageError(f"{path}: is one checkpoint already; leave --step out, or name the run.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from ondevice.data.tokenizer_base import StreamDecoder
@@ -11,7 +11,7 @@ from ondevice.infer.backend import Backend
 from ondevice.infer.generate import Generation, generate
 from ondevice.infer.sampling import Sampler, Sampling
 
-__all__ = ["TextStream", "TextTokenizer", "stream_text"]
+__all__ = ["TextStream", "TextTokenizer", "stream_text", "stripped"]
 
 
 class TextTokenizer(Protocol):
@@ -31,16 +31,18 @@ class TextTokenizer(Protocol):
 def stream_text(
     backend: Backend,
     tokenizer: TextTokenizer,
-    prompt: str,
+    prompt: str | Sequence[int],
     *,
     settings: Sampling,
     max_new_tokens: int,
     stop: Sequence[str] = (),
     stop_ids: Collection[int] | None = None,
     sampler: Sampler | None = None,
+    pause: Callable[[], None] = lambda: None,
 ) -> TextStream:
-    """Pieces of new text. Ends before the first stop string, at a stop token (the end-of-text token where
-    ``stop_ids`` is None) or after ``max_new_tokens``. Raises UsageError for an empty stop string, and as `generate`.
+    """Pieces of new text after a text or token ids. Ends before the first stop string, at a stop token (the
+    end-of-text token where ``stop_ids`` is None) or after ``max_new_tokens``. ``pause`` is called after each token;
+    what it raises ends the text. Raises UsageError for an empty stop string, and as `generate`.
 
     >>> stream = stream_text(backend, tokenizer, "Once", settings=Sampling(), max_new_tokens=64, stop=["THE END"])
     >>> for piece in stream:
@@ -52,7 +54,7 @@ def stream_text(
         raise UsageError("A stop string is empty, which would stop everywhere; leave it out.")
     tokens = generate(
         backend,
-        tokenizer.encode(prompt),
+        tokenizer.encode(prompt) if isinstance(prompt, str) else prompt,
         settings=settings,
         stop_ids={tokenizer.eot_id} if stop_ids is None else stop_ids,
         max_new_tokens=max_new_tokens,
@@ -60,18 +62,20 @@ def stream_text(
         vocab_size=tokenizer.vocab_size,
         sampler=sampler,
     )
-    return TextStream(tokens, tokenizer, tuple(stop))
+    return TextStream(tokens, tokenizer, tuple(stop), pause)
 
 
 class TextStream:
     """An iterator of pieces of text, none empty."""
 
-    def __init__(self, tokens: Generation, tokenizer: TextTokenizer, stop: tuple[str, ...]) -> None:
+    def __init__(
+        self, tokens: Generation, tokenizer: TextTokenizer, stop: tuple[str, ...], pause: Callable[[], None]
+    ) -> None:
         self.ids: list[int] = []
         """Every token drawn so far, those of a stop string included."""
         self._tokens = tokens
         self._decoder = StreamDecoder(tokenizer)
-        self._stop = stop
+        self._stop, self._pause = stop, pause
         self._stopped = False
         self._pieces = self._run()
 
@@ -79,6 +83,11 @@ class TextStream:
     def finish(self) -> str:
         """Empty while running, then ``"stop"`` (a stop token or string came) or ``"length"``."""
         return "stop" if self._stopped else self._tokens.finish
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """The ids that were read."""
+        return self._tokens.prompt.ids
 
     @property
     def note(self) -> str:
@@ -111,8 +120,21 @@ class TextStream:
     def _decoded(self) -> Iterator[str]:
         for token in self._tokens:
             self.ids.append(token)
+            self._pause()
             yield self._decoder.feed(token)
         yield self._decoder.flush()
+
+
+def stripped(pieces: Iterable[str]) -> Iterator[str]:
+    """The pieces without white space around the whole text, none empty."""
+    held, begun = "", False
+    for piece in pieces:
+        text = held + piece if begun else (held + piece).lstrip()
+        begun = begun or bool(text)
+        kept = text.rstrip()
+        held = text[len(kept) :]
+        if kept:
+            yield kept
 
 
 def _first_stop(text: str, stop: tuple[str, ...]) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from ondevice.model.layers import Linear
 from ondevice.model.rope import Rotation, rotate
 from ondevice.run.recipe import ModelShape
 
-__all__ = ["Attention", "Place", "attend", "continuation_mask", "ragged_mask"]
+__all__ = ["Attention", "Place", "attend", "attend_apart", "continuation_mask", "ragged_mask"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +22,11 @@ class Place:
     """Where the tokens of one forward pass stand, the same for every block."""
 
     start: int
+    positions: slice | Tensor  # [T], or [B, T] where rows differ
     cache: KVCache | None = None
     mask: Tensor | None = None  # [T, S] or [B, 1, T, S]; only where causality alone does not say who looks where
     rotation: Rotation | None = None
+    lengths: tuple[int, ...] | None = None  # of the texts that stand side by side and do not see each other
 
 
 def continuation_mask(start: int, count: int, device: torch.device) -> Tensor | None:
@@ -68,6 +71,19 @@ def attend(
     )
 
 
+def attend_apart(
+    q_BHTD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor, lengths: Sequence[int], *, dropout: float = 0.0
+) -> Tensor:
+    """Causal attention of texts that stand side by side, each within itself: a block-diagonal mask, never made.
+
+    A text at a time: a mask of all T x T places would cost their product and memory, and most of it is nothing.
+    """
+    parts = zip(*(x.split(lengths, dim=2) for x in (q_BHTD, k_BKTD, v_BKTD)), strict=True)
+    # Joined with time before heads, as the output projection wants them, so that nothing is copied twice.
+    y_BTHD = torch.cat([attend(q, k, v, dropout=dropout).transpose(1, 2) for q, k, v in parts], dim=1)
+    return y_BTHD.transpose(1, 2)
+
+
 class Attention(nn.Module):
     """``qkv`` rows are queries, then keys, then values; ``out`` joins the heads again."""
 
@@ -85,7 +101,10 @@ class Attention(nn.Module):
         if place.cache is not None:
             k_BKTD, v_BKTD = place.cache.store(self.layer, place.start, k_BKTD, v_BKTD)
         dropout = self.dropout if self.training else 0.0
-        y_BHTD = attend(q_BHTD, k_BKTD, v_BKTD, mask=place.mask, dropout=dropout)
+        if place.lengths is not None:
+            y_BHTD = attend_apart(q_BHTD, k_BKTD, v_BKTD, place.lengths, dropout=dropout)
+        else:
+            y_BHTD = attend(q_BHTD, k_BKTD, v_BKTD, mask=place.mask, dropout=dropout)
         y_BTC: Tensor = self.out(y_BHTD.transpose(1, 2).reshape(B, T, -1))
         return y_BTC
 

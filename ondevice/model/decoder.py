@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -53,22 +53,32 @@ class Decoder(nn.Module):
         return weight.product(hidden) if isinstance(weight, FrozenMatrix) else F.linear(hidden, weight)
 
     def forward(
-        self, ids_BT: Tensor, *, cache: KVCache | None = None, start: int = 0, lead_B: Tensor | None = None
+        self,
+        ids_BT: Tensor,
+        *,
+        cache: KVCache | None = None,
+        start: int = 0,
+        lead_B: Tensor | None = None,
+        lengths: Sequence[int] | None = None,
     ) -> Tensor:
         """Hidden states after the final norm, ``[B, T, C]``.
 
         With a cache, ``ids`` are the tokens at positions ``start ...``; their keys and values are stored, and the
         cache must hold those of every earlier position. The first ``lead_B`` columns of each row are padding: nobody
-        looks at them, and positions count from after them. Raises ValueError for more tokens than fit.
+        looks at them, and positions count from after them. With ``lengths`` each row holds texts of these lengths side
+        by side, each with positions of its own, none of which sees another. Raises ValueError for more tokens than fit.
         """
-        place = self._place(ids_BT, cache, start, lead_B)
-        x_BTC = self._embedded(ids_BT, start, lead_B)
+        place = self.place(ids_BT, cache, start, lead_B) if lengths is None else self.place_apart(ids_BT, lengths)
+        x_BTC = self.embedded(ids_BT, place)
         for block in self.blocks:
             x_BTC = self._through(block, x_BTC, place)
         hidden_BTC: Tensor = self.norm(x_BTC)
         return hidden_BTC
 
-    def _place(self, ids_BT: Tensor, cache: KVCache | None, start: int, lead_B: Tensor | None) -> Place:
+    def place(
+        self, ids_BT: Tensor, cache: KVCache | None = None, start: int = 0, lead_B: Tensor | None = None
+    ) -> Place:
+        """Where the tokens of a forward pass stand. Raises ValueError for more than fit."""
         B, T = ids_BT.shape
         if cache is None and start != 0:
             raise ValueError("tokens at a later position need the cache of those before")
@@ -77,22 +87,31 @@ class Decoder(nn.Module):
         room = self.shape.context if cache is None else min(self.shape.context, cache.length)
         if T < 1 or start < 0 or start + T > room:
             raise ValueError(f"positions {start} to {start + T} are not within the {room} there is room for")
-        if lead_B is None:
-            mask, rotation = continuation_mask(start, T, ids_BT.device), self._rotation(slice(start, start + T))
-        else:
-            mask, rotation = ragged_mask(start, T, lead_B), self._rotation(_positions(start, T, lead_B))
-        return Place(start=start, cache=cache, mask=mask, rotation=rotation)
+        at: slice | Tensor = slice(start, start + T) if lead_B is None else _positions(start, T, lead_B)
+        mask = continuation_mask(start, T, ids_BT.device) if lead_B is None else ragged_mask(start, T, lead_B)
+        return Place(start=start, positions=at, cache=cache, mask=mask, rotation=self._rotation(at))
+
+    def place_apart(self, ids_BT: Tensor, lengths: Sequence[int]) -> Place:
+        """Where texts stand that lie side by side. Raises ValueError where they do not fill the row or are too long."""
+        if sum(lengths) != ids_BT.shape[1] or min(lengths) < 1 or max(lengths) > self.shape.context:
+            raise ValueError(f"texts of {lengths} tokens do not fill {ids_BT.shape[1]}, or are beyond the context")
+        at_T = torch.cat([torch.arange(length, device=ids_BT.device) for length in lengths])
+        return Place(start=0, positions=at_T, rotation=self._rotation(at_T), lengths=tuple(lengths))
 
     def _rotation(self, positions: slice | Tensor) -> Rotation | None:
-        """Rotary angles of positions (``[B, T]`` where rows differ), for decoders that turn queries and keys."""
+        """Rotary angles of positions (``[T]``, ``[B, T]`` where rows differ), for decoders that turn by them."""
         return None
 
-    def _embedded(self, ids_BT: Tensor, start: int, lead_B: Tensor | None) -> Tensor:
-        x_BTC: Tensor = self.embed(ids_BT)
+    def embedded(self, ids_BT: Tensor, place: Place) -> Tensor:
+        """What goes into the first block."""
+        rows_BTC: Tensor = self.embed(ids_BT)
+        return self.positioned(rows_BTC, place)
+
+    def positioned(self, x_BTC: Tensor, place: Place) -> Tensor:
+        """Rows of the embedding with their positions, and dropout."""
         if self.position is not None:
-            T = ids_BT.shape[1]
-            positions = slice(start, start + T) if lead_B is None else _positions(start, T, lead_B)
-            x_BTC = x_BTC + self.position.weight[positions]
+            at, table = place.positions, self.position.weight
+            x_BTC = x_BTC + (table[at] if isinstance(at, slice) else F.embedding(at, table))
         return F.dropout(x_BTC, self.shape.dropout, self.training) if self.shape.dropout else x_BTC
 
     def _through(self, block: nn.Module, x_BTC: Tensor, place: Place) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["recomputed"]
+__all__ = ["backward_from", "recomputed"]
 
 
 def recomputed(block: Callable[[Tensor], Tensor], x: Tensor, *, draws: bool) -> Tensor:
@@ -44,15 +44,19 @@ class _Recomputed(torch.autograd.Function):
             y = ctx.block(x)
         if ctx.random is not None:
             torch.set_rng_state(now)
-        with torch.enable_grad():
-            seed: Tensor = _Seed.apply(y, grad)
-        seed.backward()
+        backward_from(y, grad)
         return x.grad, None, None
 
 
+def backward_from(y: Tensor, grad: Tensor) -> None:
+    """Backward that begins with ``grad`` at ``y``: given a gradient, torch's own loads what the compiler is made of."""
+    with torch.enable_grad():
+        seed: Tensor = _Seed.apply(y, grad)
+    seed.backward()
+
+
 class _Seed(torch.autograd.Function):
-    """A scalar whose backward begins with ``grad`` at ``y``: given a gradient, torch's own loads what the compiler is
-    made of."""
+    """A scalar whose backward gives ``grad`` to ``y``."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, grad: Tensor) -> Tensor:

@@ -26,9 +26,11 @@ __all__ = [
     "change_limits",
     "changed_keys",
     "checked_sample",
+    "config_of",
     "explain",
     "load_config",
     "parse_config",
+    "parse_toml",
     "preset_folder",
     "preset_names",
     "read_limits",
@@ -78,14 +80,20 @@ def load_config(name: str | None, *, changes: Sequence[str] = ()) -> Config:
 
 def parse_config(text: str, *, where: str, base: Path, changes: Sequence[str] = ()) -> Config:
     """`load_config` on text; ``where`` names it in errors, ``base`` is what relative paths in it count from."""
-    raw = _parse_toml(text, where)
+    raw = parse_toml(text, where)
     origin = Origin(where, text)
     for change in changes:
         origin.changed.add(_apply_change(raw, change))
+    return config_of(raw, origin, base=base)
+
+
+def config_of(raw: dict[str, Any], origin: Origin, *, base: Path) -> Config:
+    """The config in tables that came from ``origin``; relative paths count from ``base``. Raises UsageError."""
     return _absolute_paths(checked(raw, origin), base, origin)
 
 
-def _parse_toml(text: str, where: str) -> dict[str, Any]:
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """The tables of a TOML file, unchecked. Raises UsageError naming the line."""
     try:
         return tomllib.loads(text)
     except RecursionError as error:
@@ -136,7 +144,9 @@ def _absolute_paths(config: Config, base: Path, origin: Origin) -> Config:
     tokenizer_path = absolute(config.tokenizer.path, ("tokenizer", "path"))
     return dataclasses.replace(
         config,
-        data=dataclasses.replace(config.data, sources=sources),
+        data=dataclasses.replace(
+            config.data, sources=sources, contract=absolute(config.data.contract, ("data", "contract"))
+        ),
         tokenizer=dataclasses.replace(config.tokenizer, path=tokenizer_path),
         model=dataclasses.replace(config.model, base=absolute(config.model.base, ("model", "base"))),
     )

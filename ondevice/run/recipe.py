@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 from ondevice.errors import CheckpointError
@@ -17,6 +18,7 @@ from ondevice.errors import CheckpointError
 __all__ = [
     "RECIPE_VERSION",
     "AdapterRecipe",
+    "Anchor",
     "BaseRecipe",
     "CurriculumRecipe",
     "DataRecipe",
@@ -37,8 +39,11 @@ _SINCE = (  # version, section and keys that earlier ones had not
     (2, "train", ("start_step", "start_tokens")),
     (3, "data", ("temperature", "groups", "stages", "parts")),
     (3, "model", ("qkv_bias", "rope_scaling")),
+    (4, "eval", ("panel_prompts", "panel_tokens")),
     (4, "data", ("curriculum",)),
+    (4, "train", ("clip_scope", "anchors")),
 )
+_EARLIER_FIT = {"layerwise": False, "kept_blocks": 0, "repeated_blocks": 0}  # what fits of earlier versions had not
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,10 +181,22 @@ class DataRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Anchor:
+    """Where a revision changed how long training is: from ``step`` on the rate goes on from ``lr``; before it the
+    schedule was one over ``steps`` with its last ``tail_steps``."""
+
+    step: int
+    lr: float
+    steps: int
+    tail_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainRecipe:
     """How the weights are learned, from ``start_step`` (0, or where a fork left its parent) to ``steps``.
 
-    ``tokens`` = start_tokens + (steps - start_step) x batch x context. The schedule counts from ``start_step``.
+    ``tokens`` = start_tokens + (steps - start_step) x batch x context. The schedule counts from ``start_step``, or from
+    the last of the ``anchors`` that revisions left.
     """
 
     steps: int
@@ -202,6 +219,8 @@ class TrainRecipe:
     precision: str
     start_step: int = 0
     start_tokens: int = 0
+    clip_scope: str = "all"
+    anchors: tuple[Anchor, ...] = ()
 
     @property
     def planned_steps(self) -> int:
@@ -211,10 +230,13 @@ class TrainRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalRecipe:
-    """Evaluation after each of ``steps`` (0 is before the first update) on at most ``max_tokens`` a source."""
+    """Evaluation after each of ``steps`` (0 is before the first update) on at most ``max_tokens`` a source, with
+    ``panel_tokens`` written after each of ``panel_prompts`` to see how much it repeats itself."""
 
     steps: tuple[int, ...]
     max_tokens: int
+    panel_prompts: tuple[str, ...] = ()
+    panel_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,12 +256,17 @@ class SampleRecipe:
 @dataclass(frozen=True, kw_only=True)
 class Fit:
     """How the work is cut to fit the device. A step's micro-batches have ``micro_batch`` sequences, the last maybe
-    fewer."""
+    fewer. ``layerwise``: gradients are used block by block, inside the backward pass; then ``kept_blocks`` (from the
+    last on) keep their activations, and ``repeated_blocks`` compute their gradients twice rather than hold them until
+    the norm of all is known."""
 
     micro_batch: int
     threads: int
     activation_checkpointing: bool
     loss_chunk_tokens: int
+    layerwise: bool = False
+    kept_blocks: int = 0
+    repeated_blocks: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -247,10 +274,13 @@ class Fit:
     @classmethod
     def from_json(cls, raw: Any, *, where: str) -> Fit:
         """Reads `to_json`'s form. Raises CheckpointError for anything else."""
-        names = {item.name: bool if item.name == "activation_checkpointing" else int for item in fields(cls)}
+        names = {item.name: bool if str(item.type) == "bool" else int for item in fields(cls)}
+        if isinstance(raw, dict):
+            raw = {**_EARLIER_FIT, **raw}
         if not isinstance(raw, dict) or {name: type(value) for name, value in raw.items()} != names:
             raise CheckpointError(f"{where}: not a fit; restore the file from a copy of the run.")
-        if min(raw["micro_batch"], raw["threads"], raw["loss_chunk_tokens"]) < 1:
+        counts = (raw["micro_batch"], raw["threads"], raw["loss_chunk_tokens"])
+        if min(counts) < 1 or min(raw["kept_blocks"], raw["repeated_blocks"]) < 0:
             raise CheckpointError(f"{where}: a fit counts from 1; restore the file from a copy of the run.")
         return cls(**raw)
 
@@ -280,17 +310,19 @@ class Recipe:
         """Whether a recipe with this hash is this one or an earlier revision of it."""
         return sha256 in self.revises or sha256 == self.sha256
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hash of everything but ``why``; two runs with the same hash and fit learn the same weights."""
-        body = dataclasses.asdict(self)
-        del body["why"]
+        body = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "why"}
         if self.v < 3:
             del body["base"], body["adapter"], body["revises"]
         for version, section, keys in _SINCE:
             if self.v < version:
-                body[section] = {key: value for key, value in body[section].items() if key not in keys}
-        return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+                there = body[section] if isinstance(body[section], dict) else vars(body[section])
+                body[section] = {key: value for key, value in there.items() if key not in keys}
+        # `vars` where asdict would copy all of a chain's thousands of parts, for the same JSON.
+        text = json.dumps(body, sort_keys=True, separators=(",", ":"), default=vars)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @classmethod
     def from_json(cls, raw: Any, *, where: str) -> Recipe:
@@ -308,7 +340,7 @@ class Recipe:
                 v=version,
                 model=ModelShape.from_json(raw["model"]),
                 data=_data_from_json(raw["data"]),
-                train=TrainRecipe(**raw["train"]),
+                train=_train_from_json(raw["train"]),
                 eval=EvalRecipe(**_tuples(raw["eval"])),
                 sample=SampleRecipe(**_tuples(raw["sample"])),
                 adapter=None if raw.get("adapter") is None else AdapterRecipe(**_tuples(raw["adapter"])),
@@ -332,6 +364,10 @@ def _data_from_json(raw: dict[str, Any]) -> DataRecipe:
     )
     curriculum = None if raw.get("curriculum") is None else CurriculumRecipe(**raw["curriculum"])
     return DataRecipe(**{**raw, "stages": stages, "parts": parts, "curriculum": curriculum})
+
+
+def _train_from_json(raw: dict[str, Any]) -> TrainRecipe:
+    return TrainRecipe(**{**raw, "anchors": tuple(Anchor(**each) for each in raw.get("anchors", ()))})
 
 
 def _tuples(raw: dict[str, Any]) -> dict[str, Any]:

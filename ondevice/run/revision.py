@@ -24,13 +24,13 @@ _LARGEST = 1 << 27
 
 def revise(run: RunDir, recipe: Recipe, *, config_toml: str | None = None) -> None:
     """Makes ``recipe``, which names the present one as its last revision, the recipe of the run. ``config_toml``: the
-    wish that belongs to it, where that changed too. Raises DataError, ResourceError."""
+    wish that belongs to it, kept where it is another than before. Raises DataError, ResourceError."""
     before = run.read_recipe()
     if recipe.revises != (*before.revises, before.sha256):
         raise CheckpointError(f"{run.recipe}: changed meanwhile; repeat the command.")
     number = len(recipe.revises)
     write_atomic(run.path / f"recipe-{number}.json", _read(run.recipe))
-    if config_toml is not None:
+    if config_toml is not None and config_toml.encode() != _read(newest_config(run)):
         write_atomic(run.path / f"config-{number + 1}.toml", config_toml.encode())
     write_atomic(run.recipe, json_bytes(recipe.to_json(), indent=1))
     complete(run)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ class Schedule:
         return next((part.results["chained"] for part in reversed(self.parts) if part.state == "done"), "")
 
     def to_json(self) -> dict[str, Any]:
-        parts = [{**asdict(part), "planned_steps": part.planned_steps} for part in self.parts]
+        parts = [{**vars(part), "planned_steps": part.planned_steps} for part in self.parts]
         return {"v": SCHEDULE_VERSION, "revision": self.revision, "parts": parts}
 
 

@@ -108,8 +108,9 @@ class TrainConfig:
     lr_min: float | None = key(None, "final learning rate; a tenth of lr where not given", low=0, high=1e30)
     schedule: str = key(
         "cosine",
-        "shape of the learning rate; wsd keeps the peak and decays in a tail",
-        choices=("constant", "linear", "cosine", "wsd"),
+        "shape of the learning rate; wsd keeps the peak and decays in a tail; ramp climbs from lr_min to lr, for range "
+        "tests",
+        choices=("constant", "linear", "cosine", "wsd", "ramp"),
     )
     warmup_steps: int | None = key(
         None, "steps of linear warmup; derived from the number of steps", low=0, high=MANY_STEPS
@@ -125,6 +126,12 @@ class TrainConfig:
     beta2: float = key(0.99, "AdamW beta2", low=0.0, high=0.999999)
     eps: float = key(1e-8, "AdamW epsilon", above=0, high=1.0)
     clip: float = key(1.0, "largest gradient norm; 0 turns clipping off", low=0.0, high=1e9)
+    clip_scope: str = key(
+        "all",
+        "what clip bounds: the norm of all gradients together, or that of each tensor by itself, which a layerwise fit "
+        "need not wait for",
+        choices=("all", "tensor"),
+    )
     seed: int = key(1337, "seed of initialisation and dropout", low=0, high=LARGEST_SEED)
     precision: str = key(
         "auto",
@@ -150,12 +157,20 @@ class EvalConfig:
     count: int = key(21, "evaluations over the run, first and last included; 0 turns them off", low=0, high=10_000)
     max_tokens: int | None = key(
         None,
-        "validation tokens per source at each evaluation; 0 takes all; derived so that evaluating takes about 5 % of "
+        "validation tokens per source at each evaluation; 0 takes all; derived so that evaluating takes about 4 % of "
         "the run",
         unit="tokens",
         low=0,
         high=MANY_TOKENS,
     )
+    panel: int | None = key(
+        None,
+        "texts written at each evaluation, to see whether the model repeats itself; at most 8, derived so that they "
+        "take about 1 % of the run; 0 turns them off",
+        low=0,
+        high=64,
+    )
+    panel_tokens: int = key(48, "length of these texts", unit="tokens", low=8, high=1_024)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +195,18 @@ class FitConfig:
     threads: int | None = key(None, "threads of the arithmetic", low=1, high=256)
     activation_checkpointing: bool | None = key(None, "compute activations twice instead of keeping them")
     loss_chunk_tokens: int = key(512, "tokens whose logits exist at the same time", unit="tokens", low=16, high=2**20)
+    layerwise: bool | None = key(
+        None, "use gradients block by block inside the backward pass; derived where memory is short"
+    )
+    kept_blocks: int | None = key(
+        None, "layerwise: so many last blocks keep their activations, the others compute them twice", low=0, high=1_000
+    )
+    repeated_blocks: int | None = key(
+        None,
+        "layerwise: so many last blocks compute their gradients twice rather than hold them until their norm is known",
+        low=0,
+        high=1_000,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

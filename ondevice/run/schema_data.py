@@ -51,6 +51,7 @@ class SourceConfig:
     )
     include: tuple[str, ...] = key((), "folder: only file names that match one of these patterns (*.md)")
     exclude: tuple[str, ...] = key((), "folder: no file whose relative path matches one of these patterns")
+    files: tuple[str, ...] = key((), "folder: these files alone, by relative path, such as those that came later")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ class StageConfig:
     share: float | None = key(
         None, "share of the training; what is left goes to the other stages by their tokens", above=0, high=1.0
     )
-    parts: int | None = key(None, "chain: parts of this stage; by its text where not given", low=1, high=2_000)
+    parts: int | None = key(None, "chain: parts of this stage; by its text where not given", low=1, high=20_000)
     until: str = key(
         "end",
         "chain: plateau leaves the rest of the stage out when its validation loss stops improving",
@@ -156,7 +157,7 @@ class CurriculumConfig:
 class ChainConfig:
     """Training in parts, each of which is evaluated, verified and kept; parts not begun yet may still change."""
 
-    parts: int = key(0, "parts to cut the text into, all stages together; 0 trains it in one go", low=0, high=2_000)
+    parts: int = key(0, "parts to cut the text into, all stages together; 0 trains it in one go", low=0, high=20_000)
     safety: float = key(
         1.0, "planned steps of a part are this times its tokens / (context x batch)", low=1.0, high=10.0
     )
@@ -165,6 +166,7 @@ class ChainConfig:
     )
     on_failure: str = key("stop", "then stop the chain, or skip what is left of the part", choices=("stop", "skip"))
     patience: int = key(2, "plateau: parts without improvement before a stage ends", low=1, high=1_000)
+    grow: bool = key(False, "new files in the folders of the sources become parts: looked for at each start and end")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +213,21 @@ class DataConfig:
         "skip_line",
         "invalid UTF-8: leave out the line, leave out the document, or refuse the build; always counted",
         choices=("skip_line", "skip_document", "refuse"),
+    )
+    examples: str = key(
+        "auto",
+        "what JSONL rows are: instruction (instruction, input, output), chat (messages), completion (prompt, "
+        "completion), of which only the answers are learned; off reads them as plain text; auto decides by the fields",
+        choices=("auto", "off", "instruction", "chat", "completion"),
+    )
+    contract: str = key(
+        "", "refuse to build from examples that break this contract (contract.toml); `ondevice data check` shows all"
+    )
+    too_long: str = key(
+        "keep_end",
+        "examples longer than model.context: keep_end drops the beginning of the prompt, drop leaves them out; one "
+        "whose answer alone is too long is always left out",
+        choices=("keep_end", "drop"),
     )
     chunk_tokens: int = key(262_144, "tokens in one micro-chunk file", unit="tokens", low=1024, high=2**24)
     clean: CleanConfig = CleanConfig()

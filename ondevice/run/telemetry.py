@@ -46,6 +46,7 @@ KINDS = (
     "fit",
     "step",
     "eval",
+    "advice",
     "sample",
     "reading",
     "order",

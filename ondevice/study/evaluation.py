@@ -23,6 +23,7 @@ from ondevice.evaluate.degeneration import DEGENERATION_VERSION, Tokens, degener
 from ondevice.evaluate.losses import Evaluation, SourceLoss, mixed_loss
 from ondevice.evaluate.natural_language import LANGUAGE_VERSION, language_use, open_identifier
 from ondevice.evaluate.probes import Probe, measure_probes
+from ondevice.evaluate.task import TASK_VERSION, judge, task_score
 from ondevice.infer.batch import Written, generate_batch
 from ondevice.infer.sampling import Sampling
 from ondevice.run.files import json_bytes, make_folder, read_sealed, sha256_of, write_atomic, write_error, write_sealed
@@ -32,7 +33,7 @@ from ondevice.study.target import Target
 
 __all__ = ["PANEL_VERSION", "Wish", "default_prompts", "evaluate", "language_losses"]
 
-PANEL_VERSION = 1
+PANEL_VERSION = 2
 Progress = Callable[[str], None]
 
 
@@ -91,7 +92,7 @@ def evaluate(
 def _key(target: Target, wish: Wish) -> str:
     assert wish.prompts is not None
     parts = {
-        "versions": [PANEL_VERSION, DEGENERATION_VERSION, LANGUAGE_VERSION, JUDGES_VERSION],
+        "versions": [PANEL_VERSION, TASK_VERSION, DEGENERATION_VERSION, LANGUAGE_VERSION, JUDGES_VERSION],
         "model": target.identity,
         "backend": target.backend.name,
         "dataset": target.dataset.sha256 if target.dataset else None,
@@ -138,6 +139,7 @@ def _measure(
         "quality": _quality(prompts, judged) if judged else {"skipped": target.no_dataset},
         "confusion": judges.confusion() if judges else None,
         "probes": _probe_summary(prompts, probes),
+        "task": _task(prompts, texts),
         "language_use": _language_use(prompts, texts),
         "notes": sorted({each.note for each in written if each.note})[:8],
     }
@@ -237,7 +239,19 @@ def _quality(prompts: Sequence[Prompt], judged: Sequence[dict[str, Any]]) -> dic
         "versions": JUDGES_VERSION,
         **_by_group(prompts, judged, mean),
         "scores": [each["score"] for each in judged],
+        "prompt_groups": [prompt.group or "unnamed" for prompt in prompts],
     }
+
+
+def _task(prompts: Sequence[Prompt], texts: Sequence[str]) -> dict[str, Any] | None:
+    """Of the prompts that want an answer: how often it parses, has the fields, and each field the value; every field
+    that all answers have counts as a label."""
+    rows = [(text, json.loads(prompt.answer)) for prompt, text in zip(prompts, texts, strict=True) if prompt.answer]
+    if not rows:
+        return None
+    labels = sorted(set.intersection(*(set(expected) for _, expected in rows)))
+    score = task_score([judge(text, expected, labels=labels) for text, expected in rows])
+    return {"v": TASK_VERSION, "n": len(rows), **{name: asdict(found) for name, found in score.items()}}
 
 
 def _probes(target: Target, prompts: Sequence[Prompt]) -> list[Probe | None]:

@@ -1,8 +1,8 @@
 """Prompt sets: from a JSONL file, or cut from the validation text of a dataset, where the true continuation is known.
 
 A row is ``{"prompt": ...}`` with, as wanted, ``group`` (the source in reports), ``language`` (a programming language or
-an ISO code), ``expected`` (a continuation, for probes) and ``before`` (text before the prompt that the model does not
-read and a parser does).
+an ISO code), ``expected`` (a continuation, for probes), ``contains`` (what a right answer holds), ``answer`` (the JSON
+object that a task wants, as text) and ``before`` (text before the prompt, which a parser reads and the model does not).
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class Prompt:
     group: str = ""
     language: str = ""
     expected: str = ""
+    answer: str = ""
     before: str = ""
+    contains: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,11 @@ class PromptSet:
 
     @property
     def sha256(self) -> str:
-        text = json.dumps([asdict(prompt) for prompt in self.prompts], sort_keys=True)
+        rows = [asdict(prompt) for prompt in self.prompts]
+        for row in rows:
+            if not row["contains"]:
+                del row["contains"]  # a key that came later counts only where it is given
+        text = json.dumps(rows, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def split(self) -> tuple[PromptSet, PromptSet]:
@@ -99,7 +105,16 @@ def _row(line: str, where: str) -> Prompt:
     wrong = next((key for key, value in raw.items() if key not in names or not isinstance(value, str)), None)
     if wrong is not None:
         raise DataError(f'{where}: "{wrong}" is not a text under one of {", ".join(sorted(names))}.')
+    if raw.get("answer") and not _is_object(raw["answer"]):
+        raise DataError(f'{where}: "answer" is not a JSON object as text, such as "{{\\"label\\": \\"spam\\"}}".')
     return Prompt(**raw)
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def cut_prompts(dataset: Dataset, *, per_source: int, prompt_tokens: int, new_tokens: int) -> PromptSet:

@@ -11,20 +11,18 @@ from typing import Any
 
 from ondevice.data.dataset import Dataset
 from ondevice.errors import CheckpointError, UsageError
+from ondevice.evaluate.trajectory import Settings, advise, diminishing, trajectory
 from ondevice.run.directory import RunDir
 from ondevice.run.files import make_folder, write_sealed
 from ondevice.run.quality import write_quality
 from ondevice.run.store import Store
 from ondevice.study.evaluation import Wish, default_prompts, evaluate
 from ondevice.study.judges import Judges
-from ondevice.study.selection import SELECTION_VERSION, Candidate, SelectionRule, select
+from ondevice.study.selection import SELECTION_FILE, SELECTION_VERSION, Candidate, SelectionRule, select
 from ondevice.study.story import validation_points
 from ondevice.study.target import open_run_step
-from ondevice.study.trajectory import Settings, advise, diminishing, trajectory
 
-__all__ = ["SELECTION_FILE", "select_run"]
-
-SELECTION_FILE = "selection.json"
+__all__ = ["select_run"]
 
 
 def select_run(
@@ -130,5 +128,5 @@ def _trajectory(run: RunDir) -> dict[str, Any] | None:
         **found.to_json(),
         "settings": Settings().to_json(),
         "diminishing": asdict(diminishing(found)),
-        "advice": asdict(advise(found, in_stable_phase_of_wsd=stable)),
+        "advice": asdict(advise(points, in_stable_phase_of_wsd=stable)),
     }

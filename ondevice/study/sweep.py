@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ondevice.errors import UsageError, nearest
+from ondevice.errors import UsageError
 from ondevice.evaluate.intervals import paired_mean
 from ondevice.infer.generation_config import to_generation_config
+from ondevice.infer.presets import PRESETS, preset
 from ondevice.infer.sampling import Sampling
 from ondevice.run.files import make_folder, write_atomic, write_error, write_sealed
 from ondevice.study.evaluation import Wish, default_prompts, evaluate
@@ -24,19 +25,11 @@ from ondevice.study.judges import Judges
 from ondevice.study.prompts import PromptSet, overlap
 from ondevice.study.target import Target
 
-__all__ = ["PRESETS", "SWEEP_VERSION", "Arm", "arms_of", "leaderboard", "sweep"]
+__all__ = ["SWEEP_VERSION", "Arm", "arms_of", "leaderboard", "sweep"]
 
 SWEEP_VERSION = 1
 _MOST_ARMS = 200
 _GRID = ("temperature", "top_k", "top_p", "repetition_penalty")
-
-PRESETS = {
-    "default": Sampling(),
-    "balanced": Sampling(temperature=0.7, top_k=50, top_p=0.9, repetition_penalty=1.05),
-    "creative": Sampling(temperature=1.0, top_k=0, top_p=0.95, repetition_penalty=1.1),
-    "precise": Sampling(temperature=0.3, top_k=20, top_p=0.85, repetition_penalty=1.1),
-    "greedy": Sampling(temperature=0.0),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +45,7 @@ def arms_of(presets: Sequence[str], grid: Mapping[str, Sequence[float]], *, seed
 
     Raises UsageError for unknown names, values out of bounds, or more arms than make sense.
     """
-    for name in presets:
-        if name not in PRESETS:
-            raise UsageError(f"'{name}' is not a preset{nearest(name, PRESETS)}; there are {', '.join(PRESETS)}.")
-    arms = [Arm(name=name, sampling=replace(PRESETS[name], seed=seed)) for name in ("default", *presets)]
+    arms = [Arm(name=name, sampling=replace(preset(name), seed=seed)) for name in ("default", *presets)]
     names = [name for name in _GRID if grid.get(name)]
     for values in itertools.product(*(grid[name] for name in names)) if names else ():
         chosen = dict(zip(names, values, strict=True))

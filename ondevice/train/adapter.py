@@ -8,7 +8,7 @@ from ondevice.model.targets import adapter_parameters
 from ondevice.run.recipe import Recipe
 from ondevice.run.schema import Config
 from ondevice.train.adapter_wish import adapter_of
-from ondevice.train.sizing import optimizer_state_of
+from ondevice.train.fitting import optimizer_state_of
 
 __all__ = ["with_adapter"]
 

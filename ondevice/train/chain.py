@@ -26,6 +26,7 @@ from ondevice.run.verify_story import launch_records
 from ondevice.train.chain_plan import stalled
 from ondevice.train.desk import Display
 from ondevice.train.ending import Outcome
+from ondevice.train.grow import grow
 from ondevice.train.launch import launch
 from ondevice.train.parts import Errand
 from ondevice.train.revise import drop_stage, skip_part
@@ -59,6 +60,8 @@ def train(
     errand = Errand(goal=_goal(run, parts, keep_hold=keep_hold), fresh=not keep_hold)
     while True:
         policy.prepare(count=not errand.fresh)
+        if errand.fresh:
+            policy.grow()
         attempt = partial(launch, run, display=display, keep_hold=keep_hold, refit=refit, device=device, errand=errand)
         outcome, failure = _attempt(run, attempt)
         if failure is not None:
@@ -66,7 +69,7 @@ def train(
             if pause_s and not _pause(run, pause_s, sleep):
                 return Outcome(outcome="stopped", step=_reached(run), why="asked to stop between two tries")
             keep_hold = True
-        elif outcome is not None and not outcome.stalled:
+        elif outcome is not None and not outcome.stalled and not (outcome.outcome == "finished" and policy.grow()):
             return outcome
         errand, refit = replace(errand, fresh=False), False
 
@@ -159,6 +162,18 @@ class _Policy:
             current = unfolding.schedule().current
             why = current.error if current is not None and current.error else "the trainer was killed in it"
             self._give_up(OndeviceError(why), unfolding)
+
+    def grow(self) -> bool:
+        """Adds parts of what is new in the folders of a run that grows; gives whether there were any."""
+        if not self._config.chain.grow:
+            return False
+        with offline_lock(self._run, what="ondevice train"):
+            grown = grow(self._run)
+        for note in grown.notes:
+            self._display.say(note)
+        if grown.added:
+            self._display.say(f"{len(grown.added)} parts are added, of {grown.files:,} new files.")
+        return bool(grown.added)
 
     def after(self, failure: OndeviceError) -> float:
         """What a launch failed with: gives the pause before the next. Raises OndeviceError when there is none."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
-from ondevice.data.cursor import BatchCursor, make_grid
+from ondevice.data.cursor import BatchCursor, grid_of
 from ondevice.data.dataset import Dataset
 from ondevice.data.mixture import Blend
 from ondevice.data.parts import StageText, plan_parts
@@ -24,6 +25,9 @@ def chained(config: Config) -> Config:
 
     Raises UsageError for a length that was given beside the parts, or an order that has no parts.
     """
+    folders = any(os.path.isdir(source.path) for source in config.data.sources)
+    if config.chain.grow and not (config.chain.parts and folders):
+        raise UsageError("'chain.grow' is for a chain (chain.parts) that learns from a folder; leave it out.")
     if not config.chain.parts:
         return config
     for key in ("tokens", "steps", "epochs"):
@@ -48,8 +52,7 @@ def cut(config: Config, dataset: Dataset, *, context: int, batch: int) -> tuple[
     """The parts of a chain; none where the config has no chain. Raises UsageError, DataError."""
     if not config.chain.parts:
         return ()
-    lengths = [entry.train_tokens for entry in dataset.sources]
-    grid = make_grid(lengths, context, config.data.seed, config.data.max_unique_tokens)
+    grid = grid_of(dataset, context, config.data.seed, config.data.max_unique_tokens, order=config.data.order)
     windows = {entry.name: int(count) for entry, count in zip(dataset.sources, grid.windows, strict=True)}
     stages = _stages(config, dataset, windows)
     return plan_parts(stages, parts=config.chain.parts, batch=batch, safety=config.chain.safety)

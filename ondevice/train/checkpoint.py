@@ -117,6 +117,7 @@ def _body(state: TrainState, recipe: Recipe) -> dict[str, Any]:
         "losses": sorted([step, loss] for step, loss in state.losses.items()),
         "evaluated": list(state.evaluated),
         "sampled": list(state.sampled),
+        "adviser": state.adviser.state_dict(),
         "cursor": state.cursor.state_dict(),
         "rng": capture_rng(),
         "recipe": recipe.to_json(),
@@ -168,6 +169,7 @@ def load_training(checkpoint: Checkpoint, state: TrainState, recipe: Recipe) -> 
     state.step, state.tokens, state.train_s = raw["step"], raw["tokens"], raw["train_s"]
     state.best_loss, state.best_step, state.losses = raw["best_loss"], raw["best_step"], _losses(raw)
     state.evaluated, state.sampled = raw["evaluated"], raw["sampled"]
+    state.adviser.load_state_dict(raw.get("adviser", {}))  # older checkpoints have none
     restore_rng(raw["rng"])
 
 

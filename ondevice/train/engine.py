@@ -1,7 +1,8 @@
 """One optimizer step as a transaction: begin, accumulate micro-batches, update. Only the loop decides when.
 
 The loss is normalised by the unmasked tokens of the whole effective batch, so cutting the batch into micro-batches
-never changes what is learned. Nothing is written to the weights before loss and gradient norm are known to be finite.
+never changes what is learned. Nothing is written to the weights before loss and gradient norm are known to be finite,
+but where a layerwise fit uses gradients as they come: there a step may be torn, and says so.
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ import numpy as np
 import torch
 
 from ondevice.data.cursor import Batch
-from ondevice.errors import OndeviceError
+from ondevice.data.packed import flattened
 from ondevice.model.decoder import Decoder
+from ondevice.model.layerwise import LayerwiseBatch
 from ondevice.model.loss import IGNORE, linear_cross_entropy
 from ondevice.run.recipe import Fit, Recipe
+from ondevice.train.clip import Clip, Norms
+from ondevice.train.layerwise import LayerwiseStep, NonFiniteError, TornError
 from ondevice.train.optimizer import Optimizer
 
-__all__ = ["Engine", "NonFiniteError", "StepResult", "micro_batches"]
+__all__ = ["Engine", "NonFiniteError", "StepResult", "TornError", "micro_batches"]
 
-
-class NonFiniteError(OndeviceError):
-    """Loss or gradient is not a finite number; the weights are as they were before the step."""
+Lengths = tuple[int, ...] | None
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,15 @@ class StepResult:
     tokens: int
 
 
-def micro_batches(batch: Batch, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Inputs and labels of the effective batch in pieces of ``rows`` sequences, the last maybe smaller."""
+def micro_batches(batch: Batch, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray, Lengths]]:
+    """Inputs and labels of the effective batch in pieces of ``rows`` sequences, the last maybe smaller; of examples
+    also their lengths, all of a piece in one row."""
     for first in range(0, len(batch.x_BT), rows):
-        yield batch.x_BT[first : first + rows], batch.y_BT[first : first + rows]
+        piece = slice(first, first + rows)
+        if batch.lengths_B is None:
+            yield batch.x_BT[piece], batch.y_BT[piece], None
+        else:
+            yield flattened(batch.x_BT[piece], batch.y_BT[piece], batch.lengths_B[piece])
 
 
 class Engine:
@@ -54,11 +61,14 @@ class Engine:
         clip: float,
         precision: str,
         loss_chunk_tokens: int,
+        clip_scope: str = "all",
     ) -> None:
         self.model, self.optimizer = model, optimizer
         self.loss_chunk_tokens = loss_chunk_tokens
-        self._clip, self._precision = clip, precision
+        self._clip, self._precision = Clip(most=clip, scope=clip_scope), precision
         self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._layerwise: tuple[int, int] | None = None  # kept and repeated blocks
+        self._step: LayerwiseStep | None = None
         self._tokens = 0
         self._loss_sum = 0.0
         self._random: torch.Tensor | None = None
@@ -66,13 +76,27 @@ class Engine:
     @classmethod
     def of(cls, model: Decoder, optimizer: Optimizer, recipe: Recipe, fit: Fit) -> Engine:
         """The engine of a run."""
-        return cls(
+        engine = cls(
             model,
             optimizer,
             clip=recipe.train.clip,
+            clip_scope=recipe.train.clip_scope,
             precision=recipe.train.precision,
             loss_chunk_tokens=fit.loss_chunk_tokens,
         )
+        engine.use(fit)
+        return engine
+
+    def use(self, fit: Fit) -> None:
+        """Works by another fit from the next step on; micro-batches and threads are the business of the caller."""
+        self.loss_chunk_tokens = fit.loss_chunk_tokens
+        self.model.activation_checkpointing = fit.activation_checkpointing
+        self._layerwise = (fit.kept_blocks, fit.repeated_blocks) if fit.layerwise else None
+
+    @property
+    def torn(self) -> bool:
+        """Whether some weights have this step's update and others not."""
+        return self._step is not None and self._step.torn
 
     def begin(self, y_BT: np.ndarray) -> None:
         """Starts a step whose whole effective batch has labels ``y_BT`` (`IGNORE` where masked)."""
@@ -81,17 +105,37 @@ class Engine:
         self._random = torch.get_rng_state() if self.model.draws else None
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
+        self._step = self._new_step()
+
+    def _new_step(self) -> LayerwiseStep | None:
+        if self._layerwise is None:
+            return None
+        kept, repeated = self._layerwise
+        batch = LayerwiseBatch(
+            self.model,
+            kept_blocks=kept,
+            repeated_blocks=repeated if self._clip.waits else 0,
+            loss_chunk_tokens=self.loss_chunk_tokens,
+            lower=torch.bfloat16 if self._precision == "bf16" else None,
+        )
+        return LayerwiseStep(batch, self.optimizer, self._parameters, self._clip)
 
     def abort(self) -> None:
         """Gives up a begun step: gradients are dropped and dropout's random state is as it was before."""
+        self._step = None
         self.optimizer.zero_grad(set_to_none=True)
         if self._random is not None:
             torch.set_rng_state(self._random)
 
-    def accumulate(self, x_BT: np.ndarray, y_BT: np.ndarray) -> None:
-        """Adds the gradient of one micro-batch. Raises NonFiniteError at the first loss that is not finite."""
+    def accumulate(self, x_BT: np.ndarray, y_BT: np.ndarray, lengths: Lengths = None) -> None:
+        """Adds the gradient of one micro-batch, of a layerwise step only its forward pass; ``lengths`` of the examples
+        that a row of them holds. Raises NonFiniteError at the first loss that is not finite.
+        """
+        if self._step is not None:
+            self._step.add(torch.from_numpy(x_BT), torch.from_numpy(y_BT).flatten(), lengths)
+            return
         with _precision(self._precision):
-            hidden = self.model(torch.from_numpy(x_BT))
+            hidden = self.model(torch.from_numpy(x_BT), lengths=lengths)
             loss_sum = linear_cross_entropy(
                 hidden.flatten(0, 1),
                 self.model.head_weight,
@@ -104,15 +148,38 @@ class Engine:
         self._loss_sum += value
         (loss_sum / max(1, self._tokens)).backward()
 
+    def pieces(self, lr: float | None) -> Iterator[None]:
+        """What is left of a layerwise step when all micro-batches are in, a block at a time; nothing of another.
+
+        Take all of them or none. ``lr`` None: nothing is learned. Raises NonFiniteError, or TornError with only some
+        weights updated.
+        """
+        if self._step is not None:
+            self._set(lr or 0.0)
+            yield from self._step.pieces(self._tokens, apply=lr is not None)
+
     def update(self, lr: float) -> StepResult:
-        """Clips and applies the update. Raises NonFiniteError with the weights untouched."""
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._clip or math.inf).item()
+        """Clips and applies the update; of a layerwise step what was left of it, if ``pieces`` did not.
+
+        Raises NonFiniteError with the weights untouched, or TornError.
+        """
+        if self._step is not None:
+            for _ in () if self._step.done else self.pieces(lr):
+                pass
+            return StepResult(self._step.loss_sum / max(1, self._tokens), self._step.norm, self._tokens)
+        norms = Norms(self._parameters)
+        norms.add(self._parameters)
+        norm = norms.total().item()
         if not math.isfinite(norm):
             raise NonFiniteError(f"the gradient norm became {norm}")
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        self._clip.apply(self._parameters, norms)
+        self._set(lr)
         self.optimizer.step()
         return StepResult(self._loss_sum / max(1, self._tokens), norm, self._tokens)
+
+    def _set(self, lr: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
 
 
 def _precision(name: str) -> AbstractContextManager[object]:

@@ -31,12 +31,12 @@ from ondevice.run.recipe import DataRecipe, Fit, Recipe
 from ondevice.run.schema import Config
 from ondevice.run.store import Checkpoint, Store
 from ondevice.train.checkpoint import exactness_facts, freeze, load_tensors, write
+from ondevice.train.fitting import optimizer_state_of
 from ondevice.train.fork_config import ForkWish, child_config, child_fit
 from ondevice.train.optimizer import make_optimizer
 from ondevice.train.order import curriculum_recipe, data_recipe, with_order
 from ondevice.train.plan import make_recipe
 from ondevice.train.schedule import learning_rate
-from ondevice.train.sizing import optimizer_state_of
 from ondevice.train.state import TrainState, restore_rng
 from ondevice.train.wish import corpus_of, make_dataset
 
@@ -70,9 +70,10 @@ def plan_fork(
     *,
     averaged: tuple[Checkpoint, ...] = (),
     progress: Callable[[int, int, str], None] | None = None,
+    folder: Path | None = None,
 ) -> Fork:
     """Decides what the fork is, building its dataset where text was added. The caller holds a lease on the checkpoint,
-    and on those that are ``averaged``.
+    and on those that are ``averaged``. It will be made in ``folder`` (None: that of all runs).
 
     Raises UsageError for a change that no fork can make, DataError, CheckpointError or ResourceError.
     """
@@ -80,7 +81,7 @@ def plan_fork(
     if not before.made(checkpoint.facts.get("recipe_sha256")):
         raise CheckpointError(f"{checkpoint.path}: was made by another recipe than that of {run.name}.")
     config = child_config(run, before, checkpoint, wish)
-    path, parent = home() / "runs" / config.name, _parent(run, checkpoint, before, averaged)
+    path, parent = (folder or home() / "runs") / config.name, _parent(run, checkpoint, before, averaged)
     _refuse_taken(RunDir(path), parent)
     keeps_optimizer = _keeps_optimizer(config, before, checkpoint, wish)
     dataset = make_dataset(config, progress) if wish.add_data else open_dataset(before.data)
@@ -170,6 +171,7 @@ def _child_recipe(config: Config, before: Recipe, dataset: Dataset, checkpoint: 
         tok_s=None,
         prompts=before.sample.prompts,
         why={},
+        panel_prompts=before.eval.panel_prompts,
     )
     own = _ordered(own, config, before, dataset, wish)
     tokens = _tokens_seen(checkpoint)

@@ -23,7 +23,7 @@ from ondevice.run.schema import ChainConfig, Config, Limits, SourceConfig, Token
 from ondevice.run.store import Checkpoint
 from ondevice.train.schedule import learning_rate
 
-__all__ = ["ForkWish", "child_config", "child_fit", "with_text"]
+__all__ = ["ForkWish", "child_config", "child_fit", "named_apart", "with_text"]
 
 _TABLES = frozenset(field.name for field in dataclasses.fields(Config)) - {"name"}
 _MORE = "say how much more with --tokens +5M or --steps +500"
@@ -77,7 +77,7 @@ def child_config(run: RunDir, before: Recipe, checkpoint: Checkpoint, wish: Fork
         limits=_limits(run, wished, wish),
         chain=ChainConfig(),  # a fork is trained in one go
         model=dataclasses.replace(wished.model, **shape),
-        eval=dataclasses.replace(wished.eval, max_tokens=before.eval.max_tokens),
+        eval=dataclasses.replace(wished.eval, max_tokens=before.eval.max_tokens, panel=len(before.eval.panel_prompts)),
         sample=dataclasses.replace(wished.sample, prompts=before.sample.prompts),
     )
     if wish.add_data:
@@ -150,6 +150,15 @@ def with_text(config: Config, run: RunDir, before: Recipe, added: Sequence[Sourc
                 f"{source.path}: the text that the parent learned is not here, and --data puts old and new text "
                 "together; put it back there, or start a new run with the new text."
             )
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, sources=(*old, *named_apart(added, old, before))),
+        tokenizer=TokenizerConfig(path=str(run.tokenizer)),
+    )
+
+
+def named_apart(added: Sequence[SourceConfig], old: Sequence[SourceConfig], before: Recipe) -> tuple[SourceConfig, ...]:
+    """New sources under names that no old one has. Raises UsageError for text that is an old one."""
     taken = {*before.data.weights, *map(_name_of, old)}
     named = []
     for source in added:
@@ -157,11 +166,7 @@ def with_text(config: Config, run: RunDir, before: Recipe, added: Sequence[Sourc
             raise UsageError(f"{source.path}: the parent learns from this text already; --data is for other text.")
         named.append(dataclasses.replace(source, name=_free_name(source, taken)))
         taken.add(_name_of(named[-1]))
-    return dataclasses.replace(
-        config,
-        data=dataclasses.replace(config.data, sources=(*old, *named)),
-        tokenizer=TokenizerConfig(path=str(run.tokenizer)),
-    )
+    return tuple(named)
 
 
 def _name_of(source: SourceConfig) -> str:

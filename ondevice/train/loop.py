@@ -15,7 +15,7 @@ from ondevice.evaluate.losses import Evaluation, mixed_loss
 from ondevice.run.recipe import Fit, Recipe
 from ondevice.train.desk import Desk
 from ondevice.train.ending import Outcome
-from ondevice.train.engine import Engine, NonFiniteError, micro_batches
+from ondevice.train.engine import Engine, NonFiniteError, TornError, micro_batches
 from ondevice.train.keeper import Keeper, Origin, Saved
 from ondevice.train.parts import Chain
 from ondevice.train.refit_live import Refitter
@@ -73,6 +73,8 @@ class Loop:
                 self._step()
             except NonFiniteError as error:
                 return self._leave_unsaved(error)
+            except TornError as error:
+                return self._leave_torn(error)
             except OndeviceError as error:  # such as a damaged chunk: what was learned until here is sound
                 self._leave("failed", str(error))
                 raise
@@ -149,11 +151,15 @@ class Loop:
         lr = learning_rate(self.recipe.train, state.step)
         self.engine.begin(batch.y_BT)
         try:
-            for x_BT, y_BT in micro_batches(batch, self.fit.micro_batch):
-                self.engine.accumulate(x_BT, y_BT)
+            for piece in micro_batches(batch, self.fit.micro_batch):
+                self.engine.accumulate(*piece)
+                waited += self._safe_point(piece=True)
+            for _ in self.engine.pieces(lr):
                 waited += self._safe_point(piece=True)
             result = self.engine.update(lr)
         except OndeviceError as error:
+            if self.engine.torn:
+                raise TornError(f"{error} at step {state.step + 1} (learning rate {lr:.3g})") from error
             self.engine.abort()
             state.cursor.load_state_dict(cursor_before)
             if isinstance(error, NonFiniteError):
@@ -178,7 +184,8 @@ class Loop:
         if mixed is None:
             return False
         best = state.measured(mixed) if math.isfinite(mixed) else None
-        tell_evaluation(self.desk, state, evaluation, mixed, best=best, eval_s=self.world.monotonic() - began)
+        eval_s = self.world.monotonic() - began
+        tell_evaluation(self.desk, state, self.dataset, self.recipe, evaluation, mixed, best=best, eval_s=eval_s)
         return bool(best)
 
     def _sample(self, requests: list[SampleRequest]) -> None:
@@ -238,6 +245,18 @@ class Loop:
         )
         self.telemetry.write("note", self.state.step, text=why)
         return self._leave("failed", why)
+
+    def _leave_torn(self, error: OndeviceError) -> Outcome:
+        """Leaves after a step that broke off half applied: only the last checkpoint is whole, and it stays the last."""
+        self._settle()
+        why = (
+            f"{error}. Its update was half written, so the run stands at its last checkpoint, step "
+            f"{self.keeper.saved_step:,}. Start a run with a lower train.lr under another name, or look at the text "
+            "around this point."
+        )
+        self.telemetry.write("note", self.state.step, text=why, restored_step=self.keeper.saved_step)
+        self._end("failed", why)
+        return Outcome(outcome="failed", step=self.keeper.saved_step, why=why, stalled=self.chain.stalled_by(why))
 
     def _end(self, outcome: str, why: str) -> None:
         state = self.state

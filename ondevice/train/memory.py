@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from ondevice.model.counts import count_breakdown
 from ondevice.model.frozen_counts import frozen_bytes
 from ondevice.model.targets import adapter_parameters, chosen_targets
-from ondevice.run.recipe import AdapterRecipe, Fit, ModelShape
+from ondevice.run.recipe import AdapterRecipe, Fit, ModelShape, Recipe
+from ondevice.train.memory_layerwise import worst_moment
 
-__all__ = ["RUNTIME_MB", "MemoryEstimate", "estimate_memory"]
+__all__ = ["RUNTIME_MB", "MemoryEstimate", "estimate_memory", "estimate_run"]
 
-RUNTIME_MB = 250.0  # python, torch and its thread pools after a first step
+RUNTIME_MB = 240.0  # python, torch and its thread pools after a first step
 _TOKENIZER_MB = 45.0  # the package of a learned tokenizer, its vocabulary, and the mapped chunks of a larger text
 _BYTES_VOCABULARY = 300  # at most this many ids: no tokenizer package
 _KEPT_BY_MALLOC = 0.15  # of the activations: glibc cannot give back what lies between living blocks
 _UNPACKING_MB = 8.0  # tiles of frozen matrices, and what they are unpacked through
+_GAPS_MB = 20.0  # of a layerwise step, which gives memory back after each block
 _MB = 2.0**20
 _FLOAT = 4
 _PACKED = 1 + 4 / 256  # bytes of a number of an 8-bit state
@@ -46,13 +48,35 @@ class MemoryEstimate:
         return float(sum(dataclasses.astuple(self)))
 
 
+def estimate_run(recipe: Recipe, fit: Fit) -> MemoryEstimate:
+    """Peak memory of a recipe with a fit."""
+    train = recipe.train
+    return estimate_memory(
+        recipe.model,
+        fit,
+        optimizer=train.optimizer_state,
+        adapter=recipe.adapter,
+        batch=train.batch,
+        waits=train.clip > 0 and train.clip_scope == "all",
+    )
+
+
 def estimate_memory(
-    shape: ModelShape, fit: Fit, *, optimizer: str = "adamw", adapter: AdapterRecipe | None = None
+    shape: ModelShape,
+    fit: Fit,
+    *,
+    optimizer: str = "adamw",
+    adapter: AdapterRecipe | None = None,
+    batch: int | None = None,
+    waits: bool = True,
 ) -> MemoryEstimate:
     """Peak memory of fp32 training with an optimizer (``adamw``, ``muon``) or a kind of state (``adamw-int8``); with an
-    ``adapter`` of that alone, by AdamW."""
+    ``adapter`` of that alone, by AdamW. Of a layerwise fit the sequences of a whole step count too (``batch``; None: of
+    a micro-batch), and whether gradients wait for the norm of all."""
     if adapter is not None:
         return _adapter_memory(shape, fit, adapter)
+    if fit.layerwise:
+        return _layerwise_memory(shape, fit, optimizer, batch=batch or fit.micro_batch, waits=waits)
     counts = count_breakdown(shape)
     matrices = counts.attention + counts.mlp if optimizer.startswith("muon") else 0
     state = 2 * counts.total - matrices
@@ -71,6 +95,18 @@ def estimate_memory(
         head_mb=(chunk + shape.width) * shape.vocab_size * _FLOAT / _MB,
         scratch_mb=_newton_schulz_floats(shape) * _FLOAT / _MB if matrices else 0.0,
         allocator_mb=(_KEPT_BY_MALLOC * activations + again) * _FLOAT / _MB,
+    )
+
+
+def _layerwise_memory(shape: ModelShape, fit: Fit, optimizer: str, *, batch: int, waits: bool) -> MemoryEstimate:
+    plain = estimate_memory(shape, dataclasses.replace(fit, layerwise=False), optimizer=optimizer)
+    moment = worst_moment(shape, fit, batch=batch, waits=waits, block_floats=_block_floats(shape))
+    return dataclasses.replace(
+        plain,
+        gradients_mb=moment.gradients * _FLOAT / _MB,
+        activations_mb=moment.activations * _FLOAT / _MB,
+        head_mb=moment.head * _FLOAT / _MB,
+        allocator_mb=_GAPS_MB,
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ondevice.data.cursor import BatchCursor, make_grid
+from ondevice.data.cursor import BatchCursor, grid_of
 from ondevice.data.dataset import Dataset
 from ondevice.data.mixture import Blend
 from ondevice.data.order import Grid
@@ -81,5 +81,4 @@ def staged(data: DataRecipe, config: Config, dataset: Dataset, *, context: int, 
 
 
 def _grid(data: DataRecipe, dataset: Dataset, context: int) -> Grid:
-    lengths = [entry.train_tokens for entry in dataset.sources]
-    return make_grid(lengths, context, data.seed, data.max_unique_tokens)
+    return grid_of(dataset, context, data.seed, data.max_unique_tokens, order=data.order)

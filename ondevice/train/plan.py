@@ -22,11 +22,15 @@ from ondevice.run.recipe import (
     TrainRecipe,
 )
 from ondevice.run.schema import Config
-from ondevice.train.memory import MemoryEstimate, estimate_memory
-from ondevice.train.sizing import DEFAULT_MINUTES, MANY_EPOCHS, Corpus, choose_lr, needs_rate, optimizer_state_of
+from ondevice.train.fitting import optimizer_state_of
+from ondevice.train.memory import MemoryEstimate, estimate_run
+from ondevice.train.sizing import DEFAULT_MINUTES, MANY_EPOCHS, Corpus, choose_lr, needs_rate
 
-__all__ = ["Estimate", "estimate", "make_recipe", "spread", "train_budget", "warnings_of"]
+__all__ = ["Estimate", "estimate", "make_recipe", "panel_cost", "spread", "train_budget", "warnings_of"]
 
+LOSS_SHARE, PANEL_SHARE = 0.04, 0.01  # of the training, for all evaluations together
+LARGEST_PANEL = 8
+PANEL_PROMPT_TOKENS = 32
 SHARE_OF_TIME = 0.9  # the rest of the minutes goes to evaluation, samples, saves and start-up
 FEW_UPDATES = 100
 
@@ -91,11 +95,12 @@ def make_recipe(
     tok_s: float | None,
     prompts: tuple[str, ...],
     why: Mapping[str, str],
+    panel_prompts: tuple[str, ...] = (),
 ) -> Recipe:
-    """The complete decision. ``prompts`` serve where the config has none."""
+    """The complete decision. ``prompts`` serve where the config has none; ``panel_prompts`` as far as they are paid."""
     reasons = dict(why)
     needed = shape.context + 1
-    if corpus.train_tokens < needed:
+    if corpus.train_tokens < needed and not corpus.packed:
         raise DataError(
             f"The training text has {corpus.train_tokens:,} tokens, fewer than one block of {needed}; "
             "add text or make model.context smaller."
@@ -110,6 +115,8 @@ def make_recipe(
         eval=EvalRecipe(
             steps=spread(config.eval.count, steps) if corpus.val_tokens else (),
             max_tokens=_eval_tokens(config, corpus, train),
+            panel_prompts=panel_prompts[: _panel(config, shape, train)],
+            panel_tokens=config.eval.panel_tokens,
         ),
         sample=SampleRecipe(
             steps=spread(sample.count + 1, steps)[1:] if sample.count else (),
@@ -134,6 +141,8 @@ def _train_recipe(
     tail_steps = max(1, round(train.tail_fraction * steps)) if train.schedule == "wsd" else 0
     if train.schedule == "wsd" and train.tail == "inverse-proportional" and lr_min <= 0:
         raise UsageError("'train.lr_min' must be more than 0 for the inverse-proportional tail.")
+    if train.schedule == "ramp" and lr_min <= 0:
+        raise UsageError("'train.lr_min' must be more than 0 for a ramp.")
     if lr_min > lr:
         raise UsageError(f"'train.lr_min' {lr_min:g} is above the peak 'train.lr' {lr:g}.")
     return TrainRecipe(
@@ -153,6 +162,7 @@ def _train_recipe(
         beta2=train.beta2,
         eps=train.eps,
         clip=train.clip,
+        clip_scope=train.clip_scope,
         seed=train.seed,
         precision=precision,
     )
@@ -166,13 +176,32 @@ def _warmup_steps(given: int | None, steps: int, why: dict[str, str]) -> int:
 
 
 def _eval_tokens(config: Config, corpus: Corpus, train: TrainRecipe) -> int:
-    """Validation tokens per source so that all evaluations cost about 5 % of training (a forward pass is a third of a
+    """Validation tokens per source so that all evaluations cost about 4 % of training (a forward pass is a third of a
     step); 0 means all."""
     if config.eval.max_tokens is not None:
         return config.eval.max_tokens
-    affordable = 0.05 * 3.0 * train.tokens / max(1, config.eval.count) / max(1, corpus.sources)
+    affordable = LOSS_SHARE * 3.0 * train.tokens / max(1, config.eval.count) / max(1, corpus.sources)
     window = train.tokens // (train.steps * train.batch)
     return int(min(65_536, max(window, 4_096 // max(1, corpus.sources), affordable)))
+
+
+def _panel(config: Config, shape: ModelShape, train: TrainRecipe) -> int:
+    """Texts at each evaluation that cost about 1 % of training; none where not even two are paid."""
+    if config.eval.panel is not None:
+        return config.eval.panel
+    affordable = PANEL_SHARE * 3.0 * train.tokens / max(1, config.eval.count)
+    sizes = range(LARGEST_PANEL, 1, -1)
+    return next((texts for texts in sizes if panel_cost(texts, config.eval.panel_tokens, shape) <= affordable), 0)
+
+
+def panel_cost(texts: int, tokens: int, shape: ModelShape) -> float:
+    """What writing so many texts together costs, in tokens of a forward pass over validation text.
+
+    Beside its tokens each step of writing reads every weight once, which is as much work as some 8 tokens, and starts
+    every layer's operations anew, which takes 2.5 ms a layer where a token takes 2 operations a parameter at 20 GFLOP/s
+    (measured on small models)."""
+    overhead = 8.0 + 2.5e7 * shape.layers / count_parameters(shape)
+    return PANEL_PROMPT_TOKENS * texts + tokens * (texts + overhead)
 
 
 def estimate(recipe: Recipe, fit: Fit, *, tok_s: float | None) -> Estimate:
@@ -185,7 +214,7 @@ def estimate(recipe: Recipe, fit: Fit, *, tok_s: float | None) -> Estimate:
         steps=steps,
         tokens=tokens,
         epochs=tokens / max(1, unique),
-        memory=estimate_memory(recipe.model, fit, optimizer=recipe.train.optimizer_state, adapter=recipe.adapter),
+        memory=estimate_run(recipe, fit),
         train_s=None if not tok_s else tokens / tok_s,
     )
 

@@ -6,8 +6,10 @@ Everything here happens once in a run's life; afterwards the recipe is read, nev
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -29,18 +31,25 @@ from ondevice.train.adapter import with_adapter
 from ondevice.train.adapter_wish import adapter_of
 from ondevice.train.autotune import Choice, candidates, micro_batches_to_try, threads_to_try
 from ondevice.train.chain_plan import chained, cut, with_parts
+from ondevice.train.examples_plan import plan_examples
+from ondevice.train.fitting import Way, choose_fit, frontier, optimizer_state_of, ways
 from ondevice.train.order import data_recipe, with_order
-from ondevice.train.plan import Estimate, estimate, make_recipe, warnings_of
+from ondevice.train.plan import (
+    LARGEST_PANEL,
+    PANEL_PROMPT_TOKENS,
+    Estimate,
+    estimate,
+    make_recipe,
+    warnings_of,
+)
 from ondevice.train.probe import MatmulRates, matmul_rates
 from ondevice.train.saving import SavePlan, plan_saving
 from ondevice.train.sizing import (
     Machine,
     choose_batch,
-    choose_fit,
     choose_shape,
     expected_tokens,
     needs_rate,
-    optimizer_state_of,
 )
 from ondevice.train.tuned import tuned_choice
 from ondevice.train.wish import base_folder, corpus_of, run_name
@@ -54,7 +63,8 @@ LAPTOP_SHARE = 0.6
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
     """A recipe with the fit it starts with and what it is expected to take at ``tok_s`` tokens a second (None: not
-    timed); what its checkpoints will take at the speed this disk was measured to have; and what may disappoint."""
+    timed); what its checkpoints will take at the speed this disk was measured to have; what may disappoint; and the
+    ways to cut the work that there were to choose from, with the memory that may be used."""
 
     recipe: Recipe
     fit: Fit
@@ -62,6 +72,8 @@ class Prepared:
     saving: SavePlan
     tok_s: float | None
     warnings: tuple[str, ...] = ()
+    ways: tuple[Way, ...] = ()
+    memory_mb: float | None = None
 
 
 def measure_machine(config: Config, *, cores: int, android: bool, flops_s: float) -> Machine:
@@ -92,11 +104,14 @@ def prepare(
     rates = _matmul_rates(config)
     machine = measure_machine(config, cores=cores, android=android, flops_s=rates.fp32_flops_s if rates else 0.0)
     corpus = corpus_of(dataset)
+    folder = base_folder(config)
+    base = None if folder is None else open_hugging_face(folder)
+    examples = plan_examples(config, dataset, corpus, why, longest_context=base.shape.context if base else None)
+    if examples is not None:
+        config, corpus = examples.config, examples.corpus
     if config.data.max_unique_tokens is not None:
         unique = min(corpus.train_tokens, config.data.max_unique_tokens)
         corpus = dataclasses.replace(corpus, train_tokens=unique)
-    folder = base_folder(config)
-    base = None if folder is None else open_hugging_face(folder)
     shape = choose_shape(config, corpus, machine, why, base=base.shape if base is not None else None)
     check_shape(shape)
     batch = choose_batch(config, shape, expected_tokens(config, corpus, shape, machine), why)
@@ -107,16 +122,20 @@ def prepare(
     give_back_memory()
     fit = choice.applied_to(fit)
     tok_s = rate or choice.tok_s
+    data = data_recipe(config, dataset)
+    if examples is not None:
+        data = dataclasses.replace(data, train_tokens=examples.corpus.train_tokens)
     recipe = make_recipe(
         config,
         corpus,
         shape=shape,
         batch=batch,
-        data=data_recipe(config, dataset),
+        data=data,
         precision=choice.precision,
         tok_s=tok_s,
         prompts=_prompts(dataset),
         why=why,
+        panel_prompts=_panel_prompts(dataset, LARGEST_PANEL if config.eval.panel is None else config.eval.panel),
     )
     parts = cut(config, dataset, context=shape.context, batch=batch)
     recipe = with_parts(recipe, dataset, parts) if parts else with_order(recipe, config, dataset)
@@ -130,7 +149,13 @@ def prepare(
         estimate=expected,
         saving=plan_saving(recipe, config.limits, save_mb_s=measure_save_rate(home()), tok_s=tok_s),
         tok_s=tok_s,
-        warnings=(*warnings_of(expected), *_order_warnings(recipe, dataset)),
+        warnings=(
+            *warnings_of(expected),
+            *_order_warnings(recipe, dataset),
+            *(examples.warnings() if examples is not None else ()),
+        ),
+        ways=tuple(frontier(ways(config, shape, batch=batch, threads=fit.threads))),
+        memory_mb=machine.memory_mb,
     )
 
 
@@ -147,7 +172,7 @@ def _matmul_rates(config: Config) -> MatmulRates | None:
 
 def micro_batches(config: Config, shape: ModelShape, fit: Fit, machine: Machine, *, batch: int) -> list[int]:
     """The micro-batches to choose from, the fit's own first; it alone where the config gave one."""
-    if config.fit.micro_batch is not None:
+    if config.fit.micro_batch is not None or fit.layerwise:
         return [fit.micro_batch]
     optimizer, adapter = optimizer_state_of(config), adapter_of(config, shape)
     return micro_batches_to_try(
@@ -188,7 +213,10 @@ def _choose(
 
 
 def _prompts(dataset: Dataset) -> tuple[str, ...]:
-    """A prompt from the validation text of the largest source: the first line long enough to say something."""
+    """A prompt from the validation text of the largest source: the first line long enough to say something. Of
+    examples, a question that is held out."""
+    if dataset.examples is not None:
+        return (dataset.examples.asked,)
     largest = max(dataset.sources, key=lambda entry: entry.val_tokens, default=None)
     if largest is None or largest.val_tokens < 2:
         return ("",)
@@ -199,10 +227,24 @@ def _prompts(dataset: Dataset) -> tuple[str, ...]:
     return (lines[0][:48] if lines else text[:24],)
 
 
-def make_run(config: Config, prepared: Prepared, dataset: Dataset) -> RunDir:
-    """The run directory of a decision."""
+def _panel_prompts(dataset: Dataset, count: int) -> tuple[str, ...]:
+    """Beginnings of validation text, from each source in turn, spread over it; the first of each come first."""
+    tokenizer = dataset.tokenizer()
+    sources = [entry for entry in dataset.sources if entry.val_tokens > PANEL_PROMPT_TOKENS]
+    rounds = math.ceil(count / len(sources)) if sources else 0
+    found = []
+    for turn in range(rounds):
+        for entry in sources:
+            start = turn * (entry.val_tokens - PANEL_PROMPT_TOKENS) // rounds
+            ids = dataset.stream(entry.name, "val").read(start, PANEL_PROMPT_TOKENS)
+            found.append(tokenizer.decode([int(token) for token in ids if token != tokenizer.eot_id]))
+    return tuple(found[:count])
+
+
+def make_run(config: Config, prepared: Prepared, dataset: Dataset, *, folder: Path | None = None) -> RunDir:
+    """The run directory of a decision, in ``folder`` (None: that of all runs)."""
     return create_run(
-        home() / "runs" / run_name(config),
+        (folder or home() / "runs") / run_name(config),
         config_toml=to_toml(config),
         recipe=prepared.recipe,
         fit=prepared.fit,

@@ -84,6 +84,7 @@ class StepTimer:
         engine = Engine(
             self._model, self._optimizer, clip=1.0, precision=precision, loss_chunk_tokens=fit.loss_chunk_tokens
         )
+        engine.use(fit)
         times_s: list[float] = []
         began = time.perf_counter()
         with torch.random.fork_rng(devices=[]):
@@ -91,6 +92,8 @@ class StepTimer:
                 start = time.perf_counter()
                 engine.begin(self._y_BT[:rows])
                 engine.accumulate(self._x_BT[:rows], self._y_BT[:rows])
+                for _ in engine.pieces(1e-4):
+                    pass
                 gradients = time.perf_counter()
                 engine.update(1e-4)
                 times_s.append(gradients - start + (time.perf_counter() - gradients) * rows / batch)
@@ -108,6 +111,8 @@ def time_gradients(engine: Engine, shape: ModelShape, *, rows: int) -> Timing:
         engine.begin(y_BT)
         try:
             engine.accumulate(x_BT, y_BT)
+            for _ in engine.pieces(None):
+                pass
         finally:
             engine.abort()
         times_s.append(time.perf_counter() - start)

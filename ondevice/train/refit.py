@@ -19,14 +19,14 @@ from ondevice.device.vitals import MemoryGroup
 from ondevice.run.directory import RunDir
 from ondevice.run.files import read_json
 from ondevice.run.postmortem import Death
-from ondevice.run.recipe import AdapterRecipe, Fit, ModelShape, Recipe
+from ondevice.run.recipe import Fit, Recipe
 from ondevice.run.schema import Limits
 from ondevice.run.store import Checkpoint
 from ondevice.run.telemetry import as_number, launch_files, read_file
 from ondevice.train.autotune import candidates, threads_to_try
-from ondevice.train.memory import estimate_memory
+from ondevice.train.fitting import choose_fit
+from ondevice.train.memory import estimate_run
 from ondevice.train.prepare import LAPTOP_SHARE, PHONE_SHARE, measure_machine, micro_batches
-from ondevice.train.sizing import choose_fit
 from ondevice.train.told_fits import Told, last_told
 from ondevice.train.tuned import tuned_choice
 from ondevice.train.wish import wish_of
@@ -112,19 +112,13 @@ def decide(
         fit, reason = _chosen_anew(run, recipe, before, device, keep_size=died)
         why.append(reason)
     if died:
-        fit = smaller(
-            fit,
-            recipe.model,
-            limit_mb=device.memory_mb,
-            optimizer=recipe.train.optimizer_state,
-            adapter=recipe.adapter,
-        )
+        fit = smaller(fit, recipe, limit_mb=device.memory_mb)
         why.append("the last launch was killed for want of memory")
     elif not asked:
         fit, reasons = _for_this_device(run, recipe, fit, device)
         why += reasons
     if fit == before:
-        said = _unchanged(before, recipe, limits, died=died, asked=asked)
+        said = _unchanged(run.name, before, recipe, limits, died=died, asked=asked)
         return Decision(fit=before, before=before, said=said, told=told)
     if limits.fixed_fit:
         refused = f"The fit stays as it is because limits.fixed_fit is set, though {' and '.join(why)}."
@@ -138,62 +132,85 @@ def _changed(before: Fit, fit: Fit, recipe: Recipe, *, why: str) -> Decision:
     return Decision(fit=fit, before=before, why=why, said=[said + masks])
 
 
-def _unchanged(fit: Fit, recipe: Recipe, limits: Limits, *, died: bool, asked: bool) -> list[str]:
+def _unchanged(name: str, fit: Fit, recipe: Recipe, limits: Limits, *, died: bool, asked: bool) -> list[str]:
     """What to say where nothing changes though something might have."""
     if died:
-        estimate = estimate_memory(recipe.model, fit, optimizer=recipe.train.optimizer_state, adapter=recipe.adapter)
-        need_mb = estimate.total_mb
+        need_mb = estimate_run(recipe, fit).total_mb
         said = (
             f"Memory killed the last launch, and the fit is as small as it gets (about {need_mb:,.0f} MB): close other "
-            "programs, or begin a run with a smaller model or context."
+            f"programs, or {_with_consent(name, recipe, fit)}."
         )
         return [said + (" Turn limits.save_in_background off." if limits.save_in_background else "")]
     return ["The fit was looked at again and stays as it is."] if asked else []
 
 
-def smaller(
-    fit: Fit,
-    shape: ModelShape,
-    *,
-    limit_mb: float | None = None,
-    optimizer: str = "adamw",
-    adapter: AdapterRecipe | None = None,
-) -> Fit:
+def _with_consent(name: str, recipe: Recipe, fit: Fit) -> str:
+    """What would take less memory and learn otherwise: a child run, for a person to begin."""
+    if not recipe.adapter and recipe.train.optimizer_state != "adamw-int8":
+        train = dataclasses.replace(recipe.train, optimizer="adamw", optimizer_state="adamw-int8")
+        need_mb = estimate_run(dataclasses.replace(recipe, train=train), fit).total_mb
+        keys = "train.optimizer_state=int8"
+        if recipe.train.optimizer != "adamw":
+            keys = f"train.optimizer=adamw --set {keys}"
+        return (
+            f"go on as a child run with states of 8 bits (about {need_mb:,.0f} MB): `ondevice fork {name} --set {keys}`"
+        )
+    return "begin a run with a smaller model or context"
+
+
+def smaller(fit: Fit, recipe: Recipe, *, limit_mb: float | None = None) -> Fit:
     """The next fit that needs clearly less memory; the same one where there is none.
 
-    Halves the micro-batch, then recomputes activations, then halves the loss chunk, until a quarter of what a fit
-    governs (activations and logits; weights and optimizer stay) is saved, and the whole is below ``limit_mb`` where
-    any fit can reach that.
+    Halves the micro-batch, then recomputes activations, then halves the loss chunk, then (AdamW on whole models) steps
+    inside the backward pass and gives up holding gradients, until a quarter of what a fit governs (activations, logits,
+    and gradients of layerwise fits; weights and optimizer stay) is saved, and the whole is below ``limit_mb`` where any
+    fit can reach that.
     """
-    rungs = list(_ladder(fit, shape))
-    totals = [estimate_memory(shape, rung, optimizer=optimizer, adapter=adapter).total_mb for rung in rungs]
-    bound_mb = limit_mb if limit_mb is not None and totals and totals[-1] <= limit_mb else float("inf")
-    enough_mb = LESS * _governed_mb(fit, shape, adapter)
-    for rung, total_mb in zip(rungs, totals, strict=True):
-        if total_mb <= bound_mb and _governed_mb(rung, shape, adapter) <= enough_mb:
-            return rung
-    return rungs[-1] if rungs else fit
+    now_mb, fixed_mb = estimate_run(recipe, fit).total_mb, _fixed_mb(recipe)
+    rungs = [(rung, estimate_run(recipe, rung).total_mb) for rung in _ladder(fit, recipe)]
+    # A layerwise step keeps the edges of a whole batch, which may be more than it spares.
+    rungs = [(rung, total_mb) for rung, total_mb in rungs if total_mb < now_mb or not rung.layerwise]
+    least_mb = min((total_mb for _, total_mb in rungs), default=now_mb)
+    bound_mb = limit_mb if limit_mb is not None and least_mb <= limit_mb else float("inf")
+    enough_mb = min(bound_mb, fixed_mb + LESS * (now_mb - fixed_mb))
+    last = rungs[-1][0] if rungs else fit
+    return next((rung for rung, total_mb in rungs if total_mb <= enough_mb), last)
 
 
-def _governed_mb(fit: Fit, shape: ModelShape, adapter: AdapterRecipe | None) -> float:
-    """Megabytes of the estimate that depend on the fit."""
+def _fixed_mb(recipe: Recipe) -> float:
+    """Megabytes of the estimate that no fit changes."""
     least = Fit(micro_batch=1, threads=1, activation_checkpointing=True, loss_chunk_tokens=1)
-    estimate = estimate_memory(shape, fit, adapter=adapter)
-    return estimate.activations_mb + estimate.head_mb - estimate_memory(shape, least, adapter=adapter).head_mb
+    estimate = estimate_run(recipe, least)
+    gradients = estimate.gradients_mb if _may_be_layerwise(recipe) else 0.0
+    return estimate.total_mb - estimate.activations_mb - estimate.allocator_mb - estimate.head_mb - gradients
 
 
-def _ladder(fit: Fit, shape: ModelShape) -> Iterator[Fit]:
+def _may_be_layerwise(recipe: Recipe) -> bool:
+    return recipe.adapter is None and recipe.train.optimizer_state.startswith("adamw")
+
+
+def _ladder(fit: Fit, recipe: Recipe) -> Iterator[Fit]:
     """Ever smaller fits, in the order of what they cost in time."""
+    layers = recipe.model.layers
     while fit.micro_batch > 1:
         fit = dataclasses.replace(fit, micro_batch=fit.micro_batch // 2)
         yield fit
-    if not fit.activation_checkpointing:
+    if not fit.layerwise and not fit.activation_checkpointing:
         fit = dataclasses.replace(fit, activation_checkpointing=True)
         yield fit
-    chunk = min(fit.loss_chunk_tokens, fit.micro_batch * shape.context)
+    while fit.layerwise and fit.kept_blocks:
+        fit = dataclasses.replace(fit, kept_blocks=fit.kept_blocks // 2)
+        yield fit
+    chunk = min(fit.loss_chunk_tokens, fit.micro_batch * recipe.model.context)
     while chunk > SMALLEST_CHUNK:
         chunk = max(SMALLEST_CHUNK, chunk // 2)
         fit = dataclasses.replace(fit, loss_chunk_tokens=chunk)
+        yield fit
+    if not fit.layerwise and _may_be_layerwise(recipe):
+        fit = dataclasses.replace(fit, activation_checkpointing=False, layerwise=True)
+        yield fit
+    while fit.layerwise and fit.repeated_blocks < layers:
+        fit = dataclasses.replace(fit, repeated_blocks=min(layers, fit.repeated_blocks + -(-layers // 4)))
         yield fit
 
 
@@ -217,11 +234,10 @@ def _for_this_device(run: RunDir, recipe: Recipe, fit: Fit, device: Device) -> t
         fit = dataclasses.replace(fit, threads=device.cores)
     had_mb = _told_memory(run)
     less = had_mb is not None and device.total_mb is not None and device.total_mb < SHRUNK * had_mb
-    shape, optimizer = recipe.model, recipe.train.optimizer_state
-    need_mb = estimate_memory(shape, fit, optimizer=optimizer, adapter=recipe.adapter).total_mb
+    need_mb = estimate_run(recipe, fit).total_mb
     if less and device.memory_mb is not None and need_mb > device.memory_mb:
         why.append(f"this device has {device.total_mb:,.0f} MB of memory, the one before had {had_mb:,.0f} MB")
-        fit = smaller(fit, shape, limit_mb=device.memory_mb, optimizer=optimizer, adapter=recipe.adapter)
+        fit = smaller(fit, recipe, limit_mb=device.memory_mb)
     return fit, why
 
 

@@ -20,7 +20,7 @@ from ondevice.run.schema import Limits
 from ondevice.train.autotune import rows_for, threads_to_try
 from ondevice.train.desk import Desk
 from ondevice.train.engine import Engine
-from ondevice.train.memory import estimate_memory
+from ondevice.train.memory import estimate_run
 from ondevice.train.pacer import Pacer
 from ondevice.train.probe import time_gradients
 from ondevice.train.race import Race, Timing
@@ -35,8 +35,7 @@ WORTH_MB = 16.0  # less is not worth leaving the bits of an undisturbed run
 def put_in_force(fit: Fit, engine: Engine) -> None:
     """Lets an engine work by another fit; its micro-batches are the business of who feeds it."""
     torch.set_num_threads(fit.threads)
-    engine.loss_chunk_tokens = fit.loss_chunk_tokens
-    engine.model.activation_checkpointing = fit.activation_checkpointing
+    engine.use(fit)
 
 
 class Refitter:
@@ -52,9 +51,7 @@ class Refitter:
 
     def _told(self, fit: Fit) -> dict[str, Any]:
         """What the status says of a fit: it, and the memory that it takes by the plan."""
-        recipe = self._recipe
-        planned = estimate_memory(recipe.model, fit, optimizer=recipe.train.optimizer_state, adapter=recipe.adapter)
-        return {"fit": fit.to_json(), "plan_mb": round(planned.total_mb, 1)}
+        return {"fit": fit.to_json(), "plan_mb": round(estimate_run(self._recipe, fit).total_mb, 1)}
 
     def is_due(self, step: int, limits: Limits) -> bool:
         """Whether something speaks for another fit now; why it may not change is said once."""
@@ -112,11 +109,8 @@ class Refitter:
         self.next = dataclasses.replace(self.fit, threads=threads) if threads != self.fit.threads else None
 
     def _smaller(self, step: int) -> Fit | None:
-        shape, optimizer, adapter = self._recipe.model, self._recipe.train.optimizer_state, self._recipe.adapter
-        fit = smaller(self.fit, shape, optimizer=optimizer, adapter=adapter)
-        now_mb, then_mb = (
-            estimate_memory(shape, each, optimizer=optimizer, adapter=adapter).total_mb for each in (self.fit, fit)
-        )
+        fit = smaller(self.fit, self._recipe)
+        now_mb, then_mb = (estimate_run(self._recipe, each).total_mb for each in (self.fit, fit))
         if now_mb - then_mb >= WORTH_MB:
             return fit
         self._refuse(step, "Memory runs out, and no smaller fit would give back enough to help: close other programs.")

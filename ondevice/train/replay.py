@@ -39,7 +39,7 @@ from ondevice.train.told_fits import fits_by_step
 
 __all__ = ["Replay", "replay"]
 
-_NOT_COMPARED = ("train_s", "sampled", "v", "recipe")  # the recipe is compared before
+_NOT_COMPARED = ("train_s", "sampled", "adviser", "v", "recipe")  # the recipe is compared before
 _PAIR = 2
 
 
@@ -152,9 +152,9 @@ class _Pass:
         state = self.state
         batch = state.cursor.next()
         engine.begin(batch.y_BT)
-        for x_BT, y_BT in micro_batches(batch, self.fit.micro_batch):
-            engine.accumulate(x_BT, y_BT)
-        result = engine.update(learning_rate(self.recipe.train, state.step))
+        for piece in micro_batches(batch, self.fit.micro_batch):
+            engine.accumulate(*piece)
+        result = engine.update(learning_rate(self.recipe.train, state.step))  # of a layerwise step all that is left
         state.step += 1
         state.tokens += batch.x_BT.size
         return result

@@ -9,26 +9,28 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from ondevice.data.cursor import make_grid
+from ondevice.data.build import build_beside
+from ondevice.data.cursor import grid_of
 from ondevice.data.dataset import Dataset
 from ondevice.data.parcel import open_dataset
 from ondevice.data.parts import StageText, plan_parts
 from ondevice.errors import DataError, UsageError, nearest
 from ondevice.run.config import parse_config, to_toml
 from ondevice.run.directory import RunDir
-from ondevice.run.recipe import PartRecipe, Recipe
+from ondevice.run.recipe import RECIPE_VERSION, PartRecipe, Recipe
 from ondevice.run.revision import complete, newest_config, revise
 from ondevice.run.schedule import FILE, Schedule, ends_of, schedule_of, write_schedule
-from ondevice.run.schema import SourceConfig
+from ondevice.run.schema import Config, SourceConfig, TokenizerConfig
 from ondevice.run.store import Store
 from ondevice.run.telemetry import read_records
 from ondevice.train.chain_plan import with_parts
-from ondevice.train.fork_config import with_text
+from ondevice.train.fork_config import named_apart
 from ondevice.train.order import data_recipe
-from ondevice.train.wish import make_dataset
+from ondevice.train.schedule import anchored
 
-__all__ = ["add_text", "chain_of", "drop_stage", "reorder", "skip_part"]
+__all__ = ["add_text", "append", "chain_of", "drop_stage", "newest_wish", "reorder", "skip_part"]
 
 Progress = Callable[[int, int, str], None]
 
@@ -99,31 +101,50 @@ def add_text(
 ) -> tuple[PartRecipe, ...]:
     """Appends parts of new text, tokenised in the run's own vocabulary beside the old text; gives them.
 
-    ``parts`` None: about as long as those there are. Raises UsageError, DataError where old text changed or is gone.
+    ``parts`` None: about as long as those there are. Raises UsageError, DataError.
     """
     recipe = chain_of(run)
+    config = newest_wish(run)
+    named = named_apart(sources, config.data.sources, recipe)
+    data = dataclasses.replace(config.data, sources=named)
+    both = build_beside(open_dataset(recipe.data), data, base=Path.cwd(), progress=progress)
+    if both is None:
+        raise DataError("The new text has nothing that the run has not read already; add other text.")
+    return append(run, both, named, parts=parts, stage=stage)
+
+
+def newest_wish(run: RunDir) -> Config:
+    """The config that belongs to the newest revision. Raises UsageError, DataError."""
     path = newest_config(run)
-    config = with_text(
-        parse_config(path.read_text("utf-8"), where=str(path), base=run.path), run, recipe, tuple(sources)
+    return parse_config(path.read_text("utf-8"), where=str(path), base=run.path)
+
+
+def append(
+    run: RunDir, dataset: Dataset, named: Sequence[SourceConfig], *, parts: int | None = None, stage: str = ""
+) -> tuple[PartRecipe, ...]:
+    """Makes a revision of the recipe with parts of the sources that ``dataset`` has beside the old ones, which
+    ``named`` declares; gives the parts. Raises DataError, ResourceError."""
+    recipe, config = chain_of(run), newest_wish(run)
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, sources=(*config.data.sources, *named)),
+        tokenizer=TokenizerConfig(path=str(run.tokenizer)),
     )
-    dataset = make_dataset(config, progress)
     data = dataclasses.replace(
         data_recipe(config, dataset), parts=recipe.data.parts, order=recipe.data.order, seed=recipe.data.seed
     )
     if data.tokenizer_sha256 != recipe.data.tokenizer_sha256:
         raise DataError(f"{run.tokenizer}: not the run's vocabulary; `ondevice verify {run.name}` says more.")
-    _refuse_changed(recipe, dataset)
     planned = _planned(recipe, dataset, parts, stage)
     whole = (*recipe.data.parts, *planned)
-    why = f"{len(planned)} parts added: {', '.join(source.path for source in sources)}"
+    why = f"{len(planned)} parts added: {', '.join(source.name or source.path for source in named)}"
     _put(run, dataclasses.replace(recipe, data=data), whole, why, dataset=dataset, config_toml=to_toml(config))
     return planned
 
 
 def _planned(recipe: Recipe, dataset: Dataset, parts: int | None, stage: str) -> tuple[PartRecipe, ...]:
     """The parts of the sources that the recipe does not know."""
-    lengths = [entry.train_tokens for entry in dataset.sources]
-    grid = make_grid(lengths, recipe.model.context, recipe.data.seed, None)
+    grid = grid_of(dataset, recipe.model.context, recipe.data.seed, None, order=recipe.data.order)
     windows = {
         entry.name: int(count)
         for entry, count in zip(dataset.sources, grid.windows, strict=True)
@@ -140,17 +161,6 @@ def _planned(recipe: Recipe, dataset: Dataset, parts: int | None, stage: str) ->
     free = (f"{number:03d}" for number in itertools.count(len(before) + 1))
     names = itertools.islice((name for name in free if name not in taken), count)
     return tuple(dataclasses.replace(part, name=name) for part, name in zip(found, names, strict=True))
-
-
-def _refuse_changed(before: Recipe, dataset: Dataset) -> None:
-    """The old parts must read the same tokens as before, whatever was put beside them."""
-    now = dataset.text_hashes()
-    for name, text in open_dataset(before.data).text_hashes().items():
-        if now.get(name) != text:
-            raise DataError(
-                f"The text of '{name}' changed since the run learned it, so its parts would not be the same; put the "
-                "old text back, then add the new one."
-            )
 
 
 def _reached(run: RunDir, recipe: Recipe) -> int:
@@ -180,9 +190,12 @@ def _put(
 ) -> None:
     before = run.read_recipe()
     changed = with_parts(recipe, dataset or open_dataset(recipe.data), parts)
+    train = anchored(before.train, changed.train, reached=_reached(run, before))
+    changed = dataclasses.replace(changed, train=train)
     number = len(before.revises) + 2
     revised = dataclasses.replace(
         changed,
+        v=RECIPE_VERSION,
         revises=(*before.revises, before.sha256),
         why={**before.why, f"revision {number}": why},
     )

@@ -13,28 +13,24 @@ from ondevice.errors import DataError, ResourceError, UsageError
 from ondevice.model.counts import count_parameters, flops_per_token
 from ondevice.run.recipe import Fit, ModelShape
 from ondevice.run.schema import Config
-from ondevice.train.adapter_wish import adapter_of
+from ondevice.train.fitting import choose_fit, optimizer_state_of
 from ondevice.train.memory import estimate_memory
 
 __all__ = [
     "Corpus",
     "Machine",
     "choose_batch",
-    "choose_fit",
     "choose_lr",
     "choose_shape",
     "expected_tokens",
     "needs_rate",
-    "optimizer_state_of",
 ]
 
 DEFAULT_MINUTES = 30.0
-OPTIMIZER_STATE = {"adamw": "adamw-fp32", "muon": "muon-adamw-fp32"}
 MANY_EPOCHS = 4.0  # more passes over the same text teach little
 TOKENS_PER_PARAMETER = 2.0  # below this a smaller model learns more in the same time (measured, see tools/LOG.md)
 EFFICIENCY = 0.6  # share of the measured matrix-product rate that a whole step reaches on small models
 SMALLEST_STEP, LARGEST_STEP = 2_048.0, 65_536.0  # tokens
-SMALL_CHUNK = 64  # tokens whose logits exist at once, where every megabyte counts
 LARGEST_GIVEN_STEP = 2**24  # tokens: a step's ids are in memory together, 16 bytes a token
 SHORTEST_CONTEXT = 8
 # (layers, width), each about 1.7 times the work of the one before
@@ -44,13 +40,14 @@ LADDER = ((2, 64), (3, 96), (4, 128), (4, 192), (5, 256), (6, 320), (8, 384), (1
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
     """What the plan needs to know of a dataset. ``largest_tokens``: training tokens of the largest source, whose
-    windows no other source shares; None for all of them."""
+    windows no other source shares; None for all of them. ``packed``: tokens are places in rows of examples."""
 
     train_tokens: int
     val_tokens: int
     vocab_size: int
     sources: int
     largest_tokens: int | None = None
+    packed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,56 +228,6 @@ def choose_batch(config: Config, shape: ModelShape, expected_tokens: float, why:
     batch = 1 << (max(1, round(wanted / shape.context)).bit_length() - 1)
     why["train.batch"] = f"{batch} x {shape.context} = {batch * shape.context:,} tokens a step"
     return batch
-
-
-def choose_fit(config: Config, shape: ModelShape, machine: Machine, *, batch: int, why: dict[str, str]) -> Fit:
-    """The largest micro-batch up to 4,096 tokens that fits, recomputing activations only when one sequence does not
-    fit without; for an adapter fewer logits at once as the last resort. Raises ResourceError when nothing fits."""
-    wish, adapter = config.fit, adapter_of(config, shape)
-    threads = wish.threads or max(1, min(4, machine.cores))
-    start = wish.micro_batch or max(1, min(batch, 4096 // shape.context))
-    chunk = wish.loss_chunk_tokens
-    for recompute in (False, True) if wish.activation_checkpointing is None else (wish.activation_checkpointing,):
-        micro_batch = min(start, batch)
-        while micro_batch >= 1:
-            fit = Fit(
-                micro_batch=micro_batch,
-                threads=threads,
-                activation_checkpointing=recompute,
-                loss_chunk_tokens=min(chunk, max(16, micro_batch * shape.context)),
-            )
-            need_mb = estimate_memory(shape, fit, optimizer=optimizer_state_of(config), adapter=adapter).total_mb
-            if need_mb > machine.memory_mb and recompute and micro_batch == 1 and adapter is not None:
-                fit = dataclasses.replace(fit, loss_chunk_tokens=min(fit.loss_chunk_tokens, SMALL_CHUNK))
-                need_mb = estimate_memory(shape, fit, optimizer=optimizer_state_of(config), adapter=adapter).total_mb
-            if need_mb <= machine.memory_mb:
-                why["fit"] = (
-                    f"micro-batch {micro_batch} of {batch}{', recomputing activations' if recompute else ''}: about "
-                    f"{need_mb:,.0f} of {machine.memory_mb:,.0f} MB"
-                )
-                return fit
-            micro_batch //= 2
-    raise ResourceError(
-        f"Training needs about {need_mb:,.0f} MB and {machine.memory_mb:,.0f} MB may be used; "
-        f"make {_what_would_fit(config)} smaller, or raise budget.memory_mb."
-    )
-
-
-def _what_would_fit(config: Config) -> str:
-    if not config.model.base:
-        return "model.width or model.context"
-    if config.adapter.method == "none":
-        return "model.context"
-    return "model.context" if config.adapter.base_format == "nf4" else "model.context or adapter.base_format (nf4)"
-
-
-def optimizer_state_of(config: Config) -> str:
-    """The name of the optimizer with its kind of state, as recipes and checkpoints give it. Raises UsageError."""
-    if config.train.optimizer_state == "int8":
-        if config.train.optimizer == "muon" and config.adapter.method == "none":
-            raise UsageError("'train.optimizer_state' int8 is adamw's: add train.optimizer = 'adamw'.")
-        return "adamw-int8"
-    return OPTIMIZER_STATE["adamw" if config.adapter.method != "none" else config.train.optimizer]
 
 
 def choose_lr(config: Config, shape: ModelShape, why: dict[str, str]) -> float:

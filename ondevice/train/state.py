@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ondevice.data.cursor import BatchCursor
+from ondevice.evaluate.advice import Adviser
 from ondevice.model.decoder import Decoder
 from ondevice.train.optimizer import Optimizer
 
@@ -34,6 +35,7 @@ class TrainState:
     losses: dict[int, float] = field(default_factory=dict)  # step -> mixed validation loss, as last measured
     evaluated: list[int] = field(default_factory=list)
     sampled: list[int] = field(default_factory=list)
+    adviser: Adviser = field(default_factory=Adviser)
 
     def measured(self, loss: float) -> bool:
         """Remembers a finite validation loss of this step; gives whether it is the best so far."""

@@ -19,6 +19,7 @@ from ondevice.run.audit import end_of_story
 from ondevice.run.config import change_limits, changed_keys, parse_config, read_limits, write_limits
 from ondevice.run.directory import RunDir, home, list_runs, offline_lock, safe_name
 from ondevice.run.schema import Config, DataConfig, SourceConfig, TokenizerConfig
+from ondevice.run.studies import study_runs
 from ondevice.train.sizing import Corpus
 
 _DATA_KEYS = frozenset(
@@ -111,7 +112,7 @@ def make_dataset(config: Config, progress: Callable[[int, int, str], None] | Non
 def _needed_by_runs() -> set[str]:
     """Datasets that runs were begun on: a text may grow while a run learns what it was."""
     needed = set()
-    for run in list_runs():
+    for run in [*list_runs(), *study_runs()]:
         with suppress(OndeviceError, OSError):
             needed.add(run.read_recipe().data.dataset_sha256)
     return needed
@@ -124,13 +125,16 @@ def corpus_of(dataset: Dataset) -> Corpus:
         val_tokens=sum(entry.val_tokens for entry in dataset.sources),
         vocab_size=dataset.tokenizer().vocab_size,
         sources=len(dataset.sources),
-        largest_tokens=max((entry.train_tokens for entry in dataset.sources), default=0),
+        largest_tokens=None if dataset.examples else max((entry.train_tokens for entry in dataset.sources), default=0),
+        packed=dataset.examples is not None,
     )
 
 
-def resume_or_refuse(config: Config) -> RunDir | None:
-    """The run a config made earlier, None if there is none yet. Raises UsageError when it was made by another wish."""
-    run = RunDir(home() / "runs" / run_name(config))
+def resume_or_refuse(config: Config, *, folder: Path | None = None) -> RunDir | None:
+    """The run a config made earlier, None if there is none yet. Raises UsageError when it was made by another wish.
+
+    ``folder`` holds the run; None: that of all runs."""
+    run = RunDir((folder or home() / "runs") / run_name(config))
     if not run.identity.is_file():
         return None
     run.read_identity()

@@ -11,7 +11,9 @@ import pytest
 
 from ondevice import errors
 from ondevice.cli.main import COMMANDS, make_parser, parse
+from ondevice.data.contract import read_contract
 from ondevice.run.config import parse_config
+from ondevice.run.schema import DataConfig
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -106,9 +108,13 @@ def test_other_programs_of_the_readme_exist():
 
 
 @pytest.mark.parametrize("block", blocks("toml"))
-def test_every_config_of_the_readme_is_understood(block):
+def test_every_config_of_the_readme_is_understood(block, tmp_path):
+    if block.startswith("# contract.toml"):
+        (tmp_path / "contract.toml").write_text(block)
+        assert read_contract(tmp_path / "contract.toml").decision
+        return
     config = parse_config(block, where="README.md", base=Path("/"))
-    assert config.data.sources or config.data.stages
+    assert config.data != DataConfig()
 
 
 def test_the_table_of_exit_codes_is_that_of_the_errors():

@@ -10,12 +10,36 @@ import pytest
 import ondevice
 from ondevice.cli.main import main
 from ondevice.run.config import load_config, parse_config, preset_folder, preset_names, to_toml
+from ondevice.run.recipe import ModelShape
 from ondevice.run.store import Store
-from ondevice.train.sizing import Corpus, Machine, choose_batch, choose_fit, choose_shape, expected_tokens
+from ondevice.train.fitting import choose_fit
+from ondevice.train.prepare import PHONE_SHARE
+from ondevice.train.sizing import Corpus, Machine, choose_batch, choose_shape, expected_tokens
 
 FOLDER = Path(ondevice.__file__).parents[1] / "configs"
 FILES = sorted(FOLDER.glob("*.toml"))
 NAMES = [path.stem for path in FILES]
+# Presets that begin with a model of a person's own, and the shape that they are written for.
+BASES = {
+    "finetune-gpt2-phone": ModelShape(
+        arch="gpt2", vocab_size=50257, context=256, layers=12, width=768, heads=12, kv_heads=12, hidden=3072
+    ),
+    "lora-135m-phone": ModelShape(
+        arch="llama", vocab_size=49152, context=512, layers=30, width=576, heads=9, kv_heads=3, hidden=1536
+    ),
+    "qlora-0.5b-phone": ModelShape(
+        arch="llama",
+        vocab_size=151_936,
+        context=256,
+        layers=24,
+        width=896,
+        heads=14,
+        kv_heads=2,
+        hidden=4864,
+        qkv_bias=True,
+    ),
+}
+FROM_NOTHING = [name for name in NAMES if name not in BASES]
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "another", "dog", "run", "home", "to", "be", "or", "not"]
 
 # What a plan may meet: a few pages and a whole library, a phone with little memory and a laptop with much.
@@ -63,7 +87,7 @@ def test_it_parses_and_survives_being_written(name):
 
 @pytest.mark.parametrize("corpus", CORPORA, ids=["pages", "library"])
 @pytest.mark.parametrize("machine", MACHINES, ids=["phone", "laptop"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FROM_NOTHING)
 def test_it_can_be_planned(name, machine, corpus):
     config, why = load_config(name), {}
     shape = choose_shape(config, corpus, machine, why)
@@ -79,7 +103,24 @@ def test_it_can_be_planned(name, machine, corpus):
     assert all(reason for reason in why.values())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BASES)
+def test_what_a_phone_gives_is_planned_and_written_beside_the_preset(name):
+    config, shape = load_config(name), BASES[name]
+    assert shape.context == config.model.context
+    for phone_gb in (4, 6, 8):
+        machine = Machine(flops_s=1e9, memory_mb=PHONE_SHARE * phone_gb * 1024, cores=8)
+        why: dict[str, str] = {}
+        choose_fit(config, shape, machine, batch=config.train.batch, why=why)
+        assert f"# {phone_gb} GB: {why['fit']}\n" in (FOLDER / f"{name}.toml").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_without_its_base_it_asks_for_one(name, text, capsys):
+    assert main(["plan", name, "--data", str(text)]) != 0
+    assert "no such folder; model.base names one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", FROM_NOTHING)
 def test_it_trains(name, text, capsys):
     """Only the length of the run is changed, and its size where the preset leaves that to the machine."""
     config = load_config(name)

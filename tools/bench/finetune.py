@@ -6,7 +6,8 @@
 Every side of a setting has a process of its own, the same base (tools/bench/bases.py: the shape is real, weights and
 text are random), the same windows of tokens and the same threads; the first step warms up and is not counted, memory
 is the peak of the process (VmHWM), imports included. What other programs do at the same time hits both sides, so
-ratios of neighbouring processes mean more than the rates. Linux only.
+ratios of neighbouring processes mean more than the rates. Linux only. ``instruction`` counts tokens that are learned
+from, of examples of natural lengths (finetune_examples.py).
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ from typing import Any
 
 from bases import make_base
 
-TOKENS = 256
+TOKENS, EXAMPLE_TOKENS = 256, 512
 # name -> base, sequences a step, and each side's settings; "trainer" and "peft" are theirs
 SETTINGS: dict[str, dict[str, Any]] = {
     "full fp32 fast": {"base": "gpt2", "batch": 4, "ours": {"micro": 4}},
-    "full fp32": {"base": "gpt2", "batch": 4, "ours": {"micro": 1, "chunk": 128, "recompute": True}},
+    "full fp32": {"base": "gpt2", "batch": 4, "ours": {"micro": 4, "chunk": 128, "kept": 1, "repeated": 8}},
     "full int8": {
         "base": "gpt2",
         "batch": 4,
-        "ours": {"micro": 1, "chunk": 128, "recompute": True, "state": "adamw-int8"},
+        "ours": {"micro": 4, "chunk": 128, "kept": 2, "repeated": 5, "state": "adamw-int8"},
     },
     "lora fast": {"base": "gpt2", "batch": 4, "adapter": "fp32", "ours": {"micro": 4}},
     "lora lean fp32": {
@@ -61,6 +62,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "ours": {"micro": 1, "chunk": 64, "recompute": True},
         "theirs": False,  # bitsandbytes' NF4 is not installed here; in fp32 they need five times as much
     },
+    "instruction": {"base": "gpt2", "batch": 8, "adapter": "fp32", "examples": True, "ours": {"micro": 4}},
 }
 
 
@@ -87,10 +89,10 @@ def compare(name: str, home: Path, rounds: int, steps: int, threads: int) -> Non
     base = make_base(setting["base"], home / setting["base"])
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
     sides = ("ours", "theirs") if setting.get("theirs", True) else ("ours",)
-    for _ in range(rounds):
+    common = {"base": str(base), "steps": steps, "threads": threads, "home": str(home)}
+    for number in range(rounds):
         for side in sides:
-            job = {**setting, "side": side, "base": str(base), "steps": steps, "threads": threads, "home": str(home)}
-            found[side].append(_run(job))
+            found[side].append(_run({**setting, **common, "side": side, "round": number}))
     rates = {side: median(item["tok_s"] for item in items) for side, items in found.items()}
     for side in sides:
         peak = max(item["peak_mb"] for item in found[side])
@@ -116,9 +118,17 @@ def _run(job: dict[str, Any]) -> dict[str, float]:
 def _child(job: dict[str, Any]) -> None:
     from ondevice.device.memory import peak_rss_mb
 
-    times = _ours(job) if job["side"] == "ours" else _theirs(job)
-    tokens = job["batch"] * TOKENS
-    print(json.dumps({"tok_s": tokens / median(times), "peak_mb": peak_rss_mb()}))
+    if job.get("examples"):
+        import finetune_examples
+
+        if job["side"] == "ours":
+            rate = finetune_examples.ours(job, _engine(job))
+        else:
+            rate = finetune_examples.theirs(job, lambda rows, collate: _theirs(job, rows, collate))
+    else:
+        times = _ours(job) if job["side"] == "ours" else _theirs(job, _their_rows(job))
+        rate = job["batch"] * TOKENS / median(times)
+    print(json.dumps({"tok_s": rate, "peak_mb": peak_rss_mb()}))
 
 
 def _windows(job: dict[str, Any]) -> Any:
@@ -128,12 +138,12 @@ def _windows(job: dict[str, Any]) -> Any:
     return np.random.default_rng(5).integers(0, 250, (job["steps"] + 1, job["batch"], TOKENS + 1))
 
 
-def _ours(job: dict[str, Any]) -> list[float]:
-    """Seconds of each counted step of our engine, on a model put together as a launch does."""
-    import numpy as np
+def _engine(job: dict[str, Any]) -> Any:
+    """Our engine, on a model put together as a launch does."""
     import torch
 
     from ondevice.device.memory import give_back_large_blocks
+    from ondevice.run.recipe import Fit
     from ondevice.train.engine import Engine
     from ondevice.train.optimizer import optimizer_of
 
@@ -143,10 +153,28 @@ def _ours(job: dict[str, Any]) -> list[float]:
     if wish.get("recompute"):
         give_back_large_blocks()
     model = _model(job)
-    model.activation_checkpointing = bool(wish.get("recompute"))
     how = {"lr": 1e-4, "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
     optimizer = optimizer_of(wish.get("state", "adamw-fp32"), model, **how)
     engine = Engine(model, optimizer, clip=1.0, precision="fp32", loss_chunk_tokens=wish.get("chunk", 512))
+    engine.use(
+        Fit(
+            micro_batch=wish["micro"],
+            threads=job["threads"],
+            activation_checkpointing=bool(wish.get("recompute")),
+            loss_chunk_tokens=wish.get("chunk", 512),
+            layerwise="kept" in wish,
+            kept_blocks=wish.get("kept", 0),
+            repeated_blocks=wish.get("repeated", 0),
+        )
+    )
+    return engine
+
+
+def _ours(job: dict[str, Any]) -> list[float]:
+    """Seconds of each counted step."""
+    import numpy as np
+
+    engine, wish = _engine(job), job["ours"]
     times = []
     for window in _windows(job):
         x_BT, y_BT = np.ascontiguousarray(window[:, :-1]), np.ascontiguousarray(window[:, 1:])
@@ -169,7 +197,7 @@ def _model(job: dict[str, Any]) -> Any:
     from ondevice.model.lora import add_lora
     from ondevice.run.recipe import AdapterRecipe
 
-    base = open_hugging_face(Path(job["base"]), context=TOKENS)
+    base = open_hugging_face(Path(job["base"]), context=EXAMPLE_TOKENS if job.get("examples") else TOKENS)
     form = job.get("adapter", "fp32")
     if form == "fp32":
         model = build_model(base.shape, seed=None)
@@ -186,7 +214,14 @@ def _model(job: dict[str, Any]) -> Any:
     return model
 
 
-def _theirs(job: dict[str, Any]) -> list[float]:
+def _their_rows(job: dict[str, Any]) -> list[dict[str, Any]]:
+    import torch
+
+    rows = [torch.from_numpy(row[:-1].copy()) for window in _windows(job) for row in window]
+    return [{"input_ids": row, "labels": row} for row in rows]
+
+
+def _theirs(job: dict[str, Any], rows: list[dict[str, Any]], collate: Any = None) -> list[float]:
     """Seconds of each counted step of transformers' Trainer, with PEFT for adapters, as its makers set it up."""
     import torch
     from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
@@ -199,7 +234,6 @@ def _theirs(job: dict[str, Any]) -> list[float]:
         names = ["c_attn"] if job["base"].endswith("gpt2") else ["q_proj", "v_proj"]
         settings = peft.LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=names, task_type="CAUSAL_LM")
         model = peft.get_peft_model(model, settings)
-    rows = [torch.from_numpy(row[:-1].copy()) for window in _windows(job) for row in window]
     times: list[float] = []
 
     class Clock(TrainerCallback):
@@ -223,8 +257,8 @@ def _theirs(job: dict[str, Any]) -> list[float]:
         logging_strategy="no",
         disable_tqdm=True,
     )
-    data = [{"input_ids": row, "labels": row} for row in rows]
-    Trainer(model=model, args=arguments, train_dataset=data, callbacks=[Clock()]).train()
+    clock = [Clock()]
+    Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collate, callbacks=clock).train()
     return times[1:]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ondevice.data.tokenizer import Tokenizer, train_tokenizer
+from ondevice.data.chat import encode_chat, end_ids
+from ondevice.data.tokenizer import Tokenizer, import_tokenizer, train_tokenizer
 from ondevice.errors import CheckpointError, ResourceError, UsageError
 from ondevice.export.hf_tokenizer import HARD_TEXTS
 from ondevice.export.hugging_face import export_hugging_face
@@ -43,6 +45,11 @@ TEXT = [
     "The cat sat on the mat, naïve and happy.\n\tIt ran home 12 times; don't ask! 🙂 " * 30,
     "Se telefonando io potessi dirti addio, ti chiamerei è ò à | ".join("abcdefgh") * 20,
 ]
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +157,30 @@ def test_nothing_is_left_of_a_refused_export(tokenizers, tmp_path: Path) -> None
     (tmp_path / "hf").mkdir()
     with pytest.raises(UsageError, match="not an export"):
         export(model, tokenizers["bpe"], tmp_path / "hf", overwrite=True)
+
+
+def test_a_chat_template_goes_along(tmp_path: Path) -> None:
+    """transformers renders and encodes a conversation as we do, and stops where we do."""
+    engines = pytest.importorskip("tokenizers")
+    engine = engines.Tokenizer(engines.models.BPE())
+    engine.pre_tokenizer = engines.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    engine.decoder = engines.decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    letters = engines.pre_tokenizers.ByteLevel.alphabet()
+    trainer = engines.trainers.BpeTrainer(
+        vocab_size=300, special_tokens=special, initial_alphabet=letters, show_progress=False
+    )
+    engine.train_from_iterator(["user assistant hello"] * 5, trainer)
+    (tmp_path / "theirs").mkdir()
+    engine.save(str(tmp_path / "theirs" / "tokenizer.json"))
+    config = {"eos_token": "<|im_end|>", "chat_template": CHATML}
+    (tmp_path / "theirs" / "tokenizer_config.json").write_text(json.dumps(config))
+    ours = import_tokenizer(tmp_path / "theirs")
+    model = decoder(replace(SHAPES["llama"], vocab_size=ours.vocab_size))
+    export(model, ours, tmp_path / "hf")
+    talk = [{"role": "user", "content": " hello  è"}, {"role": "assistant", "content": "x"}]
+    again = AutoTokenizer.from_pretrained(tmp_path / "hf")
+    ids = again.apply_chat_template(talk, add_generation_prompt=True, return_dict=False)
+    assert list(ids) == encode_chat(talk, ours)
+    settings = json.loads((tmp_path / "hf" / "generation_config.json").read_text())
+    assert settings["eos_token_id"] == sorted(end_ids(ours)) and len(settings["eos_token_id"]) == 2

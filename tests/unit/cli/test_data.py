@@ -161,3 +161,52 @@ def test_tokenizer_train_writes_over_nothing(place, call, out, says):
     assert says in result.error and "--out" in result.error
     assert (place / "words.txt").read_bytes() == before
     assert [path.name for path in (place / "full").iterdir()] == ["precious"]
+
+
+def test_examples_are_built_and_shown_without_windows(place, call):
+    rows = [{"prompt": f"What is {i}?", "completion": f" It is {i}."} for i in range(40)]
+    (place / "qa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ("data", "build", "--data", "qa.jsonl", "--set", "tokenizer.kind=byte")
+    shown = call(*words)
+    assert "Examples completion: only the answers are learned" in shown.out and "Windows" not in shown.out
+    assert call(*words, "--json").json["examples"]["kind"] == "completion"
+
+
+def test_check_tells_every_fault_by_file_and_line(place, call):
+    (place / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "c"}\nnonsense\n')
+    result = call("data", "check", "rows.jsonl")
+    assert result.code == 3
+    assert "rows.jsonl:2: there is no field 'completion'" in result.out and "rows.jsonl:3: not valid JSON" in result.out
+    assert "2 errors, 0 warnings." in result.out
+    found = call("data", "check", "rows.jsonl", "--json")
+    assert (found.code, found.json["errors"], found.json["kind"]) == (3, 2, "completion")
+    (place / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    good = call("data", "check", "rows.jsonl")
+    assert good.code == 0 and "Nothing is wrong." in good.out
+
+
+def test_check_reads_a_contract_and_a_config(place, call):
+    (place / "train.jsonl").write_text('{"prompt": "a", "completion": "yes"}\n{"prompt": "b", "completion": "may"}\n')
+    (place / "contract.toml").write_text(
+        'task = "t"\n[output]\nform = "label"\nlabels = ["yes", "no"]\n[files]\ntrain = "train.jsonl"\n'
+    )
+    result = call("data", "check", "contract.toml")
+    assert result.code == 3 and 'train.jsonl:2: its answer is "may", which is none of the labels' in result.out
+    (place / "qa.toml").write_text('[data]\ncontract = "contract.toml"\n[[data.sources]]\npath = "train.jsonl"\n')
+    assert call("data", "check", "qa.toml").out.splitlines()[0] == result.out.splitlines()[0]
+    refused = call("data", "build", "qa.toml", "--set", "tokenizer.kind=byte")
+    assert refused.code == 3 and "train.jsonl:2: its answer" in refused.error
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("nothing.jsonl",), "no such file"),
+        (("words.txt", "--context", "64"), "needs --tokenizer"),
+        (("words.txt", "--contract", "nothing.toml"), "cannot be read as a contract"),
+        (("tiny.toml", "words.txt"), "name one config or contract"),
+    ],
+)
+def test_check_refuses_in_one_sentence(place, call, words, says):
+    result = call("data", "check", *words)
+    assert result.code in (2, 3) and says in result.error

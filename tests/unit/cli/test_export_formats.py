@@ -77,10 +77,36 @@ def test_gguf_without_its_package_says_what_to_install(reading, call, monkeypatc
     assert "pip install gguf" in result.error and not (tmp_path / "x").exists()
 
 
+def test_a_cache_in_place_by_its_command(own, call):
+    pytest.importorskip("onnxruntime")
+    told = call("export", "tiny", "--in-place", "--json").json
+    assert told["form"] == "in place" and told["parity"]["max_abs_error"] < 1e-4
+    run, export = (call("generate", target, "the cat", *GREEDY).json for target in ("tiny", told["path"]))
+    assert export["ids"] == run["ids"] and export["backend"] == "onnxruntime"
+    assert call("verify", "tiny").code == 0
+
+
+def test_a_genai_folder_by_its_command(own, call):
+    genai = pytest.importorskip("onnxruntime_genai")
+    result = call("export", "tiny", "--format", "genai", "--json")
+    assert {"genai_config.json", "model.onnx", "tokenizer.json"} < set(result.json["files"])
+    model = genai.Model(result.json["path"])
+    params = genai.GeneratorParams(model)
+    params.set_search_options(do_sample=False, repetition_penalty=1.0, max_length=19)
+    generator, tokens = genai.Generator(model, params), []
+    generator.append_tokens(genai.Tokenizer(model).encode("the cat"))
+    while not generator.is_done():
+        generator.generate_next_token()
+        tokens.append(int(generator.get_next_tokens()[0]))
+    assert [each for each in tokens if each != 256] == call("generate", "tiny", "the cat", *GREEDY).json["ids"]
+    assert "for other programs" in call("generate", result.json["path"], "x").error
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--format", "hf", "--quantize", "int4"), "--quantize and --native are for --format onnx"),
+        (("--format", "hf", "--quantize", "int4"), "--quantize is for --format onnx, genai and bundle"),
+        (("--format", "gguf", "--in-place"), "--native and --in-place are for --format onnx"),
         (("--type", "q4_0"), "--type is for --format gguf"),
     ],
 )

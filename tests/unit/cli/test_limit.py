@@ -9,6 +9,7 @@ import pytest
 
 from ondevice.run.config import read_limits
 from ondevice.run.directory import RunDir
+from ondevice.run.liveness import read_status, write_status
 
 
 def test_limits_are_shown_with_where_they_come_from(own: Path, call: Any) -> None:
@@ -16,6 +17,15 @@ def test_limits_are_shown_with_where_they_come_from(own: Path, call: Any) -> Non
     assert "preset = desk" in out and "max_battery_c = " in out and "keep_last = 3" in out
     body = call("limit", "tiny", "--json").json
     assert body["limits"]["min_free_disk_mb"] == 0 and "max_battery_c" in body["why"]
+
+
+def test_limits_of_a_simulated_run_are_explained_by_the_preset_that_holds_there(own: Path, call: Any) -> None:
+    run_dir = RunDir(own / "runs/tiny")
+    status = {key: value for key, value in read_status(run_dir).items() if key not in ("v", "seal")}
+    write_status(run_dir, {**status, "simulated": {"device": "sim:galaxy-s25plus", "speed": 60.0}}, durable=False)
+    assert "preset = balanced" in call("limit", "tiny").out
+    write_status(run_dir, {**status, "simulated": {"device": "sim:gone.toml", "speed": 60.0}}, durable=False)
+    assert "preset = desk" in call("limit", "tiny").out
 
 
 def test_limits_of_a_stopped_run_are_written_and_the_run_stays_sound(own: Path, call: Any) -> None:

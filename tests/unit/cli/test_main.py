@@ -67,14 +67,15 @@ def test_every_command_has_help_with_examples_of_itself(call, name):
     "words",
     [
         *(("config", action) for action in ("explain", "presets", "check")),
-        *(("data", action) for action in ("build", "inspect")),
+        *(("data", action) for action in ("build", "inspect", "check")),
         *(("schedule", action) for action in ("show", "reorder", "add", "skip")),
         *(("runs", action) for action in ("list", "rename", "rm", "du")),
+        *(("study", action) for action in ("run", "status", "list")),
         ("tokenizer", "train"),
         *(
             (name,)
             for name in COMMANDS
-            if name not in ("completion", "config", "data", "runs", "schedule", "tokenizer")
+            if name not in ("completion", "config", "data", "runs", "schedule", "study", "tokenizer")
         ),
     ],
 )

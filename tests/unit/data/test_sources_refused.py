@@ -232,3 +232,15 @@ def test_a_compressed_bomb_is_refused_while_it_is_read(tmp_path, monkeypatch, ki
 def test_a_small_file_may_shrink_as_much_as_it_likes(tmp_path):
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"0" * 3_000_000))
     assert len(read(tmp_path)[0]["a.txt.gz"]) == 3_000_000
+
+
+def test_many_members_that_are_a_bomb_together_are_refused(tmp_path, monkeypatch):
+    """Members that overlap in the file each swell to a little less than what is refused."""
+    monkeypatch.setattr(readers, "BOMB_BYTES", 400_000)
+    monkeypatch.setattr(readers, "BOMB_RATIO", 2)
+    with zipfile.ZipFile(tmp_path / "many.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(9):
+            archive.writestr(f"{number}.txt", f"text {number}\n" * 12_000)
+    source = SourceConfig(path=str(tmp_path / "many.zip"))
+    with pytest.raises(DataError, match=r"many\.zip: .* compressed bytes swell to more than 0 MB"):
+        list(iter_documents(source, base=tmp_path, bad_utf8="skip_line", problems=Problems()))

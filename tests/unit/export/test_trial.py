@@ -13,9 +13,9 @@ from ondevice.errors import DataError, DeviceError, UsageError
 from ondevice.export import trial
 from ondevice.export.measure import Perplexity, token_losses
 from ondevice.export.onnx import export_onnx
-from ondevice.infer.export_folder import ExportFolder, release
+from ondevice.infer.export_folder import NATIVE, ExportFolder, release
 from ondevice.infer.onnx_backend import OnnxBackend
-from ondevice.infer.onnx_session import OLDEST_NATIVE
+from ondevice.infer.onnx_session import OLDEST
 from ondevice.run.recipe import ModelShape
 
 SHAPE = ModelShape(
@@ -93,7 +93,7 @@ def test_auto_needs_text_and_onnxruntime(parts, tmp_path: Path, monkeypatch) -> 
 def test_native_operators_are_taken_where_they_compute_the_same(kind: str, parts, tmp_path: Path) -> None:
     if not runs_native():
         pytest.skip("this onnxruntime is older than opset 23")
-    info = export(tmp_path / "x", parts, quantize=kind, native=True, text=TEXT)
+    info = export(tmp_path / "x", parts, quantize=kind, form=NATIVE, text=TEXT)
     assert (info.trial.opset, info.trial.not_native) == (23, "")
     raw = json.loads((tmp_path / "x" / "export.json").read_text())
     assert (raw["opset"], raw["ir_version"], raw["onnxruntime"]) == (23, 11, "1.23")
@@ -106,7 +106,7 @@ def test_native_operators_are_taken_where_they_compute_the_same(kind: str, parts
 def runs_native() -> bool:
     import onnxruntime
 
-    return release(onnxruntime.__version__) >= release(OLDEST_NATIVE)
+    return release(onnxruntime.__version__) >= release(OLDEST[NATIVE])
 
 
 def test_an_onnxruntime_that_is_too_old_gets_the_portable_operators(parts, tmp_path: Path, monkeypatch) -> None:
@@ -114,7 +114,7 @@ def test_an_onnxruntime_that_is_too_old_gets_the_portable_operators(parts, tmp_p
         raise DeviceError(f"onnxruntime is too old, this needs {oldest}")
 
     monkeypatch.setattr(trial, "import_onnxruntime", too_old)
-    info = export(tmp_path / "x", parts, native=True)
+    info = export(tmp_path / "x", parts, form=NATIVE)
     assert info.trial.opset == 17 and info.trial.not_native.endswith("this needs 1.23") and info.parity is not None
 
 
@@ -131,7 +131,7 @@ def test_native_operators_that_fail_give_way_to_the_portable_ones(fault, parts, 
         return right(*args, **settings)
 
     monkeypatch.setattr(trial, "verify_onnx", verify)
-    info = export(tmp_path / "x", parts, native=True)
+    info = export(tmp_path / "x", parts, form=NATIVE)
     assert (info.trial.opset, info.trial.not_native) == (17, str(fault))
     assert json.loads((tmp_path / "x" / "export.json").read_text())["opset"] == 17
 

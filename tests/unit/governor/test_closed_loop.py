@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import exp
 from typing import Any
 
@@ -137,3 +139,26 @@ def test_it_begins_without_a_bump() -> None:
     plant = Plant(ambient_c=26.0, gain_c=40.0, seed=3, start_c=38.4)
     loop(plant, 2.0, 0.5)
     assert plant.over_c <= 0.5 and plant.over_s <= 10.0
+
+
+@pytest.mark.parametrize("name", ["battery_c", "headroom"])
+def test_whatever_happened_a_hotter_reading_hardly_ever_gets_more_duty(name: str) -> None:
+    """An unlikely sample also makes the one who hears it doubt his model, which is worth a few points of duty."""
+    plant, dice = Plant(ambient_c=26.0, gain_c=40.0, seed=6), random.Random(6)
+    history = begin(handheld=True, battery=True)
+    scale = {"battery_c": (1.0, 0.0), "headroom": (1 / 30.0, 1 - 45 / 30.0)}[name]
+
+    def felt(celsius: float) -> Reading:
+        value = round(celsius * scale[0] + scale[1], 3)
+        return dataclasses.replace(plant.reading(), t=plant.t, ages_s={}, **{name: value})
+
+    for k in range(240):
+        found, history = decide(felt(round(plant.temp_c)), LIMITS, history, plant.t)
+        plant.advance(2.0, 1.0)
+        history = observe(history, 2.0, plant.t)
+        plant.advance(min(60.0, 2.0 * (1 - found.duty) / max(found.duty, 0.02)) + 20.0 * dice.random() * (k > 120), 0.0)
+        if k % 8 == 0:
+            orders = [decide(felt(float(c)), LIMITS, history, plant.t)[0] for c in (30, 35, 36, 37, 38, 39, 41)]
+            duties = [order.duty if order.kind == "run" else 0.0 for order in orders]
+            assert all(hotter <= cooler + 0.06 for cooler, hotter in pairwise(duties)), (k, duties)
+            assert duties[-1] <= min(duties[:3])

@@ -62,3 +62,11 @@ def test_a_hotter_hour_does_not_charge_for_the_cool_one_before_it() -> None:
 def test_work_that_nobody_priced_waits_for_its_order() -> None:
     debt = Debt().after(3.0).after(4.0).under(Order(duty=0.5))
     assert debt.owed_s == pytest.approx(7.0)
+
+
+def test_a_rest_told_in_seconds_is_taken_as_told_however_long_the_piece_was() -> None:
+    debt = Debt().after(27.0).under(Order(duty=0.2, left_s=100.0))
+    assert debt.due_s == 100.0
+    debt = debt.rested(100.0).under(Order(duty=0.2, left_s=0.0))
+    assert debt.due_s == 0.0
+    assert Debt().after(25.0).rested(600.0).under(Order(duty=0.03, left_s=90.0)).due_s == 90.0

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from ondevice.device.readings import Reading
 from ondevice.governor.decide import decide
-from ondevice.governor.heat import HARD_OVER_C
 from ondevice.governor.history import History, begin, observe, refitted, worked
 from ondevice.governor.hours import civil, is_open, parse_hours
 from ondevice.governor.order import Order, is_change
+from ondevice.governor.signals import HARD_OVER_C
 from ondevice.governor.threads import Wish
 from ondevice.run.schema import Limits
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ondevice.errors import UsageError
@@ -93,6 +93,7 @@ def test_a_window_that_begins_in_the_missing_hour_opens_after_it() -> None:
     assert is_open(windows, civil(opens, ROME))
 
 
+@settings(deadline=None)
 @given(
     start=st.integers(0, 1439),
     length=st.integers(1, 1439),

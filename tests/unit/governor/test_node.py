@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import random
-from math import sqrt
+from math import exp, sqrt
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ondevice.governor.control import Cycle, duty_for
-from ondevice.governor.heat import SIGNALS
+from ondevice.governor.control import LONG_S, Cycle, duty_for, rest_before
 from ondevice.governor.node import Node, advanced, corrected, first_seen
+from ondevice.governor.signals import SIGNALS
 from ondevice.governor.work import Work, after_piece, burst_s, loads
 
 BATTERY = SIGNALS[0].bodies[0]
@@ -81,7 +81,10 @@ def test_a_hotter_body_never_gets_more_duty(
     def duty(hotter_c: float) -> float:
         node = first_seen(temp_c + hotter_c, 0.0, BATTERY, heat)
         node = Node(**{**vars(node), "idle_c": idle_c, "warming": warming, "tt": 0.04})
-        return duty_for(node, BATTERY, limit_c, Cycle(piece_s, rested_s), duty_now=0.4)
+        if piece_s < LONG_S:
+            return duty_for(node, BATTERY, limit_c, Cycle(piece_s, rested_s), duty_now=0.4)
+        left_s = rest_before(node, BATTERY, limit_c, Cycle(piece_s, rested_s))
+        return 0.0 if left_s is None else 1.0 / (1.0 + left_s)
 
     assert 0.0 <= duty(more_c) <= duty(0.0) + 1e-6 <= 1.0 + 1e-6
 
@@ -108,7 +111,7 @@ def learned_once() -> tuple[Node, float]:
 
 def test_a_piece_that_does_not_fit_is_not_begun() -> None:
     node = Node(**{**vars(learned_once()[0]), "temp_c": 38.0, "idle_c": 38.0, "heat": 0.0})
-    assert duty_for(node, BATTERY, 40.0, Cycle(25.0, None), duty_now=0.0) == 0.0
+    assert rest_before(node, BATTERY, 40.0, Cycle(25.0, None)) is None
     assert duty_for(node, BATTERY, 40.0, Cycle(2.0, None), duty_now=0.0) > 0.0
 
 
@@ -157,3 +160,18 @@ def test_short_pieces_do_not_grow_the_memory() -> None:
         work = after_piece(work, 0.05, 0.1 * k)
     assert len(work.spans) < 400
     assert work.piece_s == pytest.approx(0.05)
+
+
+def test_a_warming_day_is_learned_as_a_slope() -> None:
+    ahead = learned(idle_c=24.0, warming=0.12, tau_s=250.0)[0]
+    truth_c, t = ahead.temp_c, ahead.t
+    node, idle_c = ahead, ahead.idle_c
+    for _ in range(240):
+        t, idle_c = t + 15.0, idle_c + 15.0 * 0.0056
+        truth_c += (idle_c + 15.0 - truth_c) * (1 - exp(-15.0 / 250.0))
+        node = corrected(advanced(node, BATTERY, [(15.0, 0.5)]), BATTERY, round(truth_c, 1))
+    assert 0.6 * 0.0056 < node.slope < 1.4 * 0.0056
+    still = node
+    for _ in range(240):
+        still = corrected(advanced(still, BATTERY, [(15.0, 0.5)]), BATTERY, round(truth_c, 1))
+    assert abs(still.slope) < 0.2 * 0.0056

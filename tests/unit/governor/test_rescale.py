@@ -8,10 +8,11 @@ import pytest
 
 from ondevice.device.readings import Reading
 from ondevice.governor.decide import decide
-from ondevice.governor.heat import SIGNALS, Heat
+from ondevice.governor.heat import Heat
 from ondevice.governor.history import History, begin, observe, refitted
 from ondevice.governor.node import advanced, first_seen
 from ondevice.governor.rescale import rescaled_heat, rescaled_work
+from ondevice.governor.signals import SIGNALS
 from ondevice.governor.threads import Wish
 from ondevice.governor.work import Work, loads
 from ondevice.run.schema import Limits

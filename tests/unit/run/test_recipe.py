@@ -16,6 +16,7 @@ from ondevice.errors import CheckpointError
 from ondevice.run.recipe import (
     RECIPE_VERSION,
     AdapterRecipe,
+    Anchor,
     BaseRecipe,
     CurriculumRecipe,
     Fit,
@@ -57,6 +58,8 @@ STAGE = StageRecipe(name="first", windows=3, shares={"notes": 1.0})
 PART = PartRecipe(
     name="1", stage="first", windows=6, sources=(PartSource(name="notes", first=0, windows=5, share=1.0),)
 )
+ANCHOR = Anchor(step=3, lr=1e-3, steps=9, tail_steps=0)
+VALUES[tuple[Anchor, ...]] = st.lists(st.just(ANCHOR), max_size=2).map(tuple)
 VALUES[tuple[PartRecipe, ...]] = st.lists(st.just(PART), max_size=2).map(tuple)
 VALUES[tuple[StageRecipe, ...]] = st.lists(st.just(STAGE), max_size=2).map(tuple)
 

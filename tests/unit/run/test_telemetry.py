@@ -180,6 +180,6 @@ def test_numbers_from_strangers(value: Any, number: float | None) -> None:
 
 
 def test_kinds_are_those_of_the_design() -> None:
-    assert " ".join(KINDS) == "launch fit step eval sample reading order checkpoint part control note end"
+    assert " ".join(KINDS) == "launch fit step eval advice sample reading order checkpoint part control note end"
     with pytest.raises(AssertionError):
         TelemetryWriter.write(object(), "weather", 1)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -11,8 +12,11 @@ from ondevice.errors import CheckpointError, DataError, UsageError
 from ondevice.evaluate.losses import SourceLoss
 from ondevice.infer.sampling import Sampling
 from ondevice.run.store import Store
+from ondevice.study import evaluation, select_run
 from ondevice.study.evaluation import Wish, default_prompts, evaluate, language_losses
+from ondevice.study.judges import Judges
 from ondevice.study.prompts import Prompt, PromptSet, overlap, read_prompts
+from ondevice.study.selection import select
 from ondevice.study.target import open_target
 
 SMALL = Wish(per_source=3, prompt_tokens=16, max_new_tokens=8)
@@ -111,6 +115,41 @@ def test_prompts_longer_than_the_context_are_noted(own):
     assert "only its last" in result["notes"][0]
 
 
+def test_prompts_that_want_an_answer_give_a_task_score(own, monkeypatch):
+    def write(target, prompts, wish):
+        written, _ = real(target, prompts, wish)
+        return written, ['{"label": "spam"}', '{"label": "ham"}', "no json"]
+
+    real = evaluation.write_all
+    answer = json.dumps({"label": "spam"})
+    prompts = PromptSet(tuple(Prompt(prompt=f"the cat {k}", answer=answer) for k in range(3)), "given")
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "write_all", write)
+        found = measured(own, replace(SMALL, prompts=prompts))["task"]
+    assert found["n"] == 3 and found["parse"]["estimate"] == pytest.approx(2 / 3)
+    assert found["label:label"]["estimate"] == found["labels"]["estimate"] == pytest.approx(1 / 3)
+    assert found["labels"]["low"] == pytest.approx(0.0615, abs=1e-4)  # Wilson's, of 1 in 3
+    assert measured(own)["task"] is None
+
+
+def test_what_surely_got_worse_in_a_group_is_listed(own, monkeypatch):
+    """Groups reach the selection: one whose quality falls by the same amount for every prompt is a regression."""
+
+    def judged(self, prompts, written, texts):
+        scores = [80.0 if falls or prompt.group == "first" else 20.0 for prompt in prompts]
+        return [{"v": 1, "score": score + 0.01 * k} for k, score in enumerate(scores)]
+
+    falls = True
+    monkeypatch.setattr(Judges, "judge", judged)
+    steps = Store(own.checkpoints).steps()[-2:]
+    panels = []
+    for step in steps:
+        panels.append(measured(own, step=step))
+        falls = False
+    found = select([select_run._candidate(panel) for panel in panels])
+    assert [each.group for each in found.regressions] == ["code.python"]
+
+
 def test_splitting_leaves_nothing_on_both_sides():
     prompts = tuple(Prompt(prompt=str(k % 7), group="ab"[k % 2]) for k in range(20))
     tuning, holdout = PromptSet(prompts, "x").split()
@@ -127,6 +166,7 @@ def test_splitting_leaves_nothing_on_both_sides():
         (b'{"prompt": 1}', ':1: "prompt" is not a text'),
         (b'{"prompt": "a", "colour": "b"}', ':1: "colour"'),
         (b'{"prompt": "a"', ":1: not valid JSON"),
+        (b'{"prompt": "a", "answer": "[1]"}', ':1: "answer" is not a JSON object as text'),
         (b'{"prompt": "\\ud800"}', ":1: not valid JSON"),
         (b"\xff", "not UTF-8"),
     ],

@@ -14,11 +14,12 @@ from ondevice.infer.generation_config import (
     to_generation_config,
     write_generation_config,
 )
+from ondevice.infer.presets import PRESETS
 from ondevice.infer.sampling import Sampling
 from ondevice.run.files import write_json
 from ondevice.study.evaluation import Wish
 from ondevice.study.prompts import Prompt, PromptSet
-from ondevice.study.sweep import PRESETS, arms_of, sweep
+from ondevice.study.sweep import arms_of, sweep
 from ondevice.study.target import open_target
 
 FLAGS = ("--per-source", "4", "--max-new-tokens", "6")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,11 +22,12 @@ from ondevice.run.config import parse_config
 from ondevice.run.files import write_json
 from ondevice.run.recipe import AdapterRecipe, Fit, ModelShape
 from ondevice.train import autotune, prepare, probe
+from ondevice.train.fitting import choose_fit
 from ondevice.train.memory import estimate_memory
 from ondevice.train.probe import StepTimer
 from ondevice.train.race import Timing
 from ondevice.train.refit import smaller
-from ondevice.train.sizing import Machine, choose_fit
+from ondevice.train.sizing import Machine
 
 MIB = 2**20
 COMMON = {"vocab_size": 500, "context": 64, "layers": 3, "width": 128, "heads": 4, "hidden": 320}
@@ -104,7 +106,8 @@ def test_the_fit_is_that_of_the_adapter(tmp_path):
 def test_a_smaller_fit_is_looked_for_with_the_adapter():
     adapter = adapter_of("q_proj", "v_proj")
     fit = Fit(micro_batch=8, threads=2, activation_checkpointing=False, loss_chunk_tokens=512)
-    less = smaller(fit, QWEN, limit_mb=1000.0, adapter=adapter)
+    train = SimpleNamespace(batch=8, clip=1.0, clip_scope="all", optimizer_state="adamw-fp32")
+    less = smaller(fit, SimpleNamespace(model=QWEN, train=train, adapter=adapter), limit_mb=1000.0)
     assert estimate_memory(QWEN, less, adapter=adapter).total_mb <= 1000 < estimate_memory(QWEN, less).total_mb
 
 
@@ -144,6 +147,7 @@ code = main(sys.argv[1:])
 print(peak_rss_mb())
 sys.exit(code)
 """
+LORA, WHOLE = "adapter.method=lora", "train.optimizer=adamw"
 TWIN = ModelShape(
     arch="llama", vocab_size=16_384, context=512, layers=8, width=512, heads=8, kv_heads=4, hidden=1408, qkv_bias=True
 )
@@ -154,11 +158,17 @@ TWIN = ModelShape(
 @pytest.mark.parametrize(
     "changes",
     [
-        "adapter.base_format=fp32 fit.micro_batch=2",
-        "adapter.base_format=int8 fit.micro_batch=4",
-        "adapter.base_format=nf4 fit.micro_batch=2 adapter.targets=['q_proj','up_proj','down_proj']",
-        "adapter.base_format=nf4 fit.micro_batch=1 fit.activation_checkpointing=true fit.loss_chunk_tokens=64",
-        "adapter.base_format=int4 fit.micro_batch=4 fit.activation_checkpointing=true",
+        f"{LORA} adapter.base_format=fp32 fit.micro_batch=2",
+        f"{LORA} adapter.base_format=int8 fit.micro_batch=4",
+        f"{LORA} adapter.base_format=nf4 fit.micro_batch=2 adapter.targets=['q_proj','up_proj','down_proj']",
+        f"{LORA} adapter.base_format=nf4 fit.micro_batch=1 fit.activation_checkpointing=true fit.loss_chunk_tokens=64",
+        f"{LORA} adapter.base_format=int4 fit.micro_batch=4 fit.activation_checkpointing=true",
+        f"{WHOLE} fit.micro_batch=2",
+        f"{WHOLE} fit.micro_batch=2 fit.activation_checkpointing=true train.optimizer_state=int8",
+        f"{WHOLE} fit.layerwise=true fit.micro_batch=4 fit.kept_blocks=8 train.clip=0",
+        f"{WHOLE} fit.layerwise=true fit.micro_batch=4 fit.kept_blocks=4 fit.repeated_blocks=2",
+        f"{WHOLE} fit.layerwise=true fit.micro_batch=1 fit.kept_blocks=0 fit.repeated_blocks=8 fit.loss_chunk_tokens=64"
+        " train.optimizer_state=int8",
     ],
 )
 def test_the_estimate_is_the_peak_of_a_real_run(tmp_path, changes):
@@ -168,7 +178,7 @@ def test_the_estimate_is_the_peak_of_a_real_run(tmp_path, changes):
     write_json(folder / "config.json", hugging_face_config(TWIN))
     (tmp_path / "text.txt").write_text("the cat sat on the mat and saw another dog\n" * 2000)
     common = (
-        "model.context=256 adapter.method=lora train.steps=3 train.batch=4 train.precision=fp32 fit.threads=1 "
+        "model.context=256 train.steps=3 train.batch=4 train.precision=fp32 fit.threads=1 "
         f"eval.count=1 eval.max_tokens=256 sample.count=0 limits.min_free_disk_mb=0 model.base={folder}"
     )
     flags = [f"--set={change}" for change in f"{common} {changes}".split()]

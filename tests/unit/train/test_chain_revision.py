@@ -20,6 +20,7 @@ from ondevice.train.chain import train
 from ondevice.train.fork import ForkWish, plan_fork
 from ondevice.train.replay import replay
 from ondevice.train.revise import reorder, skip_part
+from ondevice.train.schedule import learning_rate
 
 
 class Silent:
@@ -227,3 +228,19 @@ def test_an_earlier_recipe_that_was_lost_is_put_back(begun):
     path.unlink()
     assert [file for file, _ in damages(begun)] == ["recipe-1.json"]
     assert mend(begun) == ["recipe-1.json"] and path.read_bytes() == right and not damages(begun)
+
+
+def test_the_rate_goes_on_where_parts_are_left_out_and_the_recipe_tells(make_chain):
+    run = make_chain("train.schedule=cosine")
+    train(run, display=Silent(), parts=2)
+    before = run.read_recipe()
+    with offline_lock(run, what="test"):
+        skip_part(run, "dull")
+    recipe = run.read_recipe()
+    (anchor,) = recipe.train.anchors
+    assert (anchor.step, anchor.steps) == (max(Store(run.checkpoints).steps()), before.train.steps)
+    assert anchor.lr == learning_rate(before.train, anchor.step)
+    assert train(run, display=Silent()).outcome == "finished"
+    rates = [record["lr"] for record in read_records(run.telemetry) if record["kind"] == "step"]
+    assert rates == [learning_rate(recipe.train, step) for step in range(recipe.train.steps)]
+    assert replay(run).identical and not damages(run)

@@ -9,10 +9,11 @@ from ondevice.model.counts import count_parameters
 from ondevice.model.shape import check_shape
 from ondevice.run.config import parse_config
 from ondevice.run.recipe import DataRecipe
+from ondevice.train.fitting import choose_fit
 from ondevice.train.keeper import save_interval_s
 from ondevice.train.memory import estimate_memory
 from ondevice.train.plan import estimate, make_recipe, spread, train_budget, warnings_of
-from ondevice.train.sizing import Corpus, Machine, choose_batch, choose_fit, choose_lr, choose_shape, expected_tokens
+from ondevice.train.sizing import Corpus, Machine, choose_batch, choose_lr, choose_shape, expected_tokens
 
 CORPUS = Corpus(train_tokens=3_000_000, val_tokens=150_000, vocab_size=4096, sources=1)
 LAPTOP = Machine(flops_s=1e11, memory_mb=4000, cores=2)

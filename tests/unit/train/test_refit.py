@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from ondevice.run.schema import Limits
 from ondevice.run.store import Store
 from ondevice.run.telemetry import read_records
 from ondevice.train.launch import launch, make_loop
-from ondevice.train.memory import estimate_memory
+from ondevice.train.memory import estimate_memory, estimate_run
 from ondevice.train.race import Timing
 from ondevice.train.refit import Device, decide, smaller
 
@@ -24,7 +25,14 @@ ROOMY = Device(cores=8, total_mb=16_000.0, memory_mb=9_600.0, android=False)
 SHAPE = ModelShape(
     arch="llama", vocab_size=8_000, context=256, layers=6, width=320, heads=10, kv_heads=10, hidden=864, dropout=0.0
 )
+WIDE = dataclasses.replace(SHAPE, width=1280, hidden=3456, heads=20, kv_heads=20)  # gradients weigh more
 LARGE = Fit(micro_batch=16, threads=2, activation_checkpointing=False, loss_chunk_tokens=512)
+
+
+def plan_of(optimizer="muon-adamw-fp32", *, shape=SHAPE, adapter=None):
+    """As much of a recipe as an estimate reads."""
+    train = SimpleNamespace(batch=16, clip=1.0, clip_scope="all", optimizer_state=optimizer)
+    return SimpleNamespace(model=shape, train=train, adapter=adapter)
 
 
 class Silent:
@@ -83,7 +91,7 @@ def death(cause="memory"):
 
 def test_each_shrinking_needs_clearly_less_and_there_is_a_floor():
     fit, seen = LARGE, []
-    while (less := smaller(fit, SHAPE)) != fit:
+    while (less := smaller(fit, plan_of())) != fit:
         governed = [
             estimate_memory(SHAPE, each).total_mb - estimate_memory(SHAPE, FLOOR).total_mb for each in (fit, less)
         ]
@@ -100,9 +108,19 @@ FLOOR = Fit(micro_batch=1, threads=2, activation_checkpointing=True, loss_chunk_
 
 
 def test_a_limit_that_can_be_reached_is_reached_at_once():
-    total_mb = estimate_memory(SHAPE, dataclasses.replace(LARGE, micro_batch=2)).total_mb
-    assert smaller(LARGE, SHAPE, limit_mb=total_mb + 1).micro_batch == 2
-    assert smaller(LARGE, SHAPE, limit_mb=1.0).micro_batch == 8  # no fit gets there: one step down
+    total_mb = estimate_run(plan_of(), dataclasses.replace(LARGE, micro_batch=2)).total_mb
+    assert smaller(LARGE, plan_of(), limit_mb=total_mb + 1).micro_batch == 2
+    assert smaller(LARGE, plan_of(), limit_mb=1.0).micro_batch == 8  # no fit gets there: one step down
+
+
+def test_a_whole_model_by_adamw_steps_down_into_the_backward_pass():
+    recipe, fit, seen = plan_of("adamw-int8", shape=WIDE), LARGE, []
+    while (less := smaller(fit, recipe)) != fit:
+        assert estimate_run(recipe, less).total_mb < estimate_run(recipe, fit).total_mb
+        seen.append(less)
+        fit = less
+    assert [each.micro_batch for each in seen[:4]] == [8, 4, 2, 1]
+    assert fit.layerwise and fit.repeated_blocks == WIDE.layers and not fit.kept_blocks
 
 
 def test_a_death_for_memory_shrinks_the_next_fit_and_the_model_stays_the_same(make):

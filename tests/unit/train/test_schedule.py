@@ -5,9 +5,11 @@ import itertools
 import math
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ondevice.run.recipe import TrainRecipe
-from ondevice.train.schedule import learning_rate, tail_rate
+from ondevice.train.schedule import anchored, learning_rate, tail_rate
 
 BASE = TrainRecipe(
     steps=1000,
@@ -74,3 +76,47 @@ def test_constant_stays_constant():
 
 def test_cosine_is_the_cosine():
     assert tail_rate("cosine", 0.25, peak=1.0, low=0.0) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+
+
+SHAPES = [("constant", ""), ("linear", ""), ("cosine", ""), ("wsd", "linear"), ("wsd", "inverse-proportional")]
+
+
+@pytest.mark.parametrize(("schedule", "tail"), SHAPES)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    revisions=st.lists(st.tuples(st.integers(0, 150), st.integers(1, 400)), min_size=1, max_size=4),
+    warmup=st.integers(0, 40),
+)
+def test_no_revision_makes_the_rate_jump_or_changes_what_was_trained(schedule, tail, revisions, warmup):
+    """``revisions``: steps trained since the last one, and how many are then left."""
+    recipe = dataclasses.replace(BASE, steps=200, schedule=schedule, tail=tail, tail_steps=60, warmup_steps=warmup)
+    recipe = dataclasses.replace(recipe, tail_steps=60 if schedule == "wsd" else 0)
+    reached, trained = 0, []
+    for more, left in revisions:
+        until = min(reached + more, recipe.steps)
+        trained += [learning_rate(recipe, step) for step in range(reached, until)]
+        reached = until
+        wished = dataclasses.replace(recipe, steps=reached + left, tail_steps=min(recipe.tail_steps, reached + left))
+        was, recipe = learning_rate(recipe, reached), anchored(recipe, wished, reached=reached)
+        assert learning_rate(recipe, reached) == pytest.approx(was, rel=1e-12), "no jump"
+        assert [learning_rate(recipe, step) for step in range(reached)] == trained
+    rates = [learning_rate(recipe, step) for step in range(recipe.steps)]
+    assert all(recipe.lr_min * 0.999 <= rate <= recipe.lr for rate in rates[warmup:])
+    assert all(later <= earlier * (1 + 1e-12) for earlier, later in itertools.pairwise(rates[warmup:])), "never up"
+
+
+def test_a_cosine_of_which_the_horizon_moves_goes_on_from_the_rate_it_had():
+    plain = dataclasses.replace(BASE, schedule="cosine", steps=100, tail_steps=0)
+    longer = dataclasses.replace(plain, steps=300)
+    jump = learning_rate(longer, 80) - learning_rate(plain, 80)
+    assert jump > plain.lr / 2, "what the anchor is for"
+    recipe = anchored(plain, longer, reached=80)
+    assert learning_rate(recipe, 80) == learning_rate(plain, 80)
+    assert learning_rate(recipe, 299) == pytest.approx(plain.lr_min, rel=0.01)
+    again = anchored(recipe, dataclasses.replace(recipe, steps=400), reached=80)
+    assert [anchor.step for anchor in again.anchors] == [80], "nothing was trained between the two"
+    back = anchored(again, dataclasses.replace(again, steps=500), reached=50)
+    assert [(anchor.step, anchor.steps) for anchor in back.anchors] == [(50, 100)], "newer checkpoints were lost"
+    finished = anchored(plain, longer, reached=100)
+    assert {learning_rate(finished, step) for step in range(100, 300)} == {plain.lr_min}
+    assert anchored(plain, longer, reached=0) == longer

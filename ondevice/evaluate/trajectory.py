@@ -196,14 +196,15 @@ class Advice:
     why: str
 
 
-def advise(found: Trajectory, *, in_stable_phase_of_wsd: bool = False, settings: Settings = Settings()) -> Advice:
+def advise(points: Sequence[Point], *, in_stable_phase_of_wsd: bool = False, settings: Settings = Settings()) -> Advice:
     """Stop only when the best is older than ``patience`` evaluations and the loss, smoothed by medians of 3, no longer
     falls; while a WSD schedule has not begun its tail, begin it instead."""
-    last, best = len(found.points) - 1, found.points[found.best]
-    since = found.points[-1].tokens - best.tokens
-    if last - found.best <= settings.patience:
+    lowest = min(range(len(points)), key=lambda k: (points[k].loss, k))
+    last, best = len(points) - 1, points[lowest]
+    since = points[-1].tokens - best.tokens
+    if last - lowest <= settings.patience:
         return Advice(what="go on", why=f"The best evaluation, step {best.step}, is recent.")
-    if _smoothed_slope(found, settings) < 0:
+    if _smoothed_slope(points, settings) < 0:
         return Advice(what="go on", why=f"The best was step {best.step}, but the loss falls again.")
     cost = f"The best was step {best.step}, {since / 1e6:.2f} M tokens ago, and the loss no longer falls"
     if in_stable_phase_of_wsd:
@@ -211,8 +212,8 @@ def advise(found: Trajectory, *, in_stable_phase_of_wsd: bool = False, settings:
     return Advice(what="stop", why=f"{cost}; more of the same will not help.")
 
 
-def _smoothed_slope(found: Trajectory, settings: Settings) -> float:
-    """Of the losses since the best evaluation."""
-    losses = [point.loss for point in found.points]
+def _smoothed_slope(points: Sequence[Point], settings: Settings) -> float:
+    """Of the last losses."""
+    losses = [point.loss for point in points[-settings.patience - 3 :]]
     smooth = [statistics.median(losses[max(0, k - 1) : k + 2]) for k in range(len(losses))]
     return _slope(smooth[-max(settings.patience + 1, 2) :])

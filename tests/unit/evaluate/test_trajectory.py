@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ondevice.study.trajectory import Point, Settings, advise, diminishing, spikes, trajectory
+from ondevice.evaluate.trajectory import Point, Settings, advise, diminishing, spikes, trajectory
 
 
 def curve(*losses, tokens=200_000):
@@ -79,21 +79,21 @@ def test_the_over_trained_run_is_told_to_stop():
     found = curve(*over_trained(), tokens=1_000_000)
     assert found.best == 4 and len(found.backslides) == 16
     assert found.drawdown[-1] == pytest.approx(1.1014)
-    advice = advise(found)
+    advice = advise(found.points)
     assert advice.what == "stop" and "step 40, 16.00 M tokens ago" in advice.why
     assert diminishing(found).nats_per_million == pytest.approx(-1.1014 / 16)
     early = curve(*over_trained()[:8], tokens=1_000_000)  # the best is three evaluations old
-    assert advise(early).what == "go on"
+    assert advise(early.points).what == "go on"
 
 
 def test_before_the_tail_the_advice_is_the_tail():
-    assert advise(curve(*over_trained()), in_stable_phase_of_wsd=True).what == "start the tail"
+    assert advise(curve(*over_trained()).points, in_stable_phase_of_wsd=True).what == "start the tail"
 
 
 def test_a_run_that_falls_again_goes_on():
     found = curve(3.0, 2.0, 2.9, 2.8, 2.7, 2.6, 2.5, 2.4)
-    assert advise(found).what == "go on" and "falls again" in advise(found).why
-    assert advise(curve(*smooth())).what == "go on"
+    assert advise(found.points).what == "go on" and "falls again" in advise(found.points).why
+    assert advise(curve(*smooth()).points).what == "go on"
 
 
 def test_nothing_to_gain_after_the_last():

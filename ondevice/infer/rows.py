@@ -1,0 +1,116 @@
+"""Many prompts from a JSONL file, their texts into another, group by group, so that an interrupted work goes on.
+
+A row of the output is the row of the input with ``text``, ``tokens``, ``finish`` and ``note``, in the same order.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ondevice.data.tokenizer import Tokenizer
+from ondevice.errors import DataError, UsageError
+from ondevice.infer.backend import BatchBackend
+from ondevice.infer.batch import generate_batch
+from ondevice.infer.sampling import Sampling
+from ondevice.run.files import fsync_folder, write_all, write_error
+
+__all__ = ["done_rows", "read_rows", "write_rows"]
+
+_LARGEST = 256 << 20
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Objects with a ``prompt``. Raises DataError naming the line, UsageError for a file that is too large."""
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise UsageError(f"{path}: more than {_LARGEST >> 20} MiB; cut it into several files.")
+        text = path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 at byte {error.start}; convert it first.") from error
+    rows = [_row(line, f"{path}:{number}") for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not rows:
+        raise DataError(f'{path}: no rows; write one object a line, such as {{"prompt": "Once"}}.')
+    return rows
+
+
+def _row(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not JSON ({error}); write one object a line.") from error
+    if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
+        raise DataError(f'{where}: no object with a text under "prompt".')
+    return row
+
+
+def done_rows(path: Path, rows: list[dict[str, Any]]) -> int:
+    """How many rows an earlier work wrote; a torn last line is cut off. Raises DataError for those of other rows."""
+    if not path.exists():
+        return 0
+    whole = path.read_bytes()
+    kept = whole[: whole.rfind(b"\n") + 1]
+    lines = kept.decode("utf-8", "replace").splitlines()
+    for number, (line, row) in enumerate(zip(lines, rows, strict=False), 1):
+        if _row(line, f"{path}:{number}")["prompt"] != row["prompt"]:
+            raise DataError(f"{path}:{number}: the text of another prompt; choose another file with --out.")
+    if len(lines) > len(rows):
+        raise DataError(f"{path}: has more rows than there are prompts; choose another file with --out.")
+    if len(kept) < len(whole):
+        os.truncate(path, len(kept))
+    return len(lines)
+
+
+def write_rows(
+    backend: BatchBackend,
+    tokenizer: Tokenizer,
+    rows: list[dict[str, Any]],
+    path: Path,
+    *,
+    settings: Sampling,
+    max_new_tokens: int,
+    batch: int,
+    pause: Callable[[], None],
+) -> Iterator[int]:
+    """Appends the texts of the rows to a file, durably, and gives after each group how many are done.
+
+    Raises ResourceError or DataError where the file cannot be written, and as `generate_batch`.
+    """
+    for start in range(0, len(rows), batch):
+        group = rows[start : start + batch]
+        written = generate_batch(
+            backend,
+            [tokenizer.encode(row["prompt"]) for row in group],
+            settings=settings,
+            stop_ids={tokenizer.eot_id},
+            max_new_tokens=max_new_tokens,
+            eot_id=tokenizer.eot_id,
+            vocab_size=tokenizer.vocab_size,
+            batch=batch,
+            pause=pause,
+        )
+        told = [
+            {**row, "text": tokenizer.decode(list(each.ids)), "tokens": len(each.ids), "finish": each.finish}
+            | ({"note": each.note} if each.note else {})
+            for row, each in zip(group, written, strict=True)
+        ]
+        _append(path, "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in told).encode("utf-8", "replace"))
+        yield start + len(group)
+
+
+def _append(path: Path, data: bytes) -> None:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            write_all(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        fsync_folder(path.parent)
+    except OSError as error:
+        raise write_error(path, error) from error

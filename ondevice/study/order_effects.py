@@ -1,0 +1,174 @@
+"""What the order of the text did, version 1: the early-against-late gap and recency, per source, over seeds.
+
+A source's centre is where in the training it was read on the mean (0 the beginning, 1 the end). The early half of the
+sources has the smaller centres; where all lie within a tenth of the training, the order tells no early from late.
+gap = mean loss of the late half - mean loss of the early half; since sources differ in how hard they are, the same gap
+of the reference arm (same seed, same tokens, same halves) is subtracted where there is one: above 0 the late ones are
+behind, below 0 the early ones. Recency of a source: how much of the training went by since it was last read, and how
+much its loss has risen from its best. Pure.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ondevice.evaluate.intervals import paired_mean
+from ondevice.study.story import MIXED, Interval, Story
+
+__all__ = ["ORDER_EFFECTS_VERSION", "centres", "halves", "order_effects", "recency"]
+
+ORDER_EFFECTS_VERSION = 1
+_APART = 0.1  # of the training
+
+
+def order_effects(done: Mapping[str, Mapping[int, Story]], *, reference: str | None) -> dict[str, Any]:
+    """Of every arm with several sources, by name."""
+    found = {}
+    for name, stories in done.items():
+        told = {seed: story for seed, story in stories.items() if len(_sources(story)) > 1}
+        if told:
+            base = done.get(reference, {}) if reference not in (None, name) else {}
+            found[name] = _of_arm(told, base)
+    return found
+
+
+def _sources(story: Story) -> list[str]:
+    """With a loss and known exposure."""
+    if not story.intervals:
+        return []
+    last = story.intervals[-1]
+    return sorted(name for name in last.losses if name != MIXED and name in last.trained)
+
+
+def _of_arm(stories: Mapping[int, Story], base: Mapping[int, Story]) -> dict[str, Any]:
+    per_seed = {seed: centres(story.intervals) for seed, story in stories.items()}
+    names = sorted(set.intersection(*(set(each) for each in per_seed.values())))
+    mean = {name: statistics.fmean(each[name] for each in per_seed.values()) for name in names}
+    sides = halves(mean)
+    return {
+        "centres": mean,
+        "early": sides[0] if sides else None,
+        "late": sides[1] if sides else None,
+        "against_reference": bool(set(stories) & set(base)),
+        "gap": _gaps(stories, base, sides) if sides else None,
+        "recency": _recencies(stories, names),
+    }
+
+
+def centres(intervals: Sequence[Interval]) -> dict[str, float]:
+    """Where each source was read, from 0 to 1, to within half an interval; 1 for one that is still to come."""
+    total = intervals[-1].tokens - intervals[0].tokens
+    weights: dict[str, float] = {}
+    moments: dict[str, float] = {}
+    for before, after in itertools.pairwise(intervals):
+        middle = ((before.tokens + after.tokens) / 2 - intervals[0].tokens) / total if total else 0.0
+        for name, tokens in after.trained.items():
+            read = tokens - before.trained.get(name, 0.0)
+            weights[name] = weights.get(name, 0.0) + read
+            moments[name] = moments.get(name, 0.0) + read * middle
+    return {name: moments[name] / weight if weight else 1.0 for name, weight in weights.items()}
+
+
+def halves(centre: Mapping[str, float]) -> tuple[list[str], list[str]] | None:
+    """The early and the late half; of an odd number the middle one is in neither. None: they are not apart."""
+    names = sorted(centre, key=lambda name: (centre[name], name))
+    if len(names) < 2 or centre[names[-1]] - centre[names[0]] < _APART:
+        return None
+    half = len(names) // 2
+    return names[:half], names[-half:]
+
+
+def _gaps(
+    stories: Mapping[int, Story], base: Mapping[int, Story], sides: tuple[list[str], list[str]]
+) -> dict[str, Any]:
+    """At every interval and at the end, with the spread over seeds; quality likewise at the last judged step."""
+    seeds = [seed for seed in stories if seed in base] or list(stories)
+    rows = [_seed_gaps(stories[seed], base.get(seed), sides) for seed in seeds]
+    length = min(len(row) for row in rows)
+    curve = [statistics.fmean(row[place] for row in rows) for place in range(length)]
+    end = [row[length - 1] for row in rows]
+    quality = [gap for seed in seeds if (gap := _quality_gap(stories[seed], base.get(seed), sides)) is not None]
+    return {
+        "tokens": [each.tokens for each in stories[seeds[0]].intervals[:length]],
+        "curve": curve,
+        "end": _interval(end),
+        "mean_over_training": _interval([statistics.fmean(row[1:]) for row in rows if len(row) > 1]),
+        "quality": _interval(quality) if quality else None,
+    }
+
+
+def _seed_gaps(story: Story, base: Story | None, sides: tuple[list[str], list[str]]) -> list[float]:
+    own = [_gap(each.losses, sides) for each in story.intervals]
+    if base is None:
+        return own
+    theirs = [_gap(each.losses, sides) for each in base.intervals]
+    return [mine - other for mine, other in zip(own, theirs, strict=False)]
+
+
+def _gap(values: Mapping[str, float], sides: tuple[list[str], list[str]]) -> float:
+    early, late = (statistics.fmean(values[name] for name in side) for side in sides)
+    return late - early
+
+
+def _quality_gap(story: Story, base: Story | None, sides: tuple[list[str], list[str]]) -> float | None:
+    """Of scores at the last judged step, higher is better; None where a source was not judged."""
+    last = [each.quality[max(each.quality)] if each.quality else {} for each in (story, base) if each is not None]
+    if not all(name in scores for scores in last for side in sides for name in side):
+        return None
+    return _gap(last[0], sides) - (_gap(last[1], sides) if len(last) > 1 else 0.0)
+
+
+def _interval(values: Sequence[float]) -> dict[str, Any]:
+    found = paired_mean(values)
+    known = found.n > 1
+    deviation = statistics.stdev(values) if known else 0.0
+    return {
+        "estimate": found.estimate,
+        "low": found.low if known else None,
+        "high": found.high if known else None,
+        "n": found.n,
+        "standard_deviation": deviation if known else None,
+        "effect_size": found.estimate / deviation if deviation else None,
+    }
+
+
+def recency(intervals: Sequence[Interval], source: str) -> tuple[float, float]:
+    """Share of the training since the source was last read, and nats by which its loss is above its best."""
+    total = intervals[-1].tokens - intervals[0].tokens
+    last = next(
+        (
+            after.tokens
+            for before, after in reversed(list(itertools.pairwise(intervals)))
+            if after.trained.get(source, 0.0) > before.trained.get(source, 0.0)
+        ),
+        intervals[0].tokens,
+    )
+    losses = [each.losses[source] for each in intervals if source in each.losses]
+    return ((intervals[-1].tokens - last) / total if total else 0.0), losses[-1] - min(losses)
+
+
+def _recencies(stories: Mapping[int, Story], names: Sequence[str]) -> dict[str, Any]:
+    """Per source means over seeds; and the slope of forgetting over staleness across sources, over seeds."""
+    found = {seed: {name: recency(story.intervals, name) for name in names} for seed, story in stories.items()}
+    sources = {
+        name: {
+            "since_read": statistics.fmean(each[name][0] for each in found.values()),
+            "forgotten": _interval([each[name][1] for each in found.values()]),
+        }
+        for name in names
+    }
+    slopes = [slope for each in found.values() if (slope := _slope(list(each.values()))) is not None]
+    return {"sources": sources, "nats_forgotten_over_whole_training": _interval(slopes) if slopes else None}
+
+
+def _slope(points: Sequence[tuple[float, float]]) -> float | None:
+    """Nats forgotten if the whole training went by; None where every source was read equally late."""
+    since = np.array([point[0] for point in points])
+    if float(np.ptp(since)) < _APART:
+        return None
+    return float(np.polyfit(since, [point[1] for point in points], 1)[0])

@@ -1,0 +1,176 @@
+"""Which fit a run takes: every way to cut the work, what each needs and costs, and the cheapest in time that fits.
+
+Time is counted in ordinary steps, from arithmetic: what is computed twice, and a little for smaller pieces. Pure
+values; no torch, no clock. `ways` is what ``ondevice plan`` shows as a table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ondevice.errors import ResourceError, UsageError
+from ondevice.model.counts import count_breakdown
+from ondevice.run.recipe import AdapterRecipe, Fit, ModelShape
+from ondevice.run.schema import Config
+from ondevice.train.adapter_wish import adapter_of
+from ondevice.train.memory import MemoryEstimate, estimate_memory
+
+if TYPE_CHECKING:
+    from ondevice.train.sizing import Machine
+
+__all__ = ["Way", "choose_fit", "describe", "fastest", "frontier", "optimizer_state_of", "time_of", "ways"]
+
+OPTIMIZER_STATE = {"adamw": "adamw-fp32", "muon": "muon-adamw-fp32"}
+MOST_TOKENS = 4096  # of a micro-batch: more are not faster
+SMALL_CHUNK = 64  # tokens whose logits exist at once, where every megabyte counts
+_HALVED = 0.02  # of a step's time, for each halving of the micro-batch
+_CHUNKED = 0.01  # the same of the logits
+_LAYERWISE = 0.03  # memory given back after each block is cleared again
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """One way to run a step. ``time``: of it, in ordinary steps with the largest micro-batch."""
+
+    fit: Fit
+    memory: MemoryEstimate
+    time: float
+
+
+def choose_fit(config: Config, shape: ModelShape, machine: Machine, *, batch: int, why: dict[str, str]) -> Fit:
+    """The cheapest fit in time that the memory has room for; the reason goes to ``why``. Raises ResourceError when
+    nothing fits, with what would."""
+    threads = config.fit.threads or max(1, min(4, machine.cores))
+    known = ways(config, shape, batch=batch, threads=threads)
+    chosen = fastest(known, machine.memory_mb)
+    if chosen is not None:
+        need_mb = chosen.memory.total_mb
+        why["fit"] = f"{describe(chosen.fit)} (of {batch}): about {need_mb:,.0f} of {machine.memory_mb:,.0f} MB"
+        return chosen.fit
+    least_mb = min(way.memory.total_mb for way in known)
+    raise ResourceError(
+        f"Training needs about {least_mb:,.0f} MB and {machine.memory_mb:,.0f} MB may be used; "
+        f"make {_what_would_fit(config)} smaller, or raise budget.memory_mb."
+    )
+
+
+def fastest(known: Iterable[Way], memory_mb: float) -> Way | None:
+    """The cheapest way in time that needs at most ``memory_mb``, of equal ones that which needs the least."""
+    fitting = [way for way in known if way.memory.total_mb <= memory_mb]
+    return min(fitting, key=lambda way: (round(way.time, 6), way.memory.total_mb), default=None)
+
+
+def frontier(known: Iterable[Way]) -> list[Way]:
+    """Ways that no other beats in both time and memory, the cheapest in time first."""
+    found: list[Way] = []
+    for way in sorted(known, key=lambda way: (round(way.time, 6), way.memory.total_mb)):
+        if not found or way.memory.total_mb < found[-1].memory.total_mb:
+            found.append(way)
+    return found
+
+
+def ways(config: Config, shape: ModelShape, *, batch: int, threads: int) -> list[Way]:
+    """Every way that the config leaves open, the plainest first."""
+    adapter, optimizer = adapter_of(config, shape), optimizer_state_of(config)
+    waits = config.train.clip > 0 and config.train.clip_scope == "all"
+    start = min(batch, config.fit.micro_batch or max(1, MOST_TOKENS // shape.context))
+    found = []
+    for fit in _fits(config, shape, start=start, threads=threads, adapter=adapter, waits=waits):
+        memory = estimate_memory(shape, fit, optimizer=optimizer, adapter=adapter, batch=batch, waits=waits)
+        found.append(
+            Way(fit=fit, memory=memory, time=time_of(fit, shape, start=start, chunk=_chunk(config, fit, shape)))
+        )
+    return found
+
+
+def _fits(
+    config: Config, shape: ModelShape, *, start: int, threads: int, adapter: AdapterRecipe | None, waits: bool
+) -> Iterator[Fit]:
+    wish = config.fit
+    for micro_batch in _halvings(start):
+        plain = Fit(micro_batch=micro_batch, threads=threads, activation_checkpointing=False, loss_chunk_tokens=1)
+        chunk = _chunk(config, plain, shape)
+        plain = dataclasses.replace(plain, loss_chunk_tokens=chunk)
+        for recompute in (False, True) if wish.activation_checkpointing is None else (wish.activation_checkpointing,):
+            if not wish.layerwise:
+                fit = dataclasses.replace(plain, activation_checkpointing=recompute)
+                yield fit
+                if recompute and chunk > SMALL_CHUNK and adapter is not None:
+                    yield dataclasses.replace(fit, loss_chunk_tokens=SMALL_CHUNK)
+        if wish.layerwise or (wish.layerwise is None and _is_layerwise_worth(config)):
+            for size in dict.fromkeys((chunk, min(chunk, 2 * SMALL_CHUNK))):
+                yield from _layerwise(config, shape, dataclasses.replace(plain, loss_chunk_tokens=size), waits=waits)
+
+
+def _is_layerwise_worth(config: Config) -> bool:
+    """Not for adapters, whose gradients are small, nor for Muon, which updates equal matrices of blocks together."""
+    wish, plain = config.fit, config.adapter.method == "none" and config.train.optimizer == "adamw"
+    return plain and wish.activation_checkpointing is None
+
+
+def _layerwise(config: Config, shape: ModelShape, fit: Fit, *, waits: bool) -> Iterator[Fit]:
+    wish, layers = config.fit, shape.layers
+    keeps = range(layers + 1) if wish.kept_blocks is None else (min(layers, wish.kept_blocks),)
+    repeats: Iterable[int] = (0,)
+    if waits:
+        repeats = range(layers + 1) if wish.repeated_blocks is None else (min(layers, wish.repeated_blocks),)
+    for kept in keeps:
+        for repeated in repeats:
+            yield dataclasses.replace(fit, layerwise=True, kept_blocks=kept, repeated_blocks=repeated)
+
+
+def time_of(fit: Fit, shape: ModelShape, *, start: int, chunk: int) -> float:
+    """Of a step, in ordinary ones with micro-batches of ``start`` and logits of ``chunk`` tokens."""
+    counts = count_breakdown(shape)
+    blocks = counts.attention + counts.mlp
+    share = blocks / (blocks + shape.vocab_size * shape.width)  # of the forward pass, a third of a step
+    if fit.layerwise:
+        layers = shape.layers
+        twice = share * (layers - fit.kept_blocks) / layers / 3 + share * fit.repeated_blocks / layers + _LAYERWISE
+    else:
+        twice = share / 3 if fit.activation_checkpointing else 0.0
+    smaller = _HALVED * math.log2(start / fit.micro_batch) + _CHUNKED * math.log2(
+        max(1.0, chunk / fit.loss_chunk_tokens)
+    )
+    return 1.0 + twice + smaller
+
+
+def describe(fit: Fit) -> str:
+    """A fit in a few words."""
+    words = f"micro-batch {fit.micro_batch}, logits of {fit.loss_chunk_tokens} tokens"
+    if not fit.layerwise:
+        return words + (", recomputing activations" if fit.activation_checkpointing else "")
+    words += f", step inside backward, {fit.kept_blocks} blocks keep activations"
+    return words + (f", {fit.repeated_blocks} compute gradients twice" if fit.repeated_blocks else "")
+
+
+def _chunk(config: Config, fit: Fit, shape: ModelShape) -> int:
+    return min(config.fit.loss_chunk_tokens, max(16, fit.micro_batch * shape.context))
+
+
+def _halvings(start: int) -> Iterator[int]:
+    while start >= 1:
+        yield start
+        start //= 2
+
+
+def _what_would_fit(config: Config) -> str:
+    if not config.model.base:
+        return "model.width or model.context"
+    if config.adapter.method == "none":
+        states = config.train.optimizer == "adamw" and config.train.optimizer_state != "int8"
+        return "model.context" + (" or train.optimizer_state (int8)" if states else "")
+    return "model.context" if config.adapter.base_format == "nf4" else "model.context or adapter.base_format (nf4)"
+
+
+def optimizer_state_of(config: Config) -> str:
+    """The name of the optimizer with its kind of state, as recipes and checkpoints give it. Raises UsageError."""
+    if config.train.optimizer_state == "int8":
+        if config.train.optimizer == "muon" and config.adapter.method == "none":
+            raise UsageError("'train.optimizer_state' int8 is adamw's: add train.optimizer = 'adamw'.")
+        return "adamw-int8"
+    return OPTIMIZER_STATE["adamw" if config.adapter.method != "none" else config.train.optimizer]

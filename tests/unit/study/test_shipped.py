@@ -1,0 +1,51 @@
+"""The shipped studies: each is understood, and has the size that its question needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import ondevice
+from ondevice.model.counts import count_parameters
+from ondevice.run.recipe import ModelShape
+from ondevice.study.conduct import cells_of
+from ondevice.study.design import read_design
+
+FOLDER = Path(ondevice.__file__).parents[1] / "configs" / "studies"
+NAMES = ("code-order", "decay-tails", "stage-orders", "unique-tokens")
+
+
+def test_there_are_these():
+    assert tuple(sorted(path.stem for path in FOLDER.glob("*.toml"))) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_understood_and_its_command_stands_in_it(name, tmp_path):
+    path = FOLDER / f"{name}.toml"
+    design = read_design(str(path), base=tmp_path)
+    assert design.name == name and design.question.endswith("?") and len(design.seeds) >= 3
+    assert design.intervals == 21 and len(cells_of(design)) == len(design.seeds) * len(design.arms)
+    assert f"ondevice study run configs/studies/{name}.toml" in path.read_text("utf-8")
+    for arm in design.arms:
+        assert all(source.path.startswith(str(tmp_path)) for source in arm.config.data.sources)
+
+
+def test_unique_tokens_has_the_published_size(tmp_path):
+    design = read_design(str(FOLDER / "unique-tokens.toml"), base=tmp_path)
+    model, caps = design.arms[0].config.model, [arm.config.data.max_unique_tokens for arm in design.arms]
+    shape = ModelShape(
+        arch="llama", vocab_size=4096, context=model.context, layers=model.layers, width=model.width,
+        heads=model.heads, kv_heads=model.heads, hidden=model.hidden,
+    )  # fmt: skip
+    assert count_parameters(shape) == 4_262_144
+    assert caps == [200_000, None] and len(design.seeds) == 6
+    assert all(arm.config.train.tokens == 3_000_000 for arm in design.arms)
+
+
+def test_the_others_have_the_sizes_asked_for(tmp_path):
+    code, tails = (read_design(str(FOLDER / f"{name}.toml"), base=tmp_path) for name in NAMES[:2])
+    assert len(code.arms[0].config.data.sources) == 6 and code.arms[0].config.train.tokens >= 1_000_000
+    assert code.panel is not None and code.panel.per_source >= 50
+    assert [arm.config.data.order for arm in code.arms] == ["shuffled", "alphabetical", "interleaved"]
+    assert tails.arms[0].config.train.tokens >= 4_000_000 and sum(arm.tail is not None for arm in tails.arms) == 2

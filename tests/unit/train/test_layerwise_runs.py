@@ -1,0 +1,117 @@
+"""Whole runs whose step is inside the backward pass: killed, torn, stepped down."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from ondevice.errors import OndeviceError
+from ondevice.model import safetensors
+from ondevice.run.files import read_json
+from ondevice.run.recipe import Fit
+from ondevice.run.store import Store
+from ondevice.run.telemetry import read_records
+from ondevice.train import layerwise
+from ondevice.train.clip import Norms
+from ondevice.train.launch import launch
+from ondevice.train.refit import _with_consent
+
+LAYERWISE = (
+    "train.optimizer=adamw",
+    "fit.layerwise=true",
+    "eval.count=0",
+    "sample.count=0",
+    "limits.save_every_steps=8",
+    "train.steps=12",
+)
+
+
+class Silent:
+    def status(self, status):
+        pass
+
+    def say(self, text):
+        pass
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+def weights(run):
+    with safetensors.open_file(Store(run.checkpoints).open(12).path / "model.safetensors") as file:
+        return {name: file.tensor(name).clone() for name in file.names}
+
+
+@pytest.mark.parametrize(("clip", "at"), [("0", 43), ("0.5", 11)])  # groups of parameters a step: four, and one
+def test_a_kill_in_the_middle_of_a_step_loses_no_bit(make, monkeypatch, clip, at):
+    straight, killed = (make(*LAYERWISE, f"train.clip={clip}", name=name) for name in ("straight", "killed"))
+    assert straight.read_identity() and launch(straight, display=Silent()).outcome == "finished"
+    used, plain = [], layerwise.LayerwiseStep._use
+
+    def die_while_writing(self, group):
+        used.append(group)
+        plain(self, group)
+        if len(used) == at:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(layerwise.LayerwiseStep, "_use", die_while_writing)
+        with pytest.raises(Killed):
+            launch(killed, display=Silent())
+    assert Store(killed.checkpoints).steps() == [8]
+    assert launch(killed, display=Silent()).outcome == "finished"
+    mine, others = weights(killed), weights(straight)
+    assert all(torch.equal(mine[name], others[name]) for name in mine)
+
+
+def test_a_torn_step_leaves_the_run_at_its_last_checkpoint(make, monkeypatch):
+    straight, torn = (make(*LAYERWISE, "train.clip=0", name=name) for name in ("straight", "torn"))
+    launch(straight, display=Silent())
+    plain, asked = Norms.finite, []
+
+    def finite(self, parameters):
+        asked.append(len(asked))
+        return plain(self, parameters) and len(asked) != 4 * 10 + 3  # four groups a step, in the eleventh the third
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Norms, "finite", finite)
+        outcome = launch(torn, display=Silent())
+    assert (outcome.outcome, outcome.step) == ("failed", 8)
+    assert "stands at its last checkpoint, step 8" in outcome.why and "at step 11" in outcome.why
+    assert Store(torn.checkpoints).steps() == [8]
+    notes = [record for record in read_records(torn.telemetry) if record.get("restored_step") is not None]
+    assert [note["restored_step"] for note in notes] == [8]
+    assert launch(torn, display=Silent()).outcome == "finished"
+    mine, others = weights(torn), weights(straight)
+    assert all(torch.equal(mine[name], others[name]) for name in mine)
+
+
+def test_whatever_breaks_a_half_written_step_saves_nothing(make, monkeypatch):
+    run = make(*LAYERWISE, "train.clip=0", name="broken")
+    with monkeypatch.context() as patch:
+        calls = []
+
+        def fail(self, *, piece=False):
+            calls.append(piece)
+            if len(calls) > 60 and piece and self.engine.torn:
+                raise OndeviceError("the disk went away")
+            return 0.0
+
+        patch.setattr("ondevice.train.loop.Loop._safe_point", fail)
+        outcome = launch(run, display=Silent())
+    assert outcome.outcome == "failed" and "the disk went away" in outcome.why
+    assert outcome.step == max(Store(run.checkpoints).steps(), default=0)
+
+
+def test_the_child_run_that_would_fit_is_named(make):
+    recipe = make("train.optimizer=adamw", name="large").read_recipe()
+    fit = make("train.optimizer=adamw", name="other")
+    said = _with_consent("large", recipe, _fit(fit))
+    assert "`ondevice fork large --set train.optimizer_state=int8`" in said
+    small = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, optimizer_state="adamw-int8"))
+    assert "smaller model" in _with_consent("large", small, _fit(fit))
+
+
+def _fit(run):
+    return Fit.from_json(read_json(run.fit), where="fit.json")
