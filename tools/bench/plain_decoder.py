@@ -5,6 +5,8 @@ The same matrices as ours (queries, keys and values in one, gate and up in one),
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,7 +22,7 @@ class _Block(nn.Module):
         super().__init__()
         self.gpt2, self.heads = shape.arch == "gpt2", shape.heads
         norm = nn.LayerNorm if self.gpt2 else nn.RMSNorm
-        self.norm1, self.norm2 = norm(shape.width), norm(shape.width)
+        self.norm1, self.norm2 = (norm(shape.width, eps=shape.norm_eps) for _ in range(2))
         self.qkv = nn.Linear(shape.width, 3 * shape.width, bias=self.gpt2)
         self.out = nn.Linear(shape.width, shape.width, bias=self.gpt2)
         self.up = nn.Linear(shape.width, (1 if self.gpt2 else 2) * shape.hidden, bias=self.gpt2)
@@ -52,9 +54,18 @@ class PlainDecoder(nn.Module):
         self.embed = nn.Embedding(shape.vocab_size, shape.width)
         self.position = nn.Embedding(shape.context, shape.width) if shape.arch == "gpt2" else None
         self.blocks = nn.ModuleList(_Block(shape) for _ in range(shape.layers))
-        self.norm = (nn.LayerNorm if shape.arch == "gpt2" else nn.RMSNorm)(shape.width)
+        self.norm = (nn.LayerNorm if shape.arch == "gpt2" else nn.RMSNorm)(shape.width, eps=shape.norm_eps)
         self.tables = tuple(table[:, 0] for table in rotation_tables(shape.context, shape.head_dim, shape.rope_theta))
-        nn.init.normal_(self.embed.weight, std=0.02)
+        self._initialise(math.sqrt(2 * shape.layers))
+
+    def _initialise(self, depth: float) -> None:
+        """nanoGPT's: what adds to the residual stream is smaller."""
+        for name, parameter in self.named_parameters():
+            if parameter.ndim > 1:
+                last = name.endswith(("out.weight", "down.weight"))
+                nn.init.normal_(parameter, std=0.02 / depth if last else 0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
 
     def forward(self, ids_BT: Tensor) -> Tensor:
         T = ids_BT.shape[1]
