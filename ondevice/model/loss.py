@@ -199,7 +199,7 @@ class WeightGradient:
     the product. Set ``fresh`` where what it holds no longer counts.
     """
 
-    def __init__(self, size: torch.Size, dtype: torch.dtype) -> None:
+    def __init__(self, size: tuple[int, ...], dtype: torch.dtype) -> None:
         self.total = torch.empty(size, dtype=dtype)
         self.fresh = True
 
