@@ -165,6 +165,8 @@ TWIN = ModelShape(
         f"{LORA} adapter.base_format=int4 fit.micro_batch=4 fit.activation_checkpointing=true",
         f"{WHOLE} fit.micro_batch=2",
         f"{WHOLE} fit.micro_batch=2 fit.activation_checkpointing=true train.optimizer_state=int8",
+        f"{WHOLE} fit.micro_batch=4 train.top_layers=3",
+        f"{WHOLE} fit.layerwise=true fit.micro_batch=4 fit.kept_blocks=1 fit.repeated_blocks=2 train.top_layers=4",
         f"{WHOLE} fit.layerwise=true fit.micro_batch=4 fit.kept_blocks=8 train.clip=0",
         f"{WHOLE} fit.layerwise=true fit.micro_batch=4 fit.kept_blocks=4 fit.repeated_blocks=2",
         f"{WHOLE} fit.layerwise=true fit.micro_batch=1 fit.kept_blocks=0 fit.repeated_blocks=8 fit.loss_chunk_tokens=64"
