@@ -134,6 +134,13 @@ class TrainConfig:
         "need not wait for",
         choices=("all", "tensor"),
     )
+    top_layers: int | None = key(
+        None,
+        "blocks from the last on that learn, with the final norm and a head of its own; what is below them, the "
+        "embedding too, stays as the base has it (all learn)",
+        low=1,
+        high=1_000,
+    )
     seed: int = key(1337, "seed of initialisation and dropout", low=0, high=LARGEST_SEED)
     precision: str = key(
         "auto",
@@ -159,7 +166,7 @@ class EvalConfig:
     count: int = key(21, "evaluations over the run, first and last included; 0 turns them off", low=0, high=10_000)
     max_tokens: int | None = key(
         None,
-        "validation tokens per source at each evaluation; 0 takes all; derived so that evaluating takes about 4 % of "
+        "validation tokens per source at each evaluation; 0 takes all; derived so that evaluating takes about 3.5 % of "
         "the run",
         unit="tokens",
         low=0,
