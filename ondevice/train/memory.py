@@ -135,7 +135,7 @@ def _adapter_memory(shape: ModelShape, fit: Fit, adapter: AdapterRecipe) -> Memo
     block = _adapter_block_floats(shape, adapter)
     kept = shape.layers * shape.width + block if fit.activation_checkpointing else shape.layers * block
     activations = tokens * (kept + 2 * shape.width)
-    logits = min(fit.loss_chunk_tokens, tokens) * shape.vocab_size
+    logits: float = min(fit.loss_chunk_tokens, tokens) * shape.vocab_size
     backward = tokens * (2 * shape.width + (3 if shape.arch == "llama" else 2) * shape.hidden)  # when logits are gone
     if fit.activation_checkpointing:
         logits -= tokens * block  # no block is computed again while they exist
