@@ -184,6 +184,8 @@ def _child_recipe(config: Config, before: Recipe, dataset: Dataset, checkpoint: 
     start = checkpoint.step
     return dataclasses.replace(
         own,
+        base=before.base,
+        adapter=before.adapter,
         train=dataclasses.replace(
             own.train,
             steps=start + steps,

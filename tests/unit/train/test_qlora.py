@@ -22,6 +22,8 @@ from ondevice.run.files import write_json
 from ondevice.run.recipe import ModelShape
 from ondevice.run.store import Store
 from ondevice.run.telemetry import read_records
+from ondevice.train.fork import fork_run, plan_fork
+from ondevice.train.fork_config import ForkWish
 from ondevice.train.launch import launch, make_loop
 
 COMMON = {"context": 64, "layers": 2, "width": 64, "heads": 4, "hidden": 96, "vocab_size": 300}
@@ -211,3 +213,16 @@ def test_the_whole_model_is_never_in_memory(tmp_path, form):
     assert whole_mb > 120 and packed_mb < (0.3 if form == "int8" else 0.2) * whole_mb
     # Pieces of half a megabyte with what they are computed through, a joint matrix, and pages of the file.
     assert grown_mb < packed_mb + 45
+
+
+def test_a_fork_learns_the_adapter_on_beside_the_same_base(tuned):
+    run = tuned("adapter.base_format=int8")
+    assert launch(run, display=Silent()).outcome == "finished"
+    store = Store(run.checkpoints)
+    checkpoint, _ = store.latest()
+    child = fork_run(plan_fork(run, checkpoint, ForkWish(name="child", steps=4)))
+    before, recipe = run.read_recipe(), child.read_recipe()
+    assert (recipe.base, recipe.adapter) == (before.base, before.adapter) and recipe.adapter is not None
+    assert launch(child, display=Silent()).outcome == "finished"
+    assert saved(child).keys() == saved(run).keys()
+    assert any(not torch.equal(saved(child)[name], tensor) for name, tensor in saved(run).items())
