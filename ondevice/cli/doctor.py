@@ -43,8 +43,6 @@ _INDENT = 8  # the width of "problem "
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of this command."""
-    parser.epilog = EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("run", nargs="?", help="a run to mend, by name or path")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be mended in the run")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

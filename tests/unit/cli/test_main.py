@@ -120,7 +120,7 @@ def test_version(call, flag):
         (["runs", "lst"], "(did you mean 'list'?)"),
         (["runs"], "required: list|rename|rm|du"),
         (["pause"], "required: run; `ondevice pause --help` shows examples"),
-        (["train", "--minutes", "soon"], "--minutes: invalid float value: 'soon'"),
+        (["train", "--minutes", "soon"], "--minutes: 'soon' is not a number"),
         (["generate", "tiny", "--threads", "0"], "--threads: must be at least 1, not 0"),
         (["generate", "tiny", "--threads", "two"], "--threads: 'two' is not a whole number"),
         (["data", "inspect", "x", "--context", "-1"], "--context: must be at least 1, not -1"),
