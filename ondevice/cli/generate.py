@@ -23,6 +23,7 @@ EXAMPLES = """examples:
   ondevice generate notes "Dear diary,"
   ondevice generate notes --step 1200 --temperature 0 "def main("
   ondevice generate ~/ondevice/runs/notes/exports/onnx-00001200 "Once" --stop "THE END"
+  ondevice generate ~/models/SmolLM2-135M --adapter ~/tickets-v1/adapter "Hello"
   echo "Once upon" | ondevice generate notes -
   ondevice generate notes --prompts rows.jsonl --out texts.jsonl      the same command goes on after a kill
   ondevice generate notes --bench            tokens a second, time to the first, memory"""
@@ -32,8 +33,11 @@ LENGTH = 128  # tokens, where --max-new-tokens is not given
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", help="a run, the folder of a checkpoint, or an export folder")
+    parser.add_argument(
+        "target", help="a run, the folder of a checkpoint or an export, or a folder of Hugging Face or PEFT"
+    )
     parser.add_argument("prompt", nargs="?", default="", help="text to go on from; - reads it from standard input")
+    parser.add_argument("--adapter", metavar="FOLDER", help="a PEFT adapter to merge into a folder of Hugging Face")
     parser.add_argument("--step", type=int, help="use this checkpoint instead of the best by validation loss")
     parser.add_argument("--threads", type=at_least(1), help="threads of the arithmetic")
     defaults = (
@@ -56,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
     from ondevice.infer.presets import choose_settings
 
     _check(args)
-    opened = open_target(args.target, step=args.step, threads=args.threads)
+    adapter = Path(os.path.expanduser(args.adapter)) if args.adapter else None
+    opened = open_target(args.target, step=args.step, threads=args.threads, adapter=adapter)
     if args.bench:
         return _bench(opened, args)
     given = given_sampling(args)

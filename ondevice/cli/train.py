@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ondevice.cli.baseline import prepare_decision
 from ondevice.cli.build_progress import built
 from ondevice.cli.common import add_config_flags, at_least, config_from, cores, looks_like_config, print_json_line
 from ondevice.cli.phone import on_a_phone
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_flags(parser)
     parser.add_argument("--parts", type=at_least(1), metavar="N", help="train N parts of a chain, then stop")
     parser.add_argument("--keep-hold", action="store_true", help="stay paused if it was (for automatic restarts)")
+    parser.add_argument("--no-baseline", action="store_true", help="with a contract: do not score the base first")
     parser.add_argument("--refit", action="store_true", help="choose threads and micro-batch anew for this device")
     parser.add_argument(
         "--device",
@@ -57,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     display = make_display(quiet=args.quiet, as_json=args.json)
     try:
         run_dir = _find_or_start(args, display, handheld=device.handheld if device else on_android(os.environ))
+        prepare_decision(run_dir, display, skip=args.no_baseline)
         return train_run(
             run_dir,
             display=display,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ondevice.cli.common import print_json
 from ondevice.cli.folding import tell
+from ondevice.cli.verify_package import is_package, verify_package_folder
 from ondevice.errors import CheckpointError, UsageError
 from ondevice.run.directory import RunDir, find_run
 from ondevice.run.finding import DAMAGE, NOTE, Finding
@@ -24,6 +25,7 @@ __all__ = ["EXAMPLES", "add_arguments", "finding_lines", "run"]
 EXAMPLES = """examples:
   ondevice verify notes              papers, story, checkpoints, data, exports: every byte
   ondevice verify notes --replay     and the last steps again, compared bit for bit
+  ondevice verify ~/tickets-v1 --again      a package; its model answers the held-out rows once more
   ondevice verify notes --json
   ondevice verify notes/exports/bundle-00000800      a release bundle, on any machine
 
@@ -33,7 +35,9 @@ _WIDTH = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", help="name or path of the run, or the folder of a release bundle")
+    parser.add_argument("run", help="name or path of the run, or the folder of a package or release bundle")
+    parser.add_argument("--again", action="store_true", help="of a package: answer its held-out rows on this machine")
+    parser.add_argument("--base", metavar="FOLDER", help="with --again: where the base model lies here")
     parser.add_argument("--replay", action="store_true", help="do the steps between the last two checkpoints again")
     parser.add_argument(
         "--replay-anyway", action="store_true", help="also where torch, processor or threads are not the same"
@@ -42,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if is_package(args.run):
+        return verify_package_folder(args)
     from ondevice.infer.export_folder import BUNDLE_FILE
     from ondevice.train.verify import verify_run
 
@@ -50,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         return _verify_bundle(folder, args)
 
     run_dir = find_run(args.run, even_damaged=True)
-    findings = verify_run(run_dir)
+    findings = [*verify_run(run_dir), *_task_findings(run_dir)]
     if not args.json:
         for line in finding_lines(findings):
             tell(line)
@@ -63,6 +69,15 @@ def run(args: argparse.Namespace) -> int:
             tell(line)
         tell(_verdict(run_dir, findings, replayed))
     return 0 if sound else CheckpointError.exit_code
+
+
+def _task_findings(run_dir: RunDir) -> list[Finding]:
+    """Of a run with a rule; only there torch is loaded."""
+    if not (run_dir.evals / "task" / "rule.json").exists():
+        return []
+    from ondevice.study.task_check import verify_task
+
+    return verify_task(run_dir)
 
 
 def _verify_bundle(folder: Path, args: argparse.Namespace) -> int:

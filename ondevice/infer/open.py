@@ -18,7 +18,8 @@ from ondevice.run.telemetry import read_records
 if TYPE_CHECKING:
     from ondevice.model.decoder import Decoder
 
-_FOR_OTHERS = ("model.gguf", "genai_config.json", "config.json", "adapter_config.json")
+_FOR_OTHERS = ("model.gguf", "genai_config.json")
+_HUGGING_FACE = ("config.json", "adapter_config.json")
 
 __all__ = ["Opened", "choose_checkpoint", "load_decoder", "open_checkpoint", "open_target"]
 
@@ -34,13 +35,18 @@ class Opened:
     settings: Path
 
 
-def open_target(target: str, *, step: int | None = None, threads: int | None = None) -> Opened:
+def open_target(
+    target: str, *, step: int | None = None, threads: int | None = None, adapter: Path | None = None
+) -> Opened:
     """A run's name or path (its best checkpoint by validation loss unless ``step`` is given), the folder of a
-    checkpoint, a release bundle, or an export folder (through onnxruntime).
+    checkpoint, a release bundle, an export folder (through onnxruntime), or a folder of Hugging Face or PEFT, the first
+    with an ``adapter`` of the second kind merged in.
 
     Raises UsageError for something else, CheckpointError for damage, DeviceError when a package is missing.
     """
     path = Path(os.path.expanduser(target))
+    if adapter is not None and not (path / "config.json").is_file():
+        raise UsageError(f"{target}: an adapter goes beside a folder of Hugging Face (config.json); name its base.")
     if (path / BUNDLE_FILE).is_file():
         inside = open_target(str(path / "native"), step=step, threads=threads)
         return replace(inside, what=f"{path}, {inside.what.removeprefix('native ')}")
@@ -60,10 +66,27 @@ def open_target(target: str, *, step: int | None = None, threads: int | None = N
         run, step = RunDir(path.absolute().parent.parent), _step_of(path)
     elif any((path / name).is_file() for name in _FOR_OTHERS):
         raise UsageError(f"{path}: an export for other programs; name the run, or an export made with --format onnx.")
+    elif any((path / name).is_file() for name in _HUGGING_FACE):
+        return _open_folder(path, step=step, threads=threads, adapter=adapter)
     else:
         run = find_run(target)
     chosen, why = choose_checkpoint(run, step)
     return open_checkpoint(run, chosen, why=why, threads=threads)
+
+
+def _open_folder(path: Path, *, step: int | None, threads: int | None, adapter: Path | None) -> Opened:
+    import torch
+
+    from ondevice.infer.open_foreign import open_folder
+
+    if step is not None:
+        raise UsageError(f"{path}: is one model already; leave --step out, or name the run.")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    opened = open_folder(path, adapter=adapter)
+    beside = adapter or (path if path != opened.base else None)
+    what = f"{opened.base} with {beside}" if beside else str(path)
+    return Opened(backend=opened.backend, tokenizer=opened.tokenizer, what=what, settings=path)
 
 
 def _step_of(path: Path) -> int:

@@ -18,6 +18,7 @@ import ondevice
 from ondevice.errors import UsageError, nearest
 from ondevice.run.config_check import Origin, checked, hint_of
 from ondevice.run.config_text import explain, to_toml
+from ondevice.run.directory import home
 from ondevice.run.files import read_sealed, write_sealed
 from ondevice.run.schema import LIMITS_VERSION, Config, Limits, SampleConfig
 
@@ -148,8 +149,16 @@ def _absolute_paths(config: Config, base: Path, origin: Origin) -> Config:
             config.data, sources=sources, contract=absolute(config.data.contract, ("data", "contract"))
         ),
         tokenizer=dataclasses.replace(config.tokenizer, path=tokenizer_path),
-        model=dataclasses.replace(config.model, base=absolute(config.model.base, ("model", "base"))),
+        model=dataclasses.replace(
+            config.model, base=_pulled(config.model.base) or absolute(config.model.base, ("model", "base"))
+        ),
     )
+
+
+def _pulled(name: str) -> str:
+    """The folder of a model that `ondevice pull` fetched under this name, where no path is meant."""
+    folder = home() / "models" / name.replace("/", "--")
+    return str(folder) if name and not name.startswith((".", "/", "~")) and folder.is_dir() else ""
 
 
 def changed_keys(changes: Sequence[str], table: str) -> dict[str, Any]:

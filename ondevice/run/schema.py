@@ -48,7 +48,9 @@ LIMITS_VERSION = 1  # of a run's limits.json
 class ModelConfig:
     """The shape of the network."""
 
-    base: str = key("", "begin with the weights, shape and tokenizer of this model: a Hugging Face folder")
+    base: str = key(
+        "", "begin with the weights, shape and tokenizer of this model: a Hugging Face folder, or what pull fetched"
+    )
     arch: str = key("llama", "decoder family", choices=("llama", "gpt2"))
     layers: int | None = key(None, "number of blocks", low=1, high=1_000)
     width: int | None = key(None, "width of the residual stream", low=8, high=65_536)
