@@ -4,6 +4,11 @@ import signal
 import sys
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says something about the machine and its other work, not about what is tested.
+settings.register_profile("ondevice", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ondevice")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A suite started in the background ignores Ctrl-C, and so would every program it starts and interrupts.

@@ -21,13 +21,14 @@ EXAMPLES = """examples:
   ondevice eval notes              losses and generations of the best checkpoint
   ondevice eval notes --step 800 --prompts my.jsonl
   ondevice eval notes/exports/onnx-00000800 --no-losses
+  ondevice eval models/SmolLM2-135M --data notes       a folder of Hugging Face, on the text of a dataset
   ondevice eval notes --wait 600 --json      a run that trains: the loss of each source, as the model is now
 
 A run that trains is asked to measure itself; a paused one stays paused, and the losses also go into its story."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", help="a run, the folder of a checkpoint, or an export")
+    parser.add_argument("target", help="a run, the folder of a checkpoint, an export, or a folder of Hugging Face")
     parser.add_argument("--wait", type=float, default=120.0, metavar="S", help="live run: seconds to wait (120)")
     add_target_flags(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -50,12 +51,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _live(args: argparse.Namespace) -> RunDir | None:
-    """The run, where the target is one that trains and no checkpoint of it was named."""
+    """The run, where the target is one that trains, and neither a checkpoint of it nor another dataset was named."""
     try:
         run_dir = find_run(args.target)
     except UsageError:  # an export or a checkpoint, which the evaluation looks for itself
         return None
-    return None if args.step is not None or read_liveness(run_dir).holder is None else run_dir
+    return None if args.step is not None or args.data is not None or read_liveness(run_dir).holder is None else run_dir
 
 
 def _measured(run: RunDir, letter: str, until: float) -> dict[str, Any] | None:

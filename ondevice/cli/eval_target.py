@@ -21,6 +21,13 @@ def add_target_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of `eval_target` but for ``target`` and ``--json``."""
     parser.add_argument("--step", type=at_least(0), help="this checkpoint instead of the best by validation loss")
     parser.add_argument("--threads", type=at_least(1), help="threads of the arithmetic")
+    parser.add_argument("--data", metavar="DATASET", help="measure on this dataset instead of the run's own")
+    parser.add_argument(
+        "--context",
+        type=at_least(2),
+        metavar="N",
+        help="Hugging Face: tokens seen at once (what it was made for, 1,024 at most)",
+    )
     parser.add_argument("--no-losses", action="store_true", help="only generate and judge")
     add_panel_flags(parser)
 
@@ -62,12 +69,13 @@ def wish_from(args: argparse.Namespace) -> Wish:
 
 
 def eval_target(target: str, args: argparse.Namespace) -> int:
-    """Evaluates a run's checkpoint, the folder of one, or an export, and shows the result."""
+    """Evaluates a run's checkpoint, the folder of one, an export, or a folder of Hugging Face, and shows the result."""
     from ondevice.study.evaluation import evaluate
     from ondevice.study.target import open_target
 
     wish = wish_from(args)
-    with open_target(target, step=args.step, threads=args.threads) as opened:
+    options = {"step": args.step, "threads": args.threads, "data": args.data, "context": args.context}
+    with open_target(target, **options) as opened:
         result = evaluate(opened, wish, progress=lambda text: print(f"{text} ...", file=sys.stderr))
         place = opened.evals / result["generations"]["file"]
         reason = opened.no_dataset
@@ -88,6 +96,8 @@ def _show(result: dict[str, Any]) -> None:
         bits = result["bits_per_byte"][source]
         more = "" if bits is None else f", {bits:.4f} bits a byte"
         tell(f"  val       {loss:.4f} {for_terminal(source)}{more}")
+    if result["own_tokenizer"] is False:
+        tell("            the model's tokenizer is not the dataset's: compare bits a byte, not nats a token")
     if result["val_loss_mixed"] is not None:
         tell(f"  all       {result['val_loss_mixed']:.4f} nats a token")
     group = result["degeneration"]["all"]

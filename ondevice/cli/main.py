@@ -45,6 +45,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "select": ("select", "which checkpoint to keep: loss, quality, and what is practical"),
     "average": ("average", "a new run whose weights are the mean of several checkpoints"),
     "sweep": ("sweep", "which decoding settings write best; makes them the default"),
+    "harness": ("harness", "tasks of lm-evaluation-harness, from local files (a laptop extra)"),
     "study": ("study", "arms x seeds, one run after another, and what they say"),
     "report": ("report", "a run or a study as Markdown and HTML; telemetry as CSV"),
     "export": ("export", "write a run's model as ONNX, for transformers or llama.cpp"),

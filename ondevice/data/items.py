@@ -109,9 +109,9 @@ class ItemCutter:
             # What is left for the last item is not less than the least either.
             end, kind = places.best(low, max(low, min(high, len(ids) - self._least)))
             items.append(Item(start, end, kind))
-            start, done = end, end
-            if overlaps and self._overlap and kind == INSIDE:
-                start = places.beginning(end - self._overlap, end)
+            earliest, start, done = max(start + 1, end - self._overlap), end, end
+            if overlaps and earliest < end and kind == INSIDE:
+                start = places.beginning(earliest, end)
         return [*items, Item(start, len(ids), _END)]
 
     def _places(self, ids: npt.NDArray[Any], start: int, *, is_code: bool) -> _Places:
@@ -156,9 +156,11 @@ class _Places:
         return self._freest(range(high, low - 1, -1)), INSIDE
 
     def beginning(self, low: int, end: int) -> int:
-        """The best place to begin again from ``low`` on; ``end`` where all the others are inside a character."""
+        """The best place to begin again from ``low`` on; ``end`` where all the others are inside a character, or inside
+        a word that ``end`` is not inside of."""
         place = self._freest(range(low, end))
-        return place if self._freedom(place) < _IN_CHARACTER else end
+        worst = max(self._freedom(end), _BETWEEN_WORDS)
+        return place if self._freedom(place) <= min(worst, _IN_WORD) else end
 
     def _freest(self, places: range) -> int:
         """The first place beside a space, else the first between words, else between characters, else the first."""

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from ondevice.data.dataset import Dataset
-from ondevice.data.stream import TokenStream
-from ondevice.evaluate.losses import SourceLoss, loss_windows
+from ondevice.evaluate.losses import SourceLoss, Tokens, ValidationText, loss_windows
 from ondevice.infer.backend import Backend
 from ondevice.model.loss import IGNORE
 
 __all__ = ["backend_losses"]
 
 
-def backend_losses(backend: Backend, dataset: Dataset, *, max_tokens: int, batch: int) -> dict[str, SourceLoss]:
+def backend_losses(backend: Backend, dataset: ValidationText, *, max_tokens: int, batch: int) -> dict[str, SourceLoss]:
     """Of every source with validation text; ``max_tokens`` a source, 0 for all."""
     lengths_V = dataset.tokenizer().byte_lengths()
     found = {}
@@ -24,7 +22,7 @@ def backend_losses(backend: Backend, dataset: Dataset, *, max_tokens: int, batch
     return found
 
 
-def _source(backend: Backend, stream: TokenStream, lengths_V: np.ndarray, max_tokens: int, batch: int) -> SourceLoss:
+def _source(backend: Backend, stream: Tokens, lengths_V: np.ndarray, max_tokens: int, batch: int) -> SourceLoss:
     total, tokens, size = 0.0, 0, 0
     for x_BT, y_BT in loss_windows(stream, backend.context, max_tokens, batch):
         for logits_TV, y_T in zip(backend.logits(x_BT), y_BT, strict=True):

@@ -7,21 +7,37 @@ the same text). The windows depend only on the dataset, the context and ``max_to
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from ondevice.data.dataset import Dataset
+from ondevice.data.dataset import Dataset, SourceEntry
 from ondevice.data.packed import Rows, flattened, packed_source
-from ondevice.data.stream import TokenStream
+from ondevice.data.tokenizer import Tokenizer
 from ondevice.model.decoder import Decoder
 from ondevice.model.loss import IGNORE, linear_cross_entropy
 from ondevice.run.recipe import Fit, Recipe
 
-__all__ = ["Evaluation", "SourceLoss", "example_rows", "loss_windows", "mixed_loss"]
+__all__ = ["Evaluation", "SourceLoss", "Tokens", "ValidationText", "example_rows", "loss_windows", "mixed_loss"]
+
+
+class Tokens(Protocol):
+    """One source's tokens in a row."""
+
+    def __len__(self) -> int: ...
+    def read(self, start: int, count: int) -> np.ndarray: ...
+
+
+class ValidationText(Protocol):
+    """What losses are measured on: a dataset, or its text under another tokenizer."""
+
+    @property
+    def sources(self) -> Sequence[SourceEntry]: ...
+    def stream(self, source: str, split: str) -> Tokens: ...
+    def tokenizer(self) -> Tokenizer: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +67,7 @@ class Evaluation:
     """
 
     def __init__(
-        self, model: Decoder, dataset: Dataset, *, max_tokens: int, batch: int, loss_chunk_tokens: int
+        self, model: Decoder, dataset: ValidationText, *, max_tokens: int, batch: int, loss_chunk_tokens: int
     ) -> None:
         self._model, self._dataset = model, dataset
         self._max_tokens, self._batch, self._chunk = max_tokens, batch, loss_chunk_tokens
@@ -59,7 +75,7 @@ class Evaluation:
         self.losses: dict[str, SourceLoss] = {}
 
     @classmethod
-    def of(cls, model: Decoder, dataset: Dataset, recipe: Recipe, fit: Fit) -> Evaluation:
+    def of(cls, model: Decoder, dataset: ValidationText, recipe: Recipe, fit: Fit) -> Evaluation:
         """The evaluation that a run makes again and again."""
         return cls(
             model,
@@ -72,8 +88,8 @@ class Evaluation:
     def batches(self) -> Iterator[None]:
         """Evaluates one batch per item; `losses` is complete when it ends."""
         for entry in self._dataset.sources:
-            if self._dataset.examples is not None:
-                yield from self._examples(entry.name)
+            if isinstance(self._dataset, Dataset) and self._dataset.examples is not None:
+                yield from self._examples(self._dataset, entry.name)
                 continue
             stream = self._dataset.stream(entry.name, "val")
             if len(stream) >= 2:
@@ -87,7 +103,7 @@ class Evaluation:
             "val_tokens": {name: loss.tokens for name, loss in self.losses.items()},
         }
 
-    def _source(self, name: str, stream: TokenStream) -> Iterator[None]:
+    def _source(self, name: str, stream: Tokens) -> Iterator[None]:
         total, tokens, size = 0.0, 0, 0
         for x_BT, y_BT in loss_windows(stream, self._model.shape.context, self._max_tokens, self._batch):
             total += self._loss_sum(x_BT, y_BT)
@@ -96,11 +112,11 @@ class Evaluation:
             yield
         self.losses[name] = SourceLoss(nats=total / tokens, tokens=tokens, bytes=size)
 
-    def _examples(self, name: str) -> Iterator[None]:
+    def _examples(self, dataset: Dataset, name: str) -> Iterator[None]:
         """The answers of a source's held-out examples."""
         total, tokens, size = 0.0, 0, 0
         context = self._model.shape.context
-        for rows in example_rows(self._dataset, name, context, self._max_tokens, self._batch):
+        for rows in example_rows(dataset, name, context, self._max_tokens, self._batch):
             x_1N, y_1N, lengths = flattened(*rows)
             total += self._loss_sum(x_1N, y_1N, lengths)
             real = y_1N[y_1N != IGNORE]
@@ -117,9 +133,7 @@ class Evaluation:
             return linear_cross_entropy(hidden, self._model.head_weight, labels, chunk_tokens=self._chunk).item()
 
 
-def loss_windows(
-    stream: TokenStream, context: int, max_tokens: int, batch: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def loss_windows(stream: Tokens, context: int, max_tokens: int, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Inputs and labels [<= batch, context]; labels beyond the end of the text are masked."""
     windows = math.ceil((len(stream) - 1) / context)
     wanted = windows if not max_tokens else min(windows, max(1, max_tokens // context))

@@ -42,7 +42,7 @@ def _windows(ids: np.ndarray, length: int) -> np.ndarray:
 
 
 def copied(
-    generations: Sequence[Sequence[int]], streams: Iterable[TokenStream], *, longest: int = LONGEST_COPY
+    generations: Sequence[Sequence[int] | np.ndarray], streams: Iterable[TokenStream], *, longest: int = LONGEST_COPY
 ) -> list[bool]:
     """For each generation whether more than ``longest`` of its tokens in a row stand in the streams.
 

@@ -49,6 +49,7 @@ class _Rules:
     max_new_tokens: int
     vocab_size: int
     settings: Sampling
+    ends: Callable[[Sequence[int]], bool] | None
 
 
 def generate_batch(
@@ -62,14 +63,20 @@ def generate_batch(
     vocab_size: int | None = None,
     batch: int = 32,
     pause: Callable[[], None] = lambda: None,
+    ends: Callable[[Sequence[int]], bool] | None = None,
 ) -> list[Written]:
     """New tokens after each prompt, in the order of the prompts. ``pause`` is called after each token of a batch, so
-    that the caller may rest. Raises as `generate`."""
+    that the caller may rest; ``ends`` with the new tokens of a prompt says whether they are enough. Raises as
+    `generate`."""
     if max_new_tokens < 0 or batch < 1:
         raise UsageError(f"max_new_tokens = {max_new_tokens}, batch = {batch}: must be at least 0 and 1.")
     vocabulary = min(vocab_size or backend.vocab_size, backend.vocab_size)
     rules = _Rules(
-        stop_ids=frozenset(stop_ids), max_new_tokens=max_new_tokens, vocab_size=vocabulary, settings=settings
+        stop_ids=frozenset(stop_ids),
+        max_new_tokens=max_new_tokens,
+        vocab_size=vocabulary,
+        settings=settings,
+        ends=ends,
     )
     jobs = []
     for place, ids in enumerate(prompts):
@@ -135,7 +142,9 @@ def _take(logits_BV: np.ndarray, rows: list[_Job | None], rules: _Rules) -> None
             continue
         job.history.append(token)
         job.ids.append(token)
-        if len(job.ids) == rules.max_new_tokens:
+        if rules.ends is not None and rules.ends(job.ids):
+            job.finish = "stop"
+        elif len(job.ids) == rules.max_new_tokens:
             job.finish = "length"
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-__all__ = ["Embedding", "Linear", "RMSNorm", "rms_norm", "swiglu"]
+__all__ = ["Embedding", "Linear", "RMSNorm", "add_rows", "rms_norm", "swiglu"]
 
 
 class Linear(nn.Linear):
@@ -24,10 +24,52 @@ class Linear(nn.Linear):
 
 
 class Embedding(nn.Embedding):
-    """`nn.Embedding` that leaves its weights uninitialised and the global random state alone; see `build_model`."""
+    """`nn.Embedding` that leaves its weights uninitialised and the global random state alone; see `build_model`.
+
+    With ``adds_to_grad`` backward adds the rows it has to ``weight.grad`` where there is one, rather than make a table
+    that is nearly all zeros and add that: for a table that is the head too, whose gradient is there before.
+    """
+
+    adds_to_grad = False
 
     def reset_parameters(self) -> None:
         """Nothing: weights come from `build_model` or from a file."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        if not (self.adds_to_grad and self.weight.requires_grad and torch.is_grad_enabled()):
+            return super().forward(ids)
+        rows: Tensor = _Rows.apply(self.weight, ids)
+        return rows
+
+
+class _Rows(torch.autograd.Function):
+    """Rows of a table by number, whose gradient goes to ``weight.grad`` directly."""
+
+    @staticmethod
+    def forward(ctx: Any, weight_VC: Tensor, ids: Tensor) -> Tensor:
+        ctx.weight = weight_VC  # itself, not a saved copy: its .grad is wanted
+        ctx.save_for_backward(ids)
+        return F.embedding(ids, weight_VC)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None]:
+        (ids,) = ctx.saved_tensors
+        if ctx.weight.grad is not None:
+            add_rows(ctx.weight.grad, ids, grad)
+            return None, None
+        table_VC = torch.zeros_like(ctx.weight)
+        add_rows(table_VC, ids, grad)
+        return table_VC, None
+
+
+def add_rows(table_VC: Tensor, ids: Tensor, rows: Tensor) -> None:
+    """Adds ``rows [..., C]`` to the table at ``ids [...]``; rows of one id are added up first, as the dense gradient
+    of torch's embedding has it, so that the bits are the same."""
+    seen_U, places_N = ids.flatten().unique(return_inverse=True)
+    sums_UC = rows.new_zeros(len(seen_U), table_VC.shape[1])
+    sums_UC.index_add_(0, places_N, rows.reshape(-1, table_VC.shape[1]))
+    table_VC.index_add_(0, seen_U, sums_UC.to(table_VC.dtype))
 
 
 class RMSNorm(nn.Module):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ondevice.model.attention import Place
 from ondevice.model.decoder import Decoder
+from ondevice.model.layers import add_rows
 from ondevice.model.loss import linear_cross_entropy
 from ondevice.model.recompute import backward_from
 
@@ -109,8 +110,14 @@ class LayerwiseBatch:
         for piece in self._pieces:
             piece.x = piece.x.new_empty(0)
         with torch.enable_grad(), self._autocast():
-            loss_sum = linear_cross_entropy(model.norm(x_NC), model.head_weight, targets_N, chunk_tokens=self._chunk)
-        return loss_sum.item(), self._backward(x_NC, loss_sum / max(1, tokens), sizes)
+            loss_sum = linear_cross_entropy(
+                model.norm(x_NC),
+                model.head_weight,
+                targets_N,
+                chunk_tokens=self._chunk,
+                gradient_scale=1 / max(1, tokens),
+            )
+        return loss_sum.item(), self._backward(x_NC, loss_sum, sizes)
 
     def _backward(self, x_NC: Tensor, loss: Tensor, sizes: list[int]) -> Iterator[Gradients]:
         loss.backward()
@@ -164,7 +171,6 @@ class LayerwiseBatch:
             return x_BTC, self.model.blocks[number](x_BTC, piece.place)
 
     def _into_embedding(self, grads: list[Tensor]) -> None:
-        """Rows of one token are added up before they go into the table, as torch's dense gradient has it."""
         table = self.model.embed.weight
         for piece, grad_BTC in zip(self._pieces, grads, strict=True):
             rows_BTC = torch.zeros_like(grad_BTC).requires_grad_()
@@ -172,12 +178,9 @@ class LayerwiseBatch:
                 y_BTC = self.model.positioned(rows_BTC, piece.place)
             backward_from(y_BTC, grad_BTC)
             if isinstance(table, Tensor) and table.requires_grad and rows_BTC.grad is not None:
-                seen_U, places_N = piece.ids.flatten().unique(return_inverse=True)
-                sums_UC = rows_BTC.grad.new_zeros(len(seen_U), table.shape[1])
-                sums_UC.index_add_(0, places_N, rows_BTC.grad.flatten(0, 1))
                 if table.grad is None:
                     table.grad = torch.zeros_like(table)
-                table.grad.index_add_(0, seen_U, sums_UC.to(table.dtype))
+                add_rows(table.grad, piece.ids, rows_BTC.grad)
         grads.clear()
 
     def _random(self) -> Tensor | None:

@@ -13,15 +13,22 @@ import torch
 from torch import Tensor
 
 from ondevice.model.frozen import FrozenMatrix
+from ondevice.model.products import has_one_dnn, times_transposed
 
-__all__ = ["IGNORE", "linear_cross_entropy"]
+__all__ = ["IGNORE", "WeightGradient", "linear_cross_entropy"]
 
 IGNORE = -100
 _TILE = 4096  # vocabulary rows of a half-precision weight gradient computed at once
 
 
 def linear_cross_entropy(
-    hidden_NC: Tensor, weight_VC: Tensor | FrozenMatrix, targets_N: Tensor, *, chunk_tokens: int
+    hidden_NC: Tensor,
+    weight_VC: Tensor | FrozenMatrix,
+    targets_N: Tensor,
+    *,
+    chunk_tokens: int,
+    gradient_scale: float = 1.0,
+    weight_gradient: WeightGradient | None = None,
 ) -> Tensor:
     """The sum of nats of ``targets`` under ``softmax(hidden @ weight.T)``, a scalar fp32 tensor (fp64 for fp64).
 
@@ -29,6 +36,9 @@ def linear_cross_entropy(
     wanted are computed, none under ``no_grad``. Under CPU autocast or with half-precision ``hidden`` the products
     are in that precision and the softmax in fp32. A frozen weight is unpacked tile by tile, twice for each chunk.
     Differentiable once, and backward runs once for each forward.
+    ``gradient_scale`` (1 / tokens of the effective batch) multiplies the gradients, not the sum: inside a product it is
+    free, afterwards a pass over the vocabulary. With ``weight_gradient`` the weight's gradient is added there at once,
+    in forward, and backward has none.
     Raises ValueError for shapes that do not fit and IndexError for a target outside the vocabulary.
 
     ::
@@ -38,9 +48,10 @@ def linear_cross_entropy(
     _check(hidden_NC, weight_VC, targets_N, chunk_tokens)
     dtype = _product_dtype(hidden_NC)
     arguments = (hidden_NC, weight_VC, targets_N, chunk_tokens, dtype)
+    gradients = (gradient_scale, weight_gradient)
     learns = isinstance(weight_VC, Tensor) and weight_VC.requires_grad
     if torch.is_grad_enabled() and (hidden_NC.requires_grad or learns):
-        loss: Tensor = _LinearCrossEntropy.apply(*arguments)
+        loss: Tensor = _LinearCrossEntropy.apply(*arguments, *gradients)
         return loss
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
         head = _Head(*arguments)
@@ -75,7 +86,7 @@ class _Head:
     """The chunks of one call and the buffers they share.
 
     ``product`` holds a matrix product [chunk, V]; ``scores`` its softmax in fp32, the same memory where the
-    product is fp32 already.
+    product is fp32 already. oneDNN brings memory of its own for each product.
     """
 
     def __init__(
@@ -98,7 +109,8 @@ class _Head:
         self.count = len(self.targets)
         self.chunk = max(1, min(chunk, self.count))
         self._check_targets()
-        self.product = torch.empty(self.chunk, self.vocabulary, dtype=dtype)
+        self.foreign = dtype == torch.float32 and isinstance(self.weight, Tensor) and has_one_dnn()
+        self.product = torch.empty(0 if self.foreign else self.chunk, self.vocabulary, dtype=dtype)
         self.scores = self.product if dtype == self.exact else torch.empty_like(self.product, dtype=self.exact)
 
     def _check_targets(self) -> None:
@@ -120,8 +132,13 @@ class _Head:
 
     def loss(self, chunk: _Chunk) -> Tensor:
         """Sum of the chunk's nats, fp64; leaves the probabilities in ``scores``."""
+        if self.foreign and isinstance(self.weight, Tensor):
+            self.product = self.scores = self.product.new_empty(0)  # the one before is freed first
+            self.product = self.scores = times_transposed(chunk.hidden, self.weight)
         product, scores = self._buffers(chunk)
-        if isinstance(self.weight, Tensor):
+        if self.foreign:
+            pass
+        elif isinstance(self.weight, Tensor):
             torch.mm(chunk.hidden, self.weight.t(), out=product)
         else:
             self.weight.times(chunk.hidden, product)
@@ -152,7 +169,8 @@ class _Head:
 class _HiddenGradient:
     """``[N, C]``, rows of ignored positions zero."""
 
-    def __init__(self, head: _Head) -> None:
+    def __init__(self, head: _Head, scale: float) -> None:
+        self.scale = scale
         make = torch.empty if head.rows is None else torch.zeros
         self.total = make(head.hidden.shape, dtype=head.hidden.dtype)
         self.weight = head.weight
@@ -161,39 +179,50 @@ class _HiddenGradient:
         if isinstance(chunk.rows, Tensor):
             self.total.index_copy_(0, chunk.rows, self._product(gradient_nV).to(self.total.dtype))
         elif self.total.dtype == gradient_nV.dtype and isinstance(self.weight, Tensor):
-            torch.mm(gradient_nV, self.weight, out=self.total[chunk.rows])
+            self.total[chunk.rows].addmm_(gradient_nV, self.weight, beta=0, alpha=self.scale)
         else:
             self.total[chunk.rows] = self._product(gradient_nV)
 
     def _product(self, gradient_nV: Tensor) -> Tensor:
         if isinstance(self.weight, Tensor):
-            return torch.mm(gradient_nV, self.weight)
-        return self.weight.back(gradient_nV, gradient_nV.new_empty(len(gradient_nV), self.weight.columns))
+            # Memory is fresh, so beta 0: without a product of the whole to be scaled in another pass.
+            out = gradient_nV.new_empty(len(gradient_nV), self.weight.shape[1])
+            return out.addmm_(gradient_nV, self.weight, beta=0, alpha=self.scale)
+        out = gradient_nV.new_empty(len(gradient_nV), self.weight.columns)
+        return self.weight.back(gradient_nV, out).mul_(self.scale)
 
 
-class _WeightGradient:
-    """``[V, C]``, added up over the chunks in one fp32 buffer."""
+class WeightGradient:
+    """The gradient of the head's weight ``[V, C]``, in one buffer of the loss's precision (fp32, fp64 for fp64).
 
-    def __init__(self, head: _Head) -> None:
-        assert isinstance(head.weight, Tensor)  # a frozen one wants no gradient
-        make = torch.empty if head.count else torch.zeros
-        self.total = make(head.weight.shape, dtype=head.exact)
+    Kept from step to step it spares a new one each: to the system's clearing of its pages goes as much time as to half
+    the product. Set ``fresh`` where what it holds no longer counts.
+    """
+
+    def __init__(self, size: tuple[int, ...], dtype: torch.dtype) -> None:
+        self.total = torch.empty(size, dtype=dtype)
         self.fresh = True
-        rows = min(_TILE, len(head.weight))
-        # Half-precision products cannot add into an fp32 buffer; tiles bound what lies between.
-        self.tile = None if head.dtype == head.exact else torch.empty(rows, head.weight.shape[1], dtype=head.dtype)
 
-    def add(self, chunk: _Chunk, gradient_nV: Tensor) -> None:
-        if self.tile is None:
-            self.total.addmm_(gradient_nV.t(), chunk.hidden, beta=0 if self.fresh else 1)
+    def add(self, gradient_nV: Tensor, hidden_nC: Tensor, scale: float) -> None:
+        """Adds ``scale * gradient.T @ hidden``."""
+        if gradient_nV.dtype == self.total.dtype:
+            self.total.addmm_(gradient_nV.t(), hidden_nC, beta=0 if self.fresh else 1, alpha=scale)
         else:
-            self._add_tiles(self.tile, gradient_nV.t(), chunk.hidden)
+            self._add_tiles(gradient_nV.t(), hidden_nC, scale)
         self.fresh = False
 
-    def _add_tiles(self, tile: Tensor, gradient_Vn: Tensor, hidden_nC: Tensor) -> None:
+    def settle(self) -> None:
+        """Makes it zero if nothing was added."""
+        if self.fresh:
+            self.total.zero_()
+            self.fresh = False
+
+    def _add_tiles(self, gradient_Vn: Tensor, hidden_nC: Tensor, scale: float) -> None:
+        """Half-precision products cannot add into an fp32 buffer; tiles bound what lies between."""
+        tile = hidden_nC.new_empty(min(_TILE, len(self.total)), hidden_nC.shape[1])
         for total, gradient in zip(self.total.split(len(tile)), gradient_Vn.split(len(tile)), strict=True):
             product = torch.mm(gradient, hidden_nC, out=tile[: len(total)])
-            total.copy_(product) if self.fresh else total.add_(product)
+            torch.mul(product, scale, out=total) if self.fresh else total.add_(product, alpha=scale)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -205,20 +234,24 @@ class _LinearCrossEntropy(torch.autograd.Function):
         targets_N: Tensor,
         chunk_tokens: int,
         dtype: torch.dtype,
+        scale: float,
+        given: WeightGradient | None,
     ) -> Tensor:
         with torch.autocast("cpu", enabled=False):
             head = _Head(hidden_NC, weight_VC, targets_N, chunk_tokens, dtype)
-            for_hidden = _HiddenGradient(head) if ctx.needs_input_grad[0] else None
-            for_weight = _WeightGradient(head) if ctx.needs_input_grad[1] else None
-            loss = head.sum_of(_pass(head, for_hidden, for_weight))
+            for_hidden = _HiddenGradient(head, scale) if ctx.needs_input_grad[0] else None
+            for_weight = (given or WeightGradient(weight_VC.shape, head.exact)) if ctx.needs_input_grad[1] else None
+            loss = head.sum_of(_pass(head, for_hidden, for_weight, scale))
+        if for_weight is not None:
+            for_weight.settle()
         ctx.gradients = (
             None if for_hidden is None else for_hidden.total,
-            None if for_weight is None else for_weight.total.to(head.weight_dtype),
+            None if for_weight is None or given is not None else for_weight.total.to(head.weight_dtype),
         )
         return loss
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():  # create_graph=True; once_differentiable would give a constant without a word
             raise RuntimeError("linear_cross_entropy cannot be differentiated twice")
         if ctx.gradients is None:
@@ -229,10 +262,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for gradient in (hidden, weight):
                 if gradient is not None:
                     gradient.mul_(grad)
-        return hidden, weight, None, None, None
+        return hidden, weight, None, None, None, None, None
 
 
-def _pass(head: _Head, for_hidden: _HiddenGradient | None, for_weight: _WeightGradient | None) -> Iterator[Tensor]:
+def _pass(
+    head: _Head, for_hidden: _HiddenGradient | None, for_weight: WeightGradient | None, scale: float
+) -> Iterator[Tensor]:
     """The loss of each chunk, its gradients added before the next chunk takes the buffers."""
     for chunk in head.chunks():
         yield head.loss(chunk)
@@ -240,4 +275,5 @@ def _pass(head: _Head, for_hidden: _HiddenGradient | None, for_weight: _WeightGr
         if for_hidden is not None:
             for_hidden.add(chunk, gradient_nV)
         if for_weight is not None:
-            for_weight.add(chunk, gradient_nV)
+            for_weight.add(gradient_nV, chunk.hidden, scale)
+        del gradient_nV  # or the next product would find this one's memory still held

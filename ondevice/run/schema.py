@@ -159,7 +159,7 @@ class EvalConfig:
     count: int = key(21, "evaluations over the run, first and last included; 0 turns them off", low=0, high=10_000)
     max_tokens: int | None = key(
         None,
-        "validation tokens per source at each evaluation; 0 takes all; derived so that evaluating takes about 4 % of "
+        "validation tokens per source at each evaluation; 0 takes all; derived so that evaluating takes about 3.5 % of "
         "the run",
         unit="tokens",
         low=0,

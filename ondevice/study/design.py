@@ -100,6 +100,8 @@ def parse_design(text: str, *, where: str, base: Path, name: str) -> Design:
     arms: list[Arm] = []
     for index, table in enumerate(tables):
         arms.append(_arm(table, index, shared, arms, origin=origin, text=text, base=base))
+    if "intervals" in raw:
+        _refuse_other_intervals(intervals, arms, origin)
     return Design(
         name=_name(raw.get("name", name), ("name",), origin),
         question=str(raw.get("question", "")),
@@ -110,6 +112,17 @@ def parse_design(text: str, *, where: str, base: Path, name: str) -> Design:
         panel=_panel(raw, origin),
         text=text,
     )
+
+
+def _refuse_other_intervals(intervals: int, arms: Sequence[Arm], origin: Origin) -> None:
+    for arm in arms:
+        parts = arm.config.chain.parts
+        if parts and arm.parent is None and intervals != parts + 1:
+            raise UsageError(
+                f"{origin.of(('intervals',))}: a chain is measured at its beginning and after each part, so "
+                f"'intervals' {intervals} needs chain.parts = {intervals - 1}, not {parts}, "
+                f"in arm '{arm.name}'; or leave it out."
+            )
 
 
 def _refuse_unknown(raw: Mapping[str, Any], known: Sequence[str], path: tuple[str, ...], origin: Origin) -> None:

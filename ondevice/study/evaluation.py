@@ -2,7 +2,8 @@
 
 Deterministic: the same model, prompts and settings give the same file, byte for byte, under a name made of their
 hashes, so that a repeated evaluation reads it instead. Results are ``panel-<step>-<key>.json`` (sealed) and the
-generations beside it as JSONL, both written beside and renamed.
+generations beside it as JSONL, both written beside and renamed; ``panel-<step>-<key>.part`` holds what an evaluation
+that was cut off had found, and the next goes on from it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from ondevice.evaluate.task import TASK_VERSION, judge, task_score
 from ondevice.infer.batch import Written, generate_batch
 from ondevice.infer.sampling import Sampling
 from ondevice.run.files import json_bytes, make_folder, read_sealed, sha256_of, write_atomic, write_error, write_sealed
+from ondevice.study.journal import Journal
 from ondevice.study.judges import JUDGES_VERSION, Judges
 from ondevice.study.prompts import Prompt, PromptSet, cut_prompts
 from ondevice.study.target import Target
@@ -34,6 +36,7 @@ from ondevice.study.target import Target
 __all__ = ["PANEL_VERSION", "Wish", "default_prompts", "evaluate", "language_losses"]
 
 PANEL_VERSION = 2
+_LOSSES = "losses"
 Progress = Callable[[str], None]
 
 
@@ -64,9 +67,15 @@ def default_prompts(target: Target, wish: Wish) -> PromptSet:
 
 
 def evaluate(
-    target: Target, wish: Wish, *, judges: Judges | None = None, progress: Progress = lambda text: None
+    target: Target,
+    wish: Wish,
+    *,
+    judges: Judges | None = None,
+    told: Mapping[str, SourceLoss] | None = None,
+    progress: Progress = lambda text: None,
 ) -> dict[str, Any]:
-    """The result as it is kept. ``judges`` saves making them again for many checkpoints of one dataset.
+    """The result as it is kept. ``judges`` saves making them again for many checkpoints of one dataset; ``told`` are
+    the losses that the trainer measured of these weights on the windows that the wish names.
 
     Raises UsageError without prompts, CheckpointError for broken weights, ResourceError on a full disk.
     """
@@ -76,7 +85,11 @@ def evaluate(
     kept = _kept(place, key)
     if kept is not None:
         return kept
-    result, rows = _measure(target, wish, judges, progress)
+    journal = Journal(place.with_suffix(".part"), key=key)
+    if told and journal.get(_LOSSES) is None:
+        journal.put(_LOSSES, {name: asdict(loss) for name, loss in told.items()})
+    result, rows = _measure(target, wish, judges, progress, journal)
+    result["losses_from"] = "telemetry" if told else "measured"
     raw = b"".join(json_bytes(row) for row in rows)
     try:
         make_folder(target.evals)
@@ -86,6 +99,7 @@ def evaluate(
     body = {"v": PANEL_VERSION, "key": key, **result}
     body["generations"] = {"file": place.with_suffix(".jsonl").name, "sha256": hashlib.sha256(raw).hexdigest()}
     write_sealed(place, body)
+    journal.remove()
     return body
 
 
@@ -115,23 +129,25 @@ def _kept(place: Path, key: str) -> dict[str, Any] | None:
 
 
 def _measure(
-    target: Target, wish: Wish, judges: Judges | None, progress: Progress
+    target: Target, wish: Wish, judges: Judges | None, progress: Progress, journal: Journal
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     assert wish.prompts is not None
-    losses = _losses(target, wish, progress) if wish.losses else {}
+    losses = _losses(target, wish, progress, journal) if wish.losses else {}
     prompts = wish.prompts.prompts
     progress(f"{len(prompts)} texts of {wish.max_new_tokens} tokens")
-    written, texts = write_all(target, prompts, wish)
+    written, texts = write_all(target, prompts, wish, journal)
     judged: list[dict[str, Any]] | None = None
     if target.dataset is not None:
         judges = judges or Judges(target.dataset)
-        judged = judges.judge(prompts, written, texts)
+        judged = judges.judge(prompts, written, texts, own_tokens=target.own_tokens)
     probes = _probes(target, prompts)
     result = {
         "target": target.name,
         "step": target.step,
         "identity": target.identity,
         "backend": target.backend.name,
+        "context": target.backend.context,
+        "own_tokenizer": None if target.dataset is None else target.own_tokens,
         "prompts": {"origin": wish.prompts.origin, "n": len(prompts), "sha256": wish.prompts.sha256},
         "sampling": {**asdict(wish.sampling), "max_new_tokens": wish.max_new_tokens},
         **_loss_record(target, losses),
@@ -158,20 +174,41 @@ def _measure(
     return result, rows
 
 
-def write_all(target: Target, prompts: Sequence[Prompt], wish: Wish) -> tuple[list[Written], list[str]]:
-    """Tokens and text after each prompt."""
+def write_all(
+    target: Target, prompts: Sequence[Prompt], wish: Wish, journal: Journal | None = None
+) -> tuple[list[Written], list[str]]:
+    """Tokens and text after each prompt, those of like length together; a journal keeps each group that is done."""
     tokenizer = target.tokenizer
-    written = generate_batch(
+    ids = [tokenizer.encode(prompt.prompt) for prompt in prompts]
+    order, size = sorted(range(len(ids)), key=lambda index: len(ids[index])), _rows(target, wish)
+    written: dict[int, Written] = {}
+    for first in range(0, len(order), size):
+        group, name = order[first : first + size], f"texts {size} {first}"
+        kept = journal.get(name) if journal else None
+        texts = [_unpacked(row) for row in kept] if kept else _write_group(target, [ids[each] for each in group], wish)
+        if journal and not kept:
+            journal.put(name, [asdict(each) for each in texts])
+        written.update(zip(group, texts, strict=True))
+    in_order = [written[index] for index in range(len(ids))]
+    return in_order, [tokenizer.decode(list(each.ids)) for each in in_order]
+
+
+def _write_group(target: Target, group: list[list[int]], wish: Wish) -> list[Written]:
+    tokenizer = target.tokenizer
+    return generate_batch(
         target.backend,
-        [tokenizer.encode(prompt.prompt) for prompt in prompts],
+        group,
         settings=wish.sampling,
         stop_ids={tokenizer.eot_id},
         max_new_tokens=wish.max_new_tokens,
         eot_id=tokenizer.eot_id,
         vocab_size=tokenizer.vocab_size,
-        batch=_rows(target, wish),
+        batch=len(group),
     )
-    return written, [tokenizer.decode(list(each.ids)) for each in written]
+
+
+def _unpacked(row: dict[str, Any]) -> Written:
+    return Written(ids=tuple(row["ids"]), finish=row["finish"], note=row["note"])
 
 
 def _rows(target: Target, wish: Wish) -> int:
@@ -182,18 +219,22 @@ def _rows(target: Target, wish: Wish) -> int:
     return max(1, min(64, int(wish.cache_mb * 2**20 / (token_bytes * columns))))
 
 
-def _losses(target: Target, wish: Wish, progress: Progress) -> dict[str, SourceLoss]:
-    if target.dataset is None:
+def _losses(target: Target, wish: Wish, progress: Progress, journal: Journal) -> dict[str, SourceLoss]:
+    text = target.validation
+    if text is None:
         return {}
+    if kept := journal.get(_LOSSES):
+        return {name: SourceLoss(**loss) for name, loss in kept.items()}
     progress("losses of the validation text")
     if target.model is None:
-        return backend_losses(target.backend, target.dataset, max_tokens=wish.loss_tokens or 0, batch=8)
-    evaluation = Evaluation(
-        target.model, target.dataset, max_tokens=wish.loss_tokens or 0, batch=8, loss_chunk_tokens=2048
-    )
-    for _ in evaluation.batches():
-        pass
-    return evaluation.losses
+        losses = backend_losses(target.backend, text, max_tokens=wish.loss_tokens or 0, batch=8)
+    else:
+        evaluation = Evaluation(target.model, text, max_tokens=wish.loss_tokens or 0, batch=8, loss_chunk_tokens=2048)
+        for _ in evaluation.batches():
+            pass
+        losses = evaluation.losses
+    journal.put(_LOSSES, {name: asdict(loss) for name, loss in losses.items()})
+    return losses
 
 
 def _loss_record(target: Target, losses: Mapping[str, SourceLoss]) -> dict[str, Any]:

@@ -57,11 +57,13 @@ class Judges:
         return found
 
     def judge(
-        self, prompts: Sequence[Prompt], written: Sequence[Written], texts: Sequence[str]
+        self, prompts: Sequence[Prompt], written: Sequence[Written], texts: Sequence[str], *, own_tokens: bool = True
     ) -> list[dict[str, Any]]:
-        """The components and ``score`` of each generation, in order."""
+        """The components and ``score`` of each generation, in order; without ``own_tokens`` its ids are not those of
+        the dataset, and copies are looked for in the ids of its text."""
+        ids = [each.ids for each in written] if own_tokens else self._dataset.tokenizer().encode_batch(texts)
         streams = [self._dataset.stream(entry.name, "train") for entry in self._dataset.sources]
-        copies = copied([each.ids for each in written], streams)
+        copies = copied(ids, streams)
         return [self._one(*each) for each in zip(prompts, written, texts, copies, strict=True)]
 
     def _one(self, prompt: Prompt, written: Written, text: str, copy: bool) -> dict[str, Any]:

@@ -39,7 +39,8 @@ class Clip:
         for parameter in parameters:
             if parameter.grad is not None:
                 factor = self.most / ((norms.of(parameter) if whole is None else whole) + _EPS)
-                parameter.grad.mul_(factor.clamp(max=1.0))
+                if not factor >= 1.0:  # else a pass over all gradients would change no bit of them
+                    parameter.grad.mul_(factor)
 
 
 class Norms:

@@ -18,8 +18,9 @@ import torch
 from ondevice.data.cursor import Batch
 from ondevice.data.packed import flattened
 from ondevice.model.decoder import Decoder
+from ondevice.model.layers import Embedding
 from ondevice.model.layerwise import LayerwiseBatch
-from ondevice.model.loss import IGNORE, linear_cross_entropy
+from ondevice.model.loss import IGNORE, WeightGradient, linear_cross_entropy
 from ondevice.run.recipe import Fit, Recipe
 from ondevice.train.clip import Clip, Norms
 from ondevice.train.layerwise import LayerwiseStep, NonFiniteError, TornError
@@ -69,6 +70,9 @@ class Engine:
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._layerwise: tuple[int, int] | None = None  # kept and repeated blocks
         self._step: LayerwiseStep | None = None
+        self._head_gradient: WeightGradient | None = None
+        if isinstance(model.embed, Embedding):
+            model.embed.adds_to_grad = model.head is None
         self._tokens = 0
         self._loss_sum = 0.0
         self._random: torch.Tensor | None = None
@@ -106,6 +110,17 @@ class Engine:
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         self._step = self._new_step()
+        self._head_gradient = self._new_head_gradient() if self._step is None else None
+
+    def _new_head_gradient(self) -> WeightGradient | None:
+        """The buffer of the step before, where there is one."""
+        weight, kept = self.model.head_weight, self._head_gradient
+        if not (isinstance(weight, torch.nn.Parameter) and weight.requires_grad and weight.dtype == torch.float32):
+            return None
+        if kept is None or kept.total.shape != weight.shape:
+            return WeightGradient(weight.shape, weight.dtype)
+        kept.fresh = True
+        return kept
 
     def _new_step(self) -> LayerwiseStep | None:
         if self._layerwise is None:
@@ -122,7 +137,7 @@ class Engine:
 
     def abort(self) -> None:
         """Gives up a begun step: gradients are dropped and dropout's random state is as it was before."""
-        self._step = None
+        self._step = self._head_gradient = None
         self.optimizer.zero_grad(set_to_none=True)
         if self._random is not None:
             torch.set_rng_state(self._random)
@@ -141,12 +156,16 @@ class Engine:
                 self.model.head_weight,
                 torch.from_numpy(y_BT).flatten(),
                 chunk_tokens=self.loss_chunk_tokens,
+                gradient_scale=1 / max(1, self._tokens),
+                weight_gradient=self._head_gradient,
             )
         value = loss_sum.item()
         if not math.isfinite(value):
             raise NonFiniteError(f"the loss became {value}")
         self._loss_sum += value
-        (loss_sum / max(1, self._tokens)).backward()
+        if self._head_gradient is not None and isinstance(self.model.head_weight, torch.nn.Parameter):
+            self.model.head_weight.grad = self._head_gradient.total
+        loss_sum.backward()  # gradients come scaled already
 
     def pieces(self, lr: float | None) -> Iterator[None]:
         """What is left of a layerwise step when all micro-batches are in, a block at a time; nothing of another.

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ondevice.data import items as items_module
@@ -63,6 +63,11 @@ def test_no_token_is_lost_or_doubled_but_the_declared_overlap(text, rule, is_cod
 
 
 @settings(deadline=None, max_examples=150)
+@example(  # an overlap longer than the item before it
+    text="0000000000 " + "\x80" * 11 + "\u0800" + "\U00010000" * 3,
+    rule=ItemsConfig(max_tokens=48, overlap_tokens=12),
+    overlaps=True,
+)
 @given(text=st.lists(TEXTS, max_size=6).map("".join), rule=RULES, overlaps=st.booleans())
 def test_what_is_laid_out_is_the_items_each_with_its_end(text, rule, overlaps):
     ids = np.append(bytes_of(text).astype(np.uint16), np.uint16(BYTES.eot_id))
@@ -102,6 +107,7 @@ def test_a_sentence_that_is_too_long_goes_through_a_window_with_overlap_between_
 
 
 @settings(deadline=None, max_examples=100)
+@example(words=["aaéé", "aéééé", "aaaaaaa", "aééééééक", "éééééé"], most=64)  # no room for a whole word in the overlap
 @given(
     words=st.lists(st.text(alphabet="abcğışé'字カकि\u0301-", min_size=1, max_size=9), min_size=1, max_size=60),
     most=st.integers(64, 120),

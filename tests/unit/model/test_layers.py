@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from ondevice.model.attention import attend, continuation_mask
-from ondevice.model.layers import rms_norm, swiglu
+from ondevice.model.layers import Embedding, rms_norm, swiglu
 from ondevice.model.rope import rotate, rotation_tables
 
 
@@ -128,3 +128,17 @@ def test_attention_and_its_gradients(kv_heads, start, count):
         rtol=1e-4,
         atol=1e-5,
     )
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_rows_added_to_a_gradient_have_the_bits_of_a_dense_one(before):
+    ids = torch.randint(0, 7, (3, 11))  # every row several times
+    plain, adding = Embedding(9, 5), Embedding(9, 5)
+    adding.adds_to_grad = True
+    weights, head = torch.randn(3, 11, 5), torch.randn(9, 5)
+    for layer in (plain, adding):
+        with torch.no_grad():
+            layer.weight.copy_(head)
+        layer.weight.grad = head.clone() if before else None
+        (layer(ids) * weights).sum().backward()
+    assert torch.equal(plain.weight.grad, adding.weight.grad)

@@ -112,3 +112,15 @@ def test_files_that_are_no_study(tmp_path):
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match="not UTF-8 at byte 0"):
         read_design(str(tmp_path / "binary.toml"))
+
+
+def test_the_intervals_of_a_chain_are_its_parts(tmp_path):
+    chain = GOOD.split("[[arms]]")[0].replace("tokens = 1000\n", "").replace('reference = "shuffled"\n', "")
+    for parts, refused in ((4, False), (5, True)):
+        text = chain.replace("[config.train]", f"[config.chain]\nparts = {parts}\n[config.train]")
+        if refused:
+            with pytest.raises(UsageError, match=r"orders\.toml:4.*chain\.parts = 4, not 5"):
+                design(text, tmp_path)
+            assert design(text.replace("intervals = 5\n", ""), tmp_path).intervals == 21
+        else:
+            assert design(text, tmp_path).intervals == 5

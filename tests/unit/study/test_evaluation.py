@@ -116,8 +116,8 @@ def test_prompts_longer_than_the_context_are_noted(own):
 
 
 def test_prompts_that_want_an_answer_give_a_task_score(own, monkeypatch):
-    def write(target, prompts, wish):
-        written, _ = real(target, prompts, wish)
+    def write(target, prompts, wish, *rest):
+        written, _ = real(target, prompts, wish, *rest)
         return written, ['{"label": "spam"}', '{"label": "ham"}', "no json"]
 
     real = evaluation.write_all
@@ -135,7 +135,7 @@ def test_prompts_that_want_an_answer_give_a_task_score(own, monkeypatch):
 def test_what_surely_got_worse_in_a_group_is_listed(own, monkeypatch):
     """Groups reach the selection: one whose quality falls by the same amount for every prompt is a regression."""
 
-    def judged(self, prompts, written, texts):
+    def judged(self, prompts, written, texts, **options):
         scores = [80.0 if falls or prompt.group == "first" else 20.0 for prompt in prompts]
         return [{"v": 1, "score": score + 0.01 * k} for k, score in enumerate(scores)]
 

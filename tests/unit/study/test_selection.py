@@ -1,6 +1,7 @@
 """Selection: roles by the rule, flags, regressions, three sentences; and over the checkpoints of a real tiny run."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -8,8 +9,9 @@ from ondevice.cli.main import main
 from ondevice.errors import CheckpointError, UsageError
 from ondevice.run.quality import read_quality
 from ondevice.run.store import Store
+from ondevice.study import evaluation
 from ondevice.study.evaluation import Wish
-from ondevice.study.select_run import select_run
+from ondevice.study.select_run import _told_losses, select_run
 from ondevice.study.selection import Candidate, SelectionRule, select
 from ondevice.study.story import validation_points
 
@@ -115,3 +117,30 @@ def test_bad_requests(own, capsys):
         (Store(own.checkpoints).path(step) / "manifest.json").unlink()
     with pytest.raises(CheckpointError, match="no checkpoints"):
         select_run(own, SMALL)
+
+
+def test_what_the_trainer_measured_is_not_measured_again(own, monkeypatch):
+    """Losses of the story are those that a measurement finds, and a step that it says nothing of is measured."""
+    told = _told_losses(own)
+    steps = [step for step in Store(own.checkpoints).steps() if step in told]
+    measured = select_run(own, replace(SMALL, loss_tokens=own.read_recipe().eval.max_tokens), steps=steps[-2:])
+    for path in own.evals.glob("*"):
+        path.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation.Evaluation, "batches", None)
+        taken = select_run(own, SMALL, steps=steps[-2:])
+    for ours, theirs in zip(taken["checkpoints"], measured["checkpoints"], strict=True):
+        assert ours["val_loss"] == pytest.approx(theirs["val_loss"], abs=1e-5)
+        assert ours["val_loss_mixed"] == pytest.approx(theirs["val_loss_mixed"], abs=1e-5)
+    panel = json.loads(next(own.evals.glob("panel-*.json")).read_text("utf-8"))
+    assert panel["losses_from"] == "telemetry"
+    untold = [step for step in Store(own.checkpoints).steps() if step not in told]
+    assert untold and select_run(own, SMALL, steps=untold[:1])["checkpoints"][0]["val_loss_mixed"] > 0
+
+
+def test_what_a_kill_undid_is_not_told(own):
+    told = _told_losses(own)
+    last = max(told)
+    launch = {"v": 1, "t": 1.0, "kind": "launch", "step": last - 1, "resumed_step": last - 1}
+    (own.telemetry / "0002.jsonl").write_text(json.dumps(launch) + "\n", "utf-8")
+    assert set(_told_losses(own)) == {step for step in told if step < last}

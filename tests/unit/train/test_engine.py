@@ -153,3 +153,23 @@ def test_bf16_learns_almost_the_same():
     assert losses[-1][1] < losses[0][1] - 0.5
     assert abs(losses[-1][0] - losses[-1][1]) < 0.1
     assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+@pytest.mark.parametrize("arch", ["llama", "gpt2"])
+def test_the_gradient_of_the_head_has_the_same_memory_every_step(arch):
+    ours = engine(arch)
+    places = set()
+    for seed in range(3):
+        step(ours, *batch(seed=seed), 3)
+        places.add(ours.model.head_weight.grad.data_ptr())
+    assert len(places) == 1
+
+
+def test_a_given_up_step_leaves_nothing_of_its_gradient():
+    x, y = batch()
+    ours, fresh = engine("llama"), engine("llama")
+    ours.begin(y)
+    ours.accumulate(x[:3], y[:3])
+    ours.abort()
+    assert step(ours, x, y, 3) == step(fresh, x, y, 3)
+    assert all(torch.equal(a, b) for a, b in zip(ours.model.parameters(), fresh.model.parameters(), strict=True))

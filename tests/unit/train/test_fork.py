@@ -275,6 +275,9 @@ def test_every_key_of_the_fit_is_taken_and_nothing_else_of_the_parents_wish(pare
         "threads": 2,
         "activation_checkpointing": True,
         "loss_chunk_tokens": 64,
+        "layerwise": False,
+        "kept_blocks": 0,
+        "repeated_blocks": 0,
     }
 
 

@@ -89,9 +89,10 @@ def tensors(run, step=24):
 
 
 def state(run, step=24):
-    """state.json without the only thing that may differ: the time it took."""
+    """state.json without all that may differ: the time it took, and reasons, which tell what memory was free."""
     raw = read_json(Store(run.checkpoints).open(step).path / "state.json")
     raw.pop("train_s")
+    raw["recipe"].pop("why")
     return raw
 
 

@@ -9,6 +9,7 @@ from ondevice.model.counts import count_parameters
 from ondevice.model.shape import check_shape
 from ondevice.run.config import parse_config
 from ondevice.run.recipe import DataRecipe
+from ondevice.train.chain_plan import chained
 from ondevice.train.fitting import choose_fit
 from ondevice.train.keeper import save_interval_s
 from ondevice.train.memory import estimate_memory
@@ -93,7 +94,7 @@ def test_many_sources_do_not_make_evaluation_dear(tmp_path, sources, tokens):
     recipe, _ = recipe_of(config(tmp_path, f"train.tokens={tokens}", "eval.count=9", "model.width=96"), corpus=many)
     window = recipe.model.context
     cost = len(recipe.eval.steps) * recipe.eval.max_tokens * sources / 3 / recipe.train.tokens
-    assert cost <= 0.055 or recipe.eval.max_tokens == window
+    assert cost <= 0.036 or recipe.eval.max_tokens == window
 
 
 def test_what_a_person_gave_is_kept(tmp_path):
@@ -210,7 +211,19 @@ def test_few_updates_and_many_epochs_are_warned_about(tmp_path):
 def test_evaluation_is_sized_to_a_twentieth_of_the_time(tmp_path):
     recipe, _ = recipe_of(config(tmp_path, "train.tokens=20_000_000"))
     cost = len(recipe.eval.steps) * recipe.eval.max_tokens * CORPUS.sources / 3 / recipe.train.tokens
-    assert 0.01 < cost <= 0.051
+    assert 0.01 < cost <= 0.036
+
+
+@pytest.mark.parametrize(("parts", "tokens"), [(120, 20_000_000), (6, 3_000_000), (0, 100_000)])
+def test_evaluations_are_paid_as_often_as_they_come(tmp_path, parts, tokens):
+    """A chain is measured after each part, however many evaluations the config counts."""
+    corpus = dataclasses.replace(CORPUS, train_tokens=tokens)
+    own = "" if parts else f"train.tokens={tokens}"
+    wish = config(tmp_path, "model.width=96", "train.batch=4", *([own] if own else [f"chain.parts={parts}"]))
+    recipe, _ = recipe_of(chained(wish) if parts else wish, corpus=corpus)
+    times = parts + 1 if parts else len(recipe.eval.steps)
+    cost = times * recipe.eval.max_tokens * corpus.sources / 3 / recipe.train.tokens
+    assert cost <= 0.036 or recipe.eval.max_tokens == recipe.model.context
 
 
 def test_no_validation_text_means_no_evaluation(tmp_path):
