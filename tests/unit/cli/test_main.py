@@ -67,8 +67,8 @@ def test_every_command_has_help_with_examples_of_itself(call, name):
     "words",
     [
         *(("config", action) for action in ("explain", "presets", "check")),
-        *(("data", action) for action in ("build", "inspect", "check")),
-        *(("schedule", action) for action in ("show", "reorder", "add", "skip")),
+        *(("data", action) for action in ("build", "inspect", "check", "order")),
+        *(("schedule", action) for action in ("show", "reorder", "add", "grow", "skip", "sample")),
         *(("runs", action) for action in ("list", "rename", "rm", "du")),
         *(("study", action) for action in ("run", "status", "list")),
         ("tokenizer", "train"),
