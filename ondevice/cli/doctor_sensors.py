@@ -14,13 +14,17 @@ from ondevice.device.readings import Reading
 from ondevice.governor.heat import UNKNOWN_DUTY
 from ondevice.governor.signals import is_known
 
-__all__ = ["Gap", "gaps", "readable", "without_temperature"]
+__all__ = ["Gap", "gaps", "readable", "unwatched", "without_temperature"]
 
 _INSTALL_API = "pkg upgrade && pkg install termux-api"
 _SAME_SOURCE = "from where Termux itself came from (F-Droid or GitHub: the two do not work together)"
 _EXEMPT = "exempt both from battery optimisation (Android settings > Apps > Battery > Unrestricted)"
 _STATUSES = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
 _CHARGING = {"not_charging": "not charging"}
+_HOT_ROOM = (  # seen on the simulated phone: 1.5 C too much at 28 C, 2.6 C at 35 C
+    "In a room warmer than 25 C that does not keep a battery below 40 C: train where it is cool, or set "
+    "limits.duty_max = 0.2."
+)
 _BATTERY = ("battery_percent", "plugged", "charging", "battery_c", "power_w")
 _LESSER = {
     "battery_c": "battery temperature",
@@ -67,14 +71,19 @@ def readable(reading: Reading) -> Iterator[str]:
 
 def without_temperature(facts: DeviceFacts, reading: Reading) -> str:
     """What it means for the pace that no heat can be read; empty where it can, or on a machine without a battery."""
-    handheld = facts.platform == "android" or facts.termux is not None
+    return unwatched(reading, handheld=facts.platform == "android" or facts.termux is not None)
+
+
+def unwatched(reading: Reading, *, handheld: bool) -> str:
+    """The same, for those who know no more of the machine than whether it is a phone or a tablet."""
     if is_known(reading) or (not handheld and reading.unknown.get("battery_percent") == NO_BATTERY):
         return ""
     when = "" if handheld else " while on battery"
-    return (
+    text = (
         f"No heat can be read, so{when} a run works at most {100 * UNKNOWN_DUTY:.0f} % of the time, and less while "
         "its steps become slower."
     )
+    return f"{text} {_HOT_ROOM}" if handheld else text
 
 
 def _battery(reading: Reading) -> Iterator[str]:

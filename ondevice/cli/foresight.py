@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ondevice.cli.doctor_sensors import unwatched
 from ondevice.device.battery import NO_BATTERY
 from ondevice.device.readings import Sensors
 from ondevice.governor.forecast import Energy, energy, forecast, wh_of
@@ -21,9 +22,10 @@ from ondevice.run.schema import Limits
 from ondevice.run.telemetry import as_number
 from ondevice.run.usage import Usage
 
-__all__ = ["Foresight", "experience", "foresee", "has_battery"]
+__all__ = ["Foresight", "experience", "foresee", "has_battery", "heat_warning"]
 
 ENOUGH_S = 600.0  # a device needs minutes to show how warm it becomes
+ANSWER_S = 3.0
 SHARE_OF_TIME = 0.9  # the rest goes to evaluations, samples and saves
 
 
@@ -107,5 +109,14 @@ def has_battery(folder: Path) -> bool:
     sensors = Sensors(folder)
     try:
         return sensors.read().unknown.get("battery_percent") != NO_BATTERY
+    finally:
+        sensors.close()
+
+
+def heat_warning(folder: Path, *, handheld: bool) -> str:
+    """What it means where no heat can be read; empty where it can. A phone gets some seconds to answer."""
+    sensors = Sensors(folder)
+    try:
+        return unwatched(sensors.read(), handheld=handheld) and unwatched(sensors.settle(ANSWER_S), handheld=handheld)
     finally:
         sensors.close()

@@ -11,7 +11,7 @@ from ondevice.cli.build_progress import built
 from ondevice.cli.common import add_config_flags, at_least, config_from, cores, print_json
 from ondevice.cli.data_text import dataset_lines, inventory_lines
 from ondevice.cli.folding import tell
-from ondevice.cli.foresight import Foresight, experience, foresee, has_battery
+from ondevice.cli.foresight import Foresight, experience, foresee, has_battery, heat_warning
 from ondevice.cli.plan_text import plan_lines
 from ondevice.device.host import on_android
 from ondevice.run.directory import home
@@ -48,7 +48,9 @@ def run(args: argparse.Namespace) -> int:
 
     dataset = built(config, quiet=args.json)
     prepared = prepare(config, dataset, cores=cores(), android=on_android(os.environ), rate=args.rate, always_time=True)
-    warnings = list(prepared.warnings)
+    warnings = [*prepared.warnings]
+    if unwatched := heat_warning(home(), handheld=on_android(os.environ)):
+        warnings.append(unwatched)
     inventory = take_inventory(dataset.sources, prepared.recipe.model.context)
     expected = _foresight(config, prepared, price=args.price)
     if args.json:

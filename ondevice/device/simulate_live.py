@@ -88,7 +88,7 @@ class SimulatedWorld:
         self._began_t, self._began_s, self.phone = _phone(wish, before, gap_s)
         self._clock = clock or _clock(wish)
         self._offset_s = self.phone.now_s
-        self._hottest_c = self._battery_c
+        self._hottest_c, self._busy_s = self._battery_c, 0.0
         self._told: tuple[Reading, Reading] | None = None
         self._reading: Reading | None = None
 
@@ -101,6 +101,9 @@ class SimulatedWorld:
     def boottime(self) -> float:
         return self._clock.now_s()
 
+    def processor(self) -> float:
+        return self._busy_s
+
     def sleep(self, seconds: float) -> None:
         self._clock.sleep(seconds)
 
@@ -111,6 +114,7 @@ class SimulatedWorld:
         else:
             self._idle(busy_s)
         took_s = self._work(busy_s, self.wish.threads or threads)
+        self._busy_s += took_s
         if self.wish.piece_s is not None:
             self._clock.catch_up(took_s)
         elif took_s > busy_s:

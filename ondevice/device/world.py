@@ -56,6 +56,10 @@ class World(Protocol):
         """The same, time asleep included where the system counts it."""
         ...
 
+    def processor(self) -> float:
+        """Seconds of processor time that work took so far, all threads together."""
+        ...
+
     def sleep(self, seconds: float) -> None:
         """Stands still."""
         ...
@@ -94,6 +98,9 @@ class Machine:
 
     def boottime(self) -> float:
         return boottime_s()
+
+    def processor(self) -> float:
+        return time.process_time()
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)

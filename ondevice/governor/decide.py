@@ -17,7 +17,7 @@ from ondevice.governor.heat import Cap
 from ondevice.governor.history import History
 from ondevice.governor.hours import civil, is_open, next_open, parse_hours
 from ondevice.governor.order import Order
-from ondevice.governor.pace import allowed, slowdown
+from ondevice.governor.pace import allowed, crowding, heat_slowdown, slowdown
 from ondevice.governor.power import judged
 from ondevice.governor.presets import Policy, resolve
 from ondevice.governor.room import memory_is_low
@@ -175,14 +175,14 @@ def _evened(history: History, caps: list[Cap], now: float) -> tuple[History, lis
 def _bound(history: History, tightest: Cap, now: float, *, known: bool, slowed: bool) -> Binding:
     """What speaks for another fit. Where nothing can overheat a battery, heat is not asked for."""
     hot = bool(tightest.why) if known else None if history.battery else False
-    slow = slowdown(history.pace) if hot is False and not slowed else None
-    return bound(history.binding, tightest.duty, now, by_heat=hot, slow=slow)
+    slow = crowding(history.pace) if hot is None else slowdown(history.pace) if not (hot or slowed) else None
+    return bound(history.binding, tightest.duty, now, by_heat=hot, slow=slow, parts=tightest.parts)
 
 
 def _unknown_caps(history: History, known: bool, *, plugged: bool) -> list[Cap]:
     """A laptop on the mains may run freely; a phone may not, since charging warms it too."""
     found = []
-    slow = slowdown(history.pace)
+    slow = heat_slowdown(history.pace)
     if history.pace.duty < 1.0 and slow is not None:
         found.append(Cap(history.pace.duty, f"a step takes {slow:.2f} times what it took when cold."))
     if not known and history.battery and (history.handheld or not plugged):
@@ -201,6 +201,8 @@ def _order_of(tightest: Cap, by_heat: list[Cap], policy: Policy, history: Histor
     threads = wish.threads if wish is not None else None
     if wish is not None and threads is not None:
         reason = f"{reason} {threads} thread{'s' * (threads > 1)} would serve better, because {wish.why}."
+    elif wish is not None and wish.kind == "shorter":
+        reason = f"{reason} Smaller pieces would serve better, because {wish.why}."
     if low:
         reason = f"Memory runs out: saving, and a smaller fit is asked for. {reason}"
     return Order(duty=tightest.duty, left_s=tightest.left_s, threads=threads, reason=reason, save=low, shrink=low)

@@ -13,6 +13,7 @@ from math import hypot
 
 from ondevice.device.readings import Reading
 from ondevice.governor.control import LONG_S, Cycle, duty_for, rest_before
+from ondevice.governor.long_piece import parts, share, waited
 from ondevice.governor.node import COARSE_C, Node, Traits, advanced, corrected, disturbed, first_seen, resolution
 from ondevice.governor.offset import Offset, compared, unsure_c
 from ondevice.governor.presets import Policy
@@ -21,6 +22,7 @@ from ondevice.governor.sounding import AGAIN_S, REST_S, Sounding, felt, sounded
 from ondevice.governor.work import Work, burst_s, loads, mean_load
 
 __all__ = [
+    "COLD_START_S",
     "Cap",
     "Heat",
     "bundled_s",
@@ -40,7 +42,8 @@ FELT_STEP_C, FELT_NOISE_C = 0.05, 0.4  # of a battery that is felt through anoth
 RECKONED_S = 1800.0  # without any sample the last estimate is carried on for so long
 MUCH_LIKE = 0.2  # of a sample's misfit: bodies nearer to the best than this are as likely
 COOLER_S = 12.0  # of full work: cores that rest more are slowed less, and one second of work then warms more
-PATIENCE_S = 900.0
+APPROACH_S = 40.0  # the same for duty yet to be given up, at full load: at first nobody knows by how much more
+SWING = 0.06  # of duty: less is no approach
 LATE_S = 2.0  # a sample from before another is compared with it all the same
 COLD_START_S = 600.0  # unwatched for so long, what was learned of the temperature itself is worth nothing
 
@@ -66,6 +69,7 @@ class Cap:
     why: str
     swings: bool = False
     left_s: float | None = None
+    parts: int = 1  # into which a long piece should be cut
 
 
 # --- watching ---------------------------------------------------------------------------------------------------------
@@ -308,7 +312,7 @@ def caps(
         if signal.peaks and value is not None and value < signal.limit(policy):
             duty = max(LEAST_PEAK_DUTY, duty) if duty_now > 0 else 1.0
         why = f"{_figures(signal, allowed.temp_c, policy)}."
-        found.append(Cap(duty, why, swings=signal is not BATTERY, left_s=allowed.left_s))
+        found.append(Cap(duty, why, swings=signal is not BATTERY, left_s=allowed.left_s, parts=allowed.parts))
     return found
 
 
@@ -326,6 +330,7 @@ class _Allowed:
     duty: float
     temp_c: float  # of now
     left_s: float | None = None  # of rest before a long piece
+    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -347,18 +352,24 @@ class _View:
         for node, traits in self._bodies(heat.nodes[signal.name], signal):
             ahead = advanced(node, traits, _loads(signal, work, node.t, self.now, _assumed(signal, work, duty_now)))
             if cycle.piece_s < LONG_S:
-                unsure = hypot(unsure_c, COOLER_S * ahead.warming * self._eased) if not signal.peaks else unsure_c
+                cooler_s = 0.0 if signal.peaks else self._cooler_s(ahead, traits, limit_c)
+                unsure = hypot(unsure_c, ahead.warming * cooler_s)
                 duty = duty_for(ahead, traits, limit_c, cycle, duty_now=duty_now, unsure_c=unsure)
                 found.append(_Allowed(duty, ahead.temp_c))
             else:
-                left_s = _waited(rest_before(ahead, traits, limit_c, cycle, unsure_c=unsure_c), cycle)
-                found.append(_Allowed(_share(cycle, left_s), ahead.temp_c, left_s))
+                left_s = waited(rest_before(ahead, traits, limit_c, cycle, unsure_c=unsure_c), cycle)
+                cut = parts(ahead, limit_c, cycle.piece_s)
+                found.append(_Allowed(share(cycle, left_s), ahead.temp_c, left_s, cut))
         return min(found)
 
-    @property
-    def _eased(self) -> float:
-        """By how much less it works now than it did of late."""
-        return max(0.0, mean_load(self.work, self.now) - self.duty_now) if self.duty_now > 0 else 0.0
+    def _cooler_s(self, node: Node, traits: Traits, limit_c: float) -> float:
+        """Seconds of full work for which distance is kept while it works less than of late, or will have to soon."""
+        if not self.duty_now > 0:
+            return 0.0
+        of_late = mean_load(self.work, self.now)
+        in_the_end = max(0.0, limit_c - node.idle_c) / (node.warming * traits.tau_s)
+        far = of_late - min(self.duty_now, in_the_end) - SWING
+        return max(0.0, COOLER_S * (of_late - self.duty_now), APPROACH_S * of_late * far)
 
     def _bodies(self, nodes: tuple[Node, ...], signal: Signal) -> list[tuple[Node, Traits]]:
         """The strictest of the likely ones counts; a long piece goes by one alone, or none might ever begin."""
@@ -381,16 +392,6 @@ def bundled_s(heat: Heat, reading: Reading, policy: Policy, work: Work) -> float
     if peaks is None or reading.cpu_c is None:
         return 0.0
     return BUNDLE_S * min(1.0, max(0.0, (policy.max_cpu_c - peaks[0].temp_c) / CPU_ROOM_C))
-
-
-def _waited(left_s: float | None, cycle: Cycle) -> float | None:
-    """Where no rest would be long enough, that may change for a while before it is news."""
-    return PATIENCE_S if left_s is None and cycle.rested_s is not None and cycle.rested_s < PATIENCE_S else left_s
-
-
-def _share(cycle: Cycle, left_s: float | None) -> float:
-    """The duty of a long piece and the rest before it."""
-    return 0.0 if left_s is None else cycle.piece_s / (cycle.piece_s + left_s + (cycle.rested_s or 0.0))
 
 
 def _cycle(work: Work, now: float, duty_now: float) -> Cycle:

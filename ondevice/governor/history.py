@@ -66,17 +66,19 @@ def begin(
     relaunched: bool = False,
     threads: int | None = None,
     full_threads: int | None = None,
+    micro_batch: int | None = None,
     piece_s: float = 0.0,
 ) -> History:
     """The history of a launch on such a device. ``full_threads``: what the threads were before heat took some;
     ``piece_s``: what a micro-batch is expected to take, 0 where nobody knows."""
-    binding, work = Binding(threads=threads, full=full_threads), Work(piece_s=piece_s)
+    binding, work = Binding(threads=threads, full=full_threads, micro_batch=micro_batch), Work(piece_s=piece_s)
     return History(handheld=handheld, battery=battery, relaunched=relaunched, binding=binding, work=work)
 
 
-def observe(history: History, step_s: float, now: float) -> History:
-    """A micro-batch of the usual size took ``step_s`` seconds and ended at ``now`` (unix seconds)."""
-    return replace(history, work=after_piece(history.work, step_s, now), pace=after_step(history.pace, step_s))
+def observe(history: History, step_s: float, now: float, cpu_s: float | None = None) -> History:
+    """A micro-batch of the usual size took ``step_s`` seconds, ``cpu_s`` of processor time over all threads where that
+    is known, and ended at ``now`` (unix seconds)."""
+    return replace(history, work=after_piece(history.work, step_s, now), pace=after_step(history.pace, step_s, cpu_s))
 
 
 def worked(history: History, seconds: float, now: float) -> History:
@@ -85,10 +87,11 @@ def worked(history: History, seconds: float, now: float) -> History:
     return replace(history, work=replace(work, piece_s=history.work.piece_s))
 
 
-def refitted(history: History, wish: Wish, *, threads: int) -> History:
+def refitted(history: History, wish: Wish, *, threads: int, micro_batch: int | None = None) -> History:
     """A wish for another fit was carried out, or found to change nothing; ``threads`` are those of the fit now. Step
     times before and after a change cannot be compared."""
     before, binding = history.binding, changed(history.binding, wish, threads=threads)
+    binding = replace(binding, micro_batch=micro_batch or binding.micro_batch)
     if wish.kind == "retune" and threads == before.threads:
         return replace(history, binding=binding)
     history = replace(history, pace=Pace(), binding=binding, steady=Steady(), decided_t=None)

@@ -13,6 +13,7 @@ __all__ = ["Binding", "Wish", "bound", "changed", "wanted"]
 
 LONG_S = 600.0  # heat or slow steps for so long are no passing thing
 COOL_S = 1200.0
+TIGHT_S = 300.0  # a piece that is too long for the room under the limit does not become shorter by itself
 DWELL_S = 900.0  # between two changes that are not for want of memory
 RUNG_S = 180.0  # from one shrinking to the next: memory that was given back must show
 AGAIN_S = 2 * 3600.0  # threads given back are taken again within this: it was too early
@@ -25,25 +26,29 @@ FADES = 3.0  # a count runs down so much faster than up
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """A change of the fit: ``fewer`` or ``more`` threads, so many; ``smaller`` for want of memory; ``retune``: time
-    them again. ``why`` follows "because"."""
+    """A change of the fit: ``fewer`` or ``more`` threads, so many; ``smaller`` for want of memory; ``shorter``: pieces
+    cut into so many ``parts``; ``retune``: time the threads again. ``why`` follows "because"."""
 
     kind: str
     why: str
     threads: int | None = None
+    parts: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Binding:
-    """Seconds for which something spoke for another fit. ``threads`` as the caller told them; ``full``: what they were
-    before they were taken by ``heat`` or by ``others``, None where all are there."""
+    """Seconds for which something spoke for another fit. ``threads`` and ``micro_batch`` as the caller told;
+    ``full``: what the threads were before they were taken by ``heat`` or by ``others``, None where all are there."""
 
     threads: int | None = None
+    micro_batch: int | None = None
     full: int | None = None
     taken_by: str = ""
     hot_s: float = 0.0
     cool_s: float = 0.0
     slow_s: float = 0.0
+    tight_s: float = 0.0
+    parts: int = 1  # into which a piece should be cut to suit the room, as of the last order
     dwell_s: float = DWELL_S  # since the last change
     rung_s: float = RUNG_S  # since the last one for want of memory
     returned_s: float | None = None  # since threads were given back
@@ -52,9 +57,12 @@ class Binding:
     seen_t: float | None = None
 
 
-def bound(binding: Binding, duty: float, now: float, *, by_heat: bool | None, slow: float | None = None) -> Binding:
+def bound(
+    binding: Binding, duty: float, now: float, *, by_heat: bool | None, slow: float | None = None, parts: int = 1
+) -> Binding:
     """The binding after an order with that duty at ``now`` (unix seconds). ``by_heat``: heat decides the duty; None:
     it is not known. ``slow``: times a step takes longer than at its best for another reason than heat; None: unknown.
+    ``parts``: see `Binding`.
     """
     passed_s = 0.0 if binding.seen_t is None else min(MOST_SEEN_S, max(0.0, now - binding.seen_t))
     return replace(
@@ -62,6 +70,8 @@ def bound(binding: Binding, duty: float, now: float, *, by_heat: bool | None, sl
         hot_s=_hot(binding.hot_s, duty, passed_s, by_heat=by_heat),
         cool_s=_counted(binding.cool_s, passed_s, by_heat is False or (by_heat is True and duty >= FULL_DUTY)),
         slow_s=_counted(binding.slow_s, passed_s, slow is not None and slow >= SLOW),
+        tight_s=_counted(binding.tight_s, passed_s, parts > 1),
+        parts=parts if parts > 1 else binding.parts,
         in_vain=0 if slow is not None and slow < SLOW and not binding.slow_s else binding.in_vain,
         dwell_s=min(DWELL_S, binding.dwell_s + passed_s),
         rung_s=min(RUNG_S, binding.rung_s + passed_s),
@@ -84,8 +94,13 @@ def wanted(binding: Binding, *, memory_low: bool = False) -> Wish | None:
     """The change that is due now; memory comes first, everything else keeps its distance from the last change."""
     if memory_low and binding.rung_s >= RUNG_S:
         return Wish(kind="smaller", why="memory runs out")
+    if binding.dwell_s < DWELL_S:
+        return None
+    if binding.micro_batch is not None and binding.micro_batch > 1 and binding.tight_s >= TIGHT_S:
+        why = f"a piece of work warms it too much for the room under the limit; {binding.parts} parts of it would not"
+        return Wish(kind="shorter", parts=binding.parts, why=why)
     threads = binding.threads
-    if threads is None or binding.dwell_s < DWELL_S:
+    if threads is None:
         return None
     if threads > 1 and binding.hot_s >= LONG_S:
         minutes = f"{binding.hot_s / 60:.0f} minutes"
@@ -111,7 +126,9 @@ def _return(binding: Binding, threads: int) -> Wish | None:
 def changed(binding: Binding, wish: Wish, *, threads: int) -> Binding:
     """The binding after a wish was carried out, or found to change nothing; ``threads`` are those of the fit now."""
     before = binding.threads if binding.threads is not None else threads
-    fresh = replace(binding, threads=threads, hot_s=0.0, cool_s=0.0, slow_s=0.0, dwell_s=0.0)
+    fresh = replace(binding, threads=threads, hot_s=0.0, cool_s=0.0, slow_s=0.0, tight_s=0.0, dwell_s=0.0)
+    if wish.kind == "shorter":
+        return replace(fresh, parts=1)
     if wish.kind == "smaller":
         return replace(binding, rung_s=0.0, slow_s=0.0)
     if wish.kind == "more":

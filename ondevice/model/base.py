@@ -18,6 +18,7 @@ from ondevice.model.decoder import Decoder
 from ondevice.model.frozen_decoder import build_frozen, fill, seal
 from ondevice.model.hugging_face import HuggingFaceModel, open_hugging_face
 from ondevice.model.lora import add_lora
+from ondevice.model.top_layers import freeze_below
 from ondevice.run.recipe import BaseRecipe, Recipe
 
 __all__ = ["base_recipe", "build_for"]
@@ -47,6 +48,8 @@ def build_for(recipe: Recipe, *, fresh: bool) -> Decoder:
         _load(model, recipe.base, for_ever=not whole)
     if recipe.adapter is not None:
         add_lora(model, recipe.adapter, seed=recipe.train.seed if fresh else None)
+    if recipe.train.top_layers is not None:
+        freeze_below(model, recipe.train.top_layers)
     return model
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ondevice.run.recipe import ModelShape
 
-__all__ = ["Counts", "count_breakdown", "count_parameters", "flops_per_token"]
+__all__ = ["Counts", "count_breakdown", "count_learned", "count_parameters", "flops_per_token"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,15 @@ def count_parameters(shape: ModelShape, *, head_twice: bool = False) -> int:
     """Parameters of the model; ``head_twice`` counts a tied table as embedding and again as head, as some papers do."""
     again = shape.vocab_size * shape.width if head_twice and shape.tied else 0
     return count_breakdown(shape).total + again
+
+
+def count_learned(shape: ModelShape, top_layers: int | None) -> Counts:
+    """Parameters that learn, by part, where of the blocks only the last ``top_layers`` do (None: all of the model)."""
+    if top_layers is None:
+        return count_breakdown(shape)
+    return dataclasses.replace(
+        count_breakdown(dataclasses.replace(shape, layers=min(top_layers, shape.layers))), embedding=0, position=0
+    )
 
 
 def flops_per_token(shape: ModelShape, context: int) -> int:

@@ -115,7 +115,8 @@ class Decoder(nn.Module):
         return F.dropout(x_BTC, self.shape.dropout, self.training) if self.shape.dropout else x_BTC
 
     def _through(self, block: nn.Module, x_BTC: Tensor, place: Place) -> Tensor:
-        if not (self.activation_checkpointing and place.cache is None and torch.is_grad_enabled()):
+        again = self.activation_checkpointing and place.cache is None and torch.is_grad_enabled()
+        if not again or not (x_BTC.requires_grad or any(p.requires_grad for p in block.parameters())):
             y_BTC: Tensor = block(x_BTC, place)
             return y_BTC
         # Restoring the random state costs time, and only dropout draws from it.

@@ -103,6 +103,10 @@ class RunDir:
         return self.path / "status.json"
 
     @property
+    def governor(self) -> Path:
+        return self.path / "governor.json"
+
+    @property
     def lock(self) -> Path:
         return self.path / "trainer.lock"
 

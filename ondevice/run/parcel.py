@@ -32,7 +32,8 @@ Listed = list[tuple[str, Path, int | None]]
 
 def run_files(run: RunDir, steps: Iterable[int], *, results: bool = True) -> Listed:
     """The files of a run as (name in the pack, path, bytes to take): papers, story, these checkpoints, and with
-    ``results`` its evaluations and exports. The present tense (status, letters, locks) stays at home.
+    ``results`` its evaluations and exports. The present tense (status, letters, locks) and what was felt of this
+    device's heat stay at home.
 
     The caller holds leases on the checkpoints; of a story that goes on, the whole lines so far are taken.
     Raises DataError, also where a paper is not what it was: nobody would unpack that.

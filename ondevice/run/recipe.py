@@ -34,7 +34,7 @@ __all__ = [
     "TrainRecipe",
 ]
 
-RECIPE_VERSION = 4
+RECIPE_VERSION = 5
 _SINCE = (  # version, section and keys that earlier ones had not
     (2, "train", ("start_step", "start_tokens")),
     (3, "data", ("temperature", "groups", "stages", "parts")),
@@ -42,6 +42,7 @@ _SINCE = (  # version, section and keys that earlier ones had not
     (4, "eval", ("panel_prompts", "panel_tokens")),
     (4, "data", ("curriculum",)),
     (4, "train", ("clip_scope", "anchors")),
+    (5, "train", ("top_layers",)),
 )
 _EARLIER_FIT = {"layerwise": False, "kept_blocks": 0, "repeated_blocks": 0}  # what fits of earlier versions had not
 
@@ -196,7 +197,8 @@ class TrainRecipe:
     """How the weights are learned, from ``start_step`` (0, or where a fork left its parent) to ``steps``.
 
     ``tokens`` = start_tokens + (steps - start_step) x batch x context. The schedule counts from ``start_step``, or from
-    the last of the ``anchors`` that revisions left.
+    the last of the ``anchors`` that revisions left. Of the blocks only the last ``top_layers`` learn (None: everything
+    does).
     """
 
     steps: int
@@ -221,6 +223,7 @@ class TrainRecipe:
     start_tokens: int = 0
     clip_scope: str = "all"
     anchors: tuple[Anchor, ...] = ()
+    top_layers: int | None = None
 
     @property
     def planned_steps(self) -> int:

@@ -134,6 +134,13 @@ class TrainConfig:
         "need not wait for",
         choices=("all", "tensor"),
     )
+    top_layers: int | None = key(
+        None,
+        "blocks from the last on that learn, with the final norm and a head of its own; what is below them, the "
+        "embedding too, stays as the base has it (all learn)",
+        low=1,
+        high=1_000,
+    )
     seed: int = key(1337, "seed of initialisation and dropout", low=0, high=LARGEST_SEED)
     precision: str = key(
         "auto",

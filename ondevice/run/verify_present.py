@@ -20,6 +20,7 @@ from ondevice.run.files import read_sealed
 from ondevice.run.finding import Finding, damage, note, ok
 from ondevice.run.liveness import STATUS_VERSION
 from ondevice.run.quality import QUALITY_FILE, read_quality
+from ondevice.run.remembered import read_remembered
 from ondevice.run.store import PINS_VERSION, Store
 from ondevice.run.verify_checkpoints import DAMAGED
 from ondevice.run.verify_papers import doctor_says
@@ -44,6 +45,7 @@ def verify_present(run: RunDir, story: Story) -> Iterator[Finding]:
         yield damage(f"evals/{QUALITY_FILE}", fault)
     elif (run.evals / QUALITY_FILE).exists():
         yield ok(f"evals/{QUALITY_FILE}", "sealed")
+    yield from _remembered(run)
     yield from _lost_pins(run)
     yield from strange(run)
 
@@ -149,6 +151,15 @@ def _quality_fault(run: RunDir) -> str:
     except OndeviceError as error:
         return _inside(run, error)
     return ""
+
+
+def _remembered(run: RunDir) -> Iterator[Finding]:
+    """Nothing depends on it, so damage to it is none to the run."""
+    try:
+        if read_remembered(run) is not None:
+            yield ok(run.governor.name, "sealed; derived, nothing that is learned depends on it")
+    except OndeviceError as error:
+        yield note(run.governor.name, _inside(run, error), "The next launch leaves it aside and writes its own.")
 
 
 def _lost_pins(run: RunDir) -> Iterator[Finding]:

@@ -64,13 +64,14 @@ def micro_batches_to_try(
     optimizer: str,
     memory_mb: float | None,
     adapter: AdapterRecipe | None = None,
+    top_layers: int | None = None,
 ) -> list[int]:
     """The fit's own first, then a half and a quarter of it, and twice as many where memory allows."""
     rows, found = fit.micro_batch, [fit.micro_batch]
     found += [part for part in (rows // 2, rows // 4) if part]
     if 2 * rows <= batch and memory_mb is not None:
         twice = dataclasses.replace(fit, micro_batch=2 * rows)
-        need_mb = estimate_memory(shape, twice, optimizer=optimizer, adapter=adapter).total_mb
+        need_mb = estimate_memory(shape, twice, optimizer=optimizer, adapter=adapter, top_layers=top_layers).total_mb
         found += [2 * rows] if need_mb <= memory_mb else []
     return found
 
@@ -84,11 +85,12 @@ def choose(
     optimizer: str,
     micro_batches: Sequence[int] = (),
     adapter: AdapterRecipe | None = None,
+    top_layers: int | None = None,
 ) -> Choice:
     """The first of ``wanted`` and of ``micro_batches`` (none: the fit's) unless another is clearly faster."""
     sizes = list(micro_batches) or [fit.micro_batch]
     with _threads_put_back():
-        timer = StepTimer(shape, fit, optimizer=optimizer, most_rows=max(sizes), adapter=adapter)
+        timer = StepTimer(shape, fit, optimizer=optimizer, most_rows=max(sizes), adapter=adapter, top_layers=top_layers)
         return _Tuning(timer, fit, batch=batch).choose(wanted, sizes)
 
 
@@ -100,11 +102,12 @@ def timed(
     batch: int,
     optimizer: str,
     adapter: AdapterRecipe | None = None,
+    top_layers: int | None = None,
 ) -> Choice:
     """A choice that was made before, with the tokens a second of now; takes some two seconds."""
     with _threads_put_back():
         rows = choice.micro_batch or fit.micro_batch
-        timer = StepTimer(shape, fit, optimizer=optimizer, most_rows=rows, adapter=adapter)
+        timer = StepTimer(shape, fit, optimizer=optimizer, most_rows=rows, adapter=adapter, top_layers=top_layers)
         return _Tuning(timer, fit, batch=batch).rated(choice)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from ondevice.device.world import World
@@ -22,6 +22,7 @@ from ondevice.train.keeper import Saved
 from ondevice.train.orders import Orders, obey
 from ondevice.train.pacer import Pacer
 from ondevice.train.pulse import Pulse
+from ondevice.train.remember import keep
 from ondevice.train.senses import Senses
 from ondevice.train.signals import Signals
 
@@ -74,8 +75,12 @@ class Desk:
         self._look(step)
         self._beat(self._state, step, tokens)
         still = self._stand_still(step, tokens)
-        self._worked_at = self.world.monotonic()
+        self._begin_work()
         return self._worked_at - began if still else 0.0
+
+    def _begin_work(self) -> None:
+        self._worked_at = self.world.monotonic()
+        self._pacer.before()
 
     def _stand_still(self, step: int, tokens: int) -> bool:
         """Whether there was anything to wait for."""
@@ -144,7 +149,7 @@ class Desk:
             self.world.sleep(self.world.look_s)
             self._read_inbox(step)
             self._read_sensors(step)
-        self._worked_at = self.world.monotonic()  # standing still is no work
+        self._begin_work()  # standing still is no work
 
     def tell_save(self, step: int, saved: Saved | None, fault: OndeviceError | None, warnings: list[str]) -> None:
         """Tells of a save that ended, at ``step`` of the training."""
@@ -154,6 +159,7 @@ class Desk:
             fields = {key: value for key, value in vars(saved).items() if key != "step"}
             self.telemetry.write("checkpoint", saved.step, **fields)
             self.pulse.note(saved_step=saved.step, last_error=None)
+            self._remember()
         for text in warnings:
             self.trouble(step, text)
 
@@ -173,11 +179,17 @@ class Desk:
 
     def last_word(self, outcome: str, *, step: int, tokens: int) -> None:
         """The status that stays when the process is gone."""
+        self._remember()
         try:
             self.telemetry.sync()
         except OndeviceError as error:
             self.display.say(str(error))
         self.pulse.beat(state=outcome, step=step, tokens=tokens, hold=self.orders.hold, force=True)
+
+    def _remember(self) -> None:
+        """What was learned of heat is worth no trouble: a launch without it only begins more carefully."""
+        with suppress(OndeviceError):
+            keep(self._run, self._pacer.history, self.world)
 
     @property
     def _state(self) -> str:

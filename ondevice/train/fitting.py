@@ -76,14 +76,16 @@ def frontier(known: Iterable[Way]) -> list[Way]:
 def ways(config: Config, shape: ModelShape, *, batch: int, threads: int) -> list[Way]:
     """Every way that the config leaves open, the plainest first."""
     adapter, optimizer = adapter_of(config, shape), optimizer_state_of(config)
+    top_layers = config.train.top_layers
     waits = config.train.clip > 0 and config.train.clip_scope == "all"
     start = min(batch, config.fit.micro_batch or max(1, MOST_TOKENS // shape.context))
     found = []
     for fit in _fits(config, shape, start=start, threads=threads, adapter=adapter, waits=waits):
-        memory = estimate_memory(shape, fit, optimizer=optimizer, adapter=adapter, batch=batch, waits=waits)
-        found.append(
-            Way(fit=fit, memory=memory, time=time_of(fit, shape, start=start, chunk=_chunk(config, fit, shape)))
+        memory = estimate_memory(
+            shape, fit, optimizer=optimizer, adapter=adapter, batch=batch, waits=waits, top_layers=top_layers
         )
+        time = time_of(fit, shape, start=start, chunk=_chunk(config, fit, shape), top_layers=top_layers)
+        found.append(Way(fit=fit, memory=memory, time=time))
     return found
 
 
@@ -113,7 +115,7 @@ def _is_layerwise_worth(config: Config) -> bool:
 
 
 def _layerwise(config: Config, shape: ModelShape, fit: Fit, *, waits: bool) -> Iterator[Fit]:
-    wish, layers = config.fit, shape.layers
+    wish, layers = config.fit, min(shape.layers, config.train.top_layers or shape.layers)
     keeps = range(layers + 1) if wish.kept_blocks is None else (min(layers, wish.kept_blocks),)
     repeats: Iterable[int] = (0,)
     if waits:
@@ -123,20 +125,24 @@ def _layerwise(config: Config, shape: ModelShape, fit: Fit, *, waits: bool) -> I
             yield dataclasses.replace(fit, layerwise=True, kept_blocks=kept, repeated_blocks=repeated)
 
 
-def time_of(fit: Fit, shape: ModelShape, *, start: int, chunk: int) -> float:
-    """Of a step, in ordinary ones with micro-batches of ``start`` and logits of ``chunk`` tokens."""
+def time_of(fit: Fit, shape: ModelShape, *, start: int, chunk: int, top_layers: int | None = None) -> float:
+    """Of a step, in ordinary ones of the whole model with micro-batches of ``start`` and logits of ``chunk`` tokens;
+    where only the ``top_layers`` learn, backward ends above the others."""
     counts = count_breakdown(shape)
     blocks = counts.attention + counts.mlp
     share = blocks / (blocks + shape.vocab_size * shape.width)  # of the forward pass, a third of a step
+    layers = min(shape.layers, top_layers or shape.layers)
+    below = 2 / 3 * share * (1 - layers / shape.layers)
+    share *= layers / shape.layers
     if fit.layerwise:
-        layers = shape.layers
-        twice = share * (layers - fit.kept_blocks) / layers / 3 + share * fit.repeated_blocks / layers + _LAYERWISE
+        kept, repeated = min(layers, fit.kept_blocks), min(layers, fit.repeated_blocks)
+        twice = share * (layers - kept) / layers / 3 + share * repeated / layers + _LAYERWISE
     else:
         twice = share / 3 if fit.activation_checkpointing else 0.0
     smaller = _HALVED * math.log2(start / fit.micro_batch) + _CHUNKED * math.log2(
         max(1.0, chunk / fit.loss_chunk_tokens)
     )
-    return 1.0 + twice + smaller
+    return 1.0 + twice + smaller - below
 
 
 def describe(fit: Fit) -> str:
@@ -163,7 +169,8 @@ def _what_would_fit(config: Config) -> str:
         return "model.width or model.context"
     if config.adapter.method == "none":
         states = config.train.optimizer == "adamw" and config.train.optimizer_state != "int8"
-        return "model.context" + (" or train.optimizer_state (int8)" if states else "")
+        fewer = "train.top_layers, " if states else "train.top_layers or "
+        return fewer + "model.context" + (" or train.optimizer_state (int8)" if states else "")
     return "model.context" if config.adapter.base_format == "nf4" else "model.context or adapter.base_format (nf4)"
 
 

@@ -38,6 +38,7 @@ from ondevice.train.order import curriculum_recipe, data_recipe, with_order
 from ondevice.train.plan import make_recipe
 from ondevice.train.schedule import learning_rate
 from ondevice.train.state import TrainState, restore_rng
+from ondevice.train.top_layers import check_top_layers
 from ondevice.train.wish import corpus_of, make_dataset
 
 __all__ = ["Fork", "ForkWish", "fork_run", "plan_fork"]
@@ -112,7 +113,11 @@ def _refuse_taken(there: RunDir, parent: dict[str, Any]) -> None:
 
 
 def _keeps_optimizer(config: Config, before: Recipe, checkpoint: Checkpoint, wish: ForkWish) -> bool:
-    kept = optimizer_state_of(config) == before.train.optimizer_state and not wish.fresh_optimizer
+    same = (optimizer_state_of(config), config.train.top_layers) == (
+        before.train.optimizer_state,
+        before.train.top_layers,
+    )
+    kept = same and not wish.fresh_optimizer
     if kept and not checkpoint.complete:
         raise CheckpointError(
             f"{checkpoint.path}: its optimizer state was dropped to save space; fork another checkpoint, or add "
@@ -160,6 +165,7 @@ def _refuse_full_disk(fork: Fork) -> None:
 def _child_recipe(config: Config, before: Recipe, dataset: Dataset, checkpoint: Checkpoint, wish: ForkWish) -> Recipe:
     assert config.train.batch is not None
     batch, shape = config.train.batch, dataclasses.replace(before.model, dropout=config.model.dropout)
+    check_top_layers(config, shape, learned=True)
     steps, reason = _steps(before, checkpoint, wish, tokens_per_step=batch * shape.context)
     own = make_recipe(
         dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps)),

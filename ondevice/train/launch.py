@@ -54,6 +54,7 @@ from ondevice.train.parts import WHOLE, Chain, Errand
 from ondevice.train.pulse import Pulse
 from ondevice.train.refit import Decision, Device, decide, differences
 from ondevice.train.refit_live import Refitter
+from ondevice.train.remember import take_up
 from ondevice.train.signals import Signals
 from ondevice.train.state import TrainState
 from ondevice.train.worlds import make_world
@@ -156,7 +157,11 @@ def make_loop(
     pulse.begin()
     pulse.note(best_step=state.best_step, best_loss=state.best_loss, **chain.told)
     full_threads, piece_s = before.decision.full_threads, _piece_s(before_s, recipe, fit)
-    pacer = Pacer(world, threads=fit.threads, full_threads=full_threads, piece_s=piece_s)
+    pacer = Pacer(world, threads=fit.threads, full_threads=full_threads, micro_batch=fit.micro_batch, piece_s=piece_s)
+    remembered, forgotten = take_up(run, pacer.history, world, status=last)
+    pacer.take_up(remembered)
+    if forgotten:
+        telemetry.write("note", step, text=forgotten)
     engine = Engine.of(state.model, state.optimizer, recipe, fit)
     desk = Desk(
         run=run,

@@ -10,7 +10,7 @@ import dataclasses
 from collections import Counter
 from dataclasses import dataclass
 
-from ondevice.model.counts import count_breakdown
+from ondevice.model.counts import count_breakdown, count_learned
 from ondevice.model.frozen_counts import frozen_bytes
 from ondevice.model.targets import adapter_parameters, chosen_targets
 from ondevice.run.recipe import AdapterRecipe, Fit, ModelShape, Recipe
@@ -58,6 +58,7 @@ def estimate_run(recipe: Recipe, fit: Fit) -> MemoryEstimate:
         adapter=recipe.adapter,
         batch=train.batch,
         waits=train.clip > 0 and train.clip_scope == "all",
+        top_layers=train.top_layers,
     )
 
 
@@ -69,38 +70,45 @@ def estimate_memory(
     adapter: AdapterRecipe | None = None,
     batch: int | None = None,
     waits: bool = True,
+    top_layers: int | None = None,
 ) -> MemoryEstimate:
     """Peak memory of fp32 training with an optimizer (``adamw``, ``muon``) or a kind of state (``adamw-int8``); with an
     ``adapter`` of that alone, by AdamW. Of a layerwise fit the sequences of a whole step count too (``batch``; None: of
-    a micro-batch), and whether gradients wait for the norm of all."""
+    a micro-batch), and whether gradients wait for the norm of all. With ``top_layers`` only so many blocks learn."""
     if adapter is not None:
         return _adapter_memory(shape, fit, adapter)
     if fit.layerwise:
-        return _layerwise_memory(shape, fit, optimizer, batch=batch or fit.micro_batch, waits=waits)
-    counts = count_breakdown(shape)
-    matrices = counts.attention + counts.mlp if optimizer.startswith("muon") else 0
-    state = 2 * counts.total - matrices
+        batch = batch or fit.micro_batch
+        return _layerwise_memory(shape, fit, optimizer, batch=batch, waits=waits, top_layers=top_layers)
+    learned, layers = count_learned(shape, top_layers), min(shape.layers, top_layers or shape.layers)
+    matrices = learned.attention + learned.mlp if optimizer.startswith("muon") else 0
+    state = 2 * learned.total - matrices
     tokens = fit.micro_batch * shape.context
     block = _block_floats(shape)
-    kept = shape.layers * shape.width + block if fit.activation_checkpointing else shape.layers * block
+    kept = layers * shape.width + block if fit.activation_checkpointing else layers * block
     activations = tokens * (kept + 2 * shape.width)
     again = 2 * tokens * block if fit.activation_checkpointing else 0  # blocks computed again lie in gaps of others
     chunk = min(fit.loss_chunk_tokens, tokens)
     return MemoryEstimate(
         runtime_mb=RUNTIME_MB + (_TOKENIZER_MB if shape.vocab_size > _BYTES_VOCABULARY else 0.0),
-        weights_mb=counts.total * _FLOAT / _MB,
-        gradients_mb=counts.total * _FLOAT / _MB,
+        weights_mb=count_breakdown(shape).total * _FLOAT / _MB,
+        gradients_mb=learned.total * _FLOAT / _MB,
         optimizer_mb=state * (_PACKED if optimizer.endswith("int8") else _FLOAT) / _MB,
         activations_mb=activations * _FLOAT / _MB,
-        head_mb=(chunk + shape.width) * shape.vocab_size * _FLOAT / _MB,
-        scratch_mb=_newton_schulz_floats(shape) * _FLOAT / _MB if matrices else 0.0,
+        head_mb=(chunk + (shape.width if learned.embedding or learned.head else 0)) * shape.vocab_size * _FLOAT / _MB,
+        scratch_mb=_newton_schulz_floats(dataclasses.replace(shape, layers=layers)) * _FLOAT / _MB if matrices else 0.0,
         allocator_mb=(_KEPT_BY_MALLOC * activations + again) * _FLOAT / _MB,
     )
 
 
-def _layerwise_memory(shape: ModelShape, fit: Fit, optimizer: str, *, batch: int, waits: bool) -> MemoryEstimate:
-    plain = estimate_memory(shape, dataclasses.replace(fit, layerwise=False), optimizer=optimizer)
-    moment = worst_moment(shape, fit, batch=batch, waits=waits, block_floats=_block_floats(shape))
+def _layerwise_memory(
+    shape: ModelShape, fit: Fit, optimizer: str, *, batch: int, waits: bool, top_layers: int | None
+) -> MemoryEstimate:
+    plain = estimate_memory(
+        shape, dataclasses.replace(fit, layerwise=False), optimizer=optimizer, top_layers=top_layers
+    )
+    floats = _block_floats(shape)
+    moment = worst_moment(shape, fit, batch=batch, waits=waits, block_floats=floats, top_layers=top_layers)
     return dataclasses.replace(
         plain,
         gradients_mb=moment.gradients * _FLOAT / _MB,

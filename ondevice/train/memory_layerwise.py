@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ondevice.model.counts import count_breakdown
+from ondevice.model.counts import count_learned
 from ondevice.run.recipe import Fit, ModelShape
 
 __all__ = ["Moment", "worst_moment"]
@@ -29,14 +29,17 @@ class Moment:
         return self.gradients + self.activations + self.head
 
 
-def worst_moment(shape: ModelShape, fit: Fit, *, batch: int, waits: bool, block_floats: float) -> Moment:
+def worst_moment(
+    shape: ModelShape, fit: Fit, *, batch: int, waits: bool, block_floats: float, top_layers: int | None = None
+) -> Moment:
     """``batch``: sequences of a whole step; ``waits``: gradients are held until the norm of all is known;
-    ``block_floats``: what a block keeps for backward, a token."""
-    counts = count_breakdown(shape)
-    layers, table = shape.layers, shape.vocab_size * shape.width
+    ``block_floats``: what a block keeps for backward, a token; ``top_layers``: blocks that learn (None: all)."""
+    learned = count_learned(shape, top_layers)
+    layers = min(shape.layers, top_layers or shape.layers)
+    table = shape.vocab_size * shape.width if learned.embedding or learned.head else 0
     tokens, cut = batch * shape.context, min(batch, fit.micro_batch) * shape.context
     kept, repeated = min(fit.kept_blocks, layers), min(fit.repeated_blocks, layers) if waits else 0
-    block = (counts.attention + counts.mlp) / layers + 2 * shape.width
+    block = (learned.attention + learned.mlp) / layers + 2 * shape.width
     edge = 3 * tokens * shape.width  # gradients at a block's output, kept for a repetition, and at its input
     first = Moment(
         gradients=table,

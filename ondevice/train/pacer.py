@@ -13,7 +13,7 @@ from ondevice.device.host import is_relaunched
 from ondevice.device.world import World
 from ondevice.governor.debt import Debt
 from ondevice.governor.decide import decide
-from ondevice.governor.history import begin, observe, refitted, worked
+from ondevice.governor.history import History, begin, observe, refitted, worked
 from ondevice.governor.order import Order, is_change
 from ondevice.governor.threads import Wish, wanted
 from ondevice.run.schema import Limits
@@ -24,7 +24,15 @@ __all__ = ["Pacer"]
 class Pacer:
     """The pace of one launch. ``order`` is the last one."""
 
-    def __init__(self, world: World, *, threads: int, full_threads: int | None = None, piece_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        world: World,
+        *,
+        threads: int,
+        full_threads: int | None = None,
+        micro_batch: int | None = None,
+        piece_s: float = 0.0,
+    ) -> None:
         """``world`` tells whether there is a battery; where that is unknown one is assumed. ``full_threads``: what
         the threads were before heat took some; ``piece_s``: what a micro-batch took when the run last lived."""
         handheld, self._world, self._threads = world.handheld, world, threads
@@ -35,17 +43,35 @@ class Pacer:
             relaunched=is_relaunched(os.environ) and world.simulated is None,
             threads=threads,
             full_threads=full_threads,
+            micro_batch=micro_batch,
             piece_s=piece_s,
         )
         self.order: Order | None = None
         self._debt = Debt()
         self._unpaid_s = 0.0  # work that no rest is reckoned for yet
+        self._busy_s = world.processor()  # when the work in progress began
+
+    @property
+    def history(self) -> History:
+        """What is remembered so far."""
+        return self._history
+
+    def take_up(self, history: History) -> None:
+        """Begins with what an earlier launch knew."""
+        self._history = history
+
+    def before(self) -> None:
+        """Work begins now; processor time until here went into looking around."""
+        self._busy_s = self._world.processor()
 
     def after(self, work_s: float, *, piece: bool) -> None:
         """``work_s`` seconds of work just ended; ``piece``: a micro-batch, whose length is comparable to others'."""
         work_s = self._world.worked(work_s, piece=piece, threads=self._threads)
-        tell = observe if piece else worked
-        self._history = tell(self._history, work_s, self._world.now())
+        now = self._world.now()
+        if piece:
+            self._history = observe(self._history, work_s, now, self._world.processor() - self._busy_s)
+        else:
+            self._history = worked(self._history, work_s, now)
         self._unpaid_s += work_s
 
     def decide(self, limits: Limits) -> tuple[Order, bool]:
@@ -88,7 +114,7 @@ class Pacer:
         """What the threads were before some were taken; None where all are there."""
         return self._history.binding.full
 
-    def refitted(self, wish: Wish, *, threads: int) -> None:
-        """A wish was carried out, or changes nothing; ``threads`` are those of the fit now."""
+    def refitted(self, wish: Wish, *, threads: int, micro_batch: int | None = None) -> None:
+        """A wish was carried out, or changes nothing; ``threads`` and ``micro_batch`` are those of the fit now."""
         self._threads = threads
-        self._history = refitted(self._history, wish, threads=threads)
+        self._history = refitted(self._history, wish, threads=threads, micro_batch=micro_batch)

@@ -25,6 +25,7 @@ from ondevice.run.schema import Config
 from ondevice.train.fitting import optimizer_state_of
 from ondevice.train.memory import MemoryEstimate, estimate_run
 from ondevice.train.sizing import DEFAULT_MINUTES, MANY_EPOCHS, Corpus, choose_lr, needs_rate
+from ondevice.train.top_layers import told_top_layers
 
 __all__ = ["Estimate", "estimate", "make_recipe", "panel_cost", "spread", "train_budget", "warnings_of"]
 
@@ -138,6 +139,8 @@ def _train_recipe(
     train = config.train
     lr = choose_lr(config, shape, why)
     lr_min = train.lr_min if train.lr_min is not None else lr / 10
+    if train.top_layers is not None:
+        why["train.top_layers"] = told_top_layers(shape, train.top_layers)
     tail_steps = max(1, round(train.tail_fraction * steps)) if train.schedule == "wsd" else 0
     if train.schedule == "wsd" and train.tail == "inverse-proportional" and lr_min <= 0:
         raise UsageError("'train.lr_min' must be more than 0 for the inverse-proportional tail.")
@@ -163,6 +166,7 @@ def _train_recipe(
         eps=train.eps,
         clip=train.clip,
         clip_scope=train.clip_scope,
+        top_layers=train.top_layers,
         seed=train.seed,
         precision=precision,
     )

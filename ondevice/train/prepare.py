@@ -51,6 +51,7 @@ from ondevice.train.sizing import (
     expected_tokens,
     needs_rate,
 )
+from ondevice.train.top_layers import check_top_layers
 from ondevice.train.tuned import tuned_choice
 from ondevice.train.wish import base_folder, corpus_of, run_name
 
@@ -114,6 +115,7 @@ def prepare(
         corpus = dataclasses.replace(corpus, train_tokens=unique)
     shape = choose_shape(config, corpus, machine, why, base=base.shape if base is not None else None)
     check_shape(shape)
+    check_top_layers(config, shape, learned=base is not None)
     batch = choose_batch(config, shape, expected_tokens(config, corpus, shape, machine), why)
     fit = choose_fit(config, shape, machine, batch=batch, why=why)
     timed = rate is None and (always_time or needs_rate(config))
@@ -176,7 +178,13 @@ def micro_batches(config: Config, shape: ModelShape, fit: Fit, machine: Machine,
         return [fit.micro_batch]
     optimizer, adapter = optimizer_state_of(config), adapter_of(config, shape)
     return micro_batches_to_try(
-        fit, shape, batch=batch, optimizer=optimizer, memory_mb=machine.memory_mb, adapter=adapter
+        fit,
+        shape,
+        batch=batch,
+        optimizer=optimizer,
+        memory_mb=machine.memory_mb,
+        adapter=adapter,
+        top_layers=config.train.top_layers,
     )
 
 
@@ -203,7 +211,15 @@ def _choose(
         return wanted[0]
     optimizer, adapter = optimizer_state_of(config), adapter_of(config, shape)
     choice, known = tuned_choice(
-        shape, fit, wanted, sizes, batch=batch, optimizer=optimizer, adapter=adapter, rate=timed
+        shape,
+        fit,
+        wanted,
+        sizes,
+        batch=batch,
+        optimizer=optimizer,
+        adapter=adapter,
+        top_layers=config.train.top_layers,
+        rate=timed,
     )
     found = f"the fastest of {len(wanted) + len(sizes) - 1} timed" if len(wanted) + len(sizes) > 2 else "as given"
     cut = f"{choice.precision}, {choice.threads} thread{'s' * (choice.threads > 1)}, micro-batch {choice.micro_batch}"

@@ -16,6 +16,7 @@ from ondevice.model.build import build_model
 from ondevice.model.decoder import Decoder
 from ondevice.model.frozen_decoder import build_frozen
 from ondevice.model.lora import add_lora
+from ondevice.model.top_layers import freeze_below
 from ondevice.run.recipe import AdapterRecipe, Fit, ModelShape
 from ondevice.train.engine import Engine
 from ondevice.train.optimizer import optimizer_of
@@ -66,10 +67,19 @@ class StepTimer:
     """Times steps of a new model of that shape on random tokens, for all the ways to run it in turn."""
 
     def __init__(
-        self, shape: ModelShape, fit: Fit, *, optimizer: str, most_rows: int, adapter: AdapterRecipe | None = None
+        self,
+        shape: ModelShape,
+        fit: Fit,
+        *,
+        optimizer: str,
+        most_rows: int,
+        adapter: AdapterRecipe | None = None,
+        top_layers: int | None = None,
     ) -> None:
         """With an ``adapter`` that alone learns, beside a base of nothing but zeros where it is packed."""
         self._model = _model(shape, adapter)
+        if top_layers is not None:
+            freeze_below(self._model, top_layers)
         self._model.activation_checkpointing = fit.activation_checkpointing
         settings = {"lr": 1e-4, "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8}
         self._optimizer = optimizer_of("adamw" if adapter else optimizer, self._model, **settings)

@@ -191,7 +191,7 @@ def _may_be_layerwise(recipe: Recipe) -> bool:
 
 def _ladder(fit: Fit, recipe: Recipe) -> Iterator[Fit]:
     """Ever smaller fits, in the order of what they cost in time."""
-    layers = recipe.model.layers
+    layers = min(recipe.model.layers, recipe.train.top_layers or recipe.model.layers)
     while fit.micro_batch > 1:
         fit = dataclasses.replace(fit, micro_batch=fit.micro_batch // 2)
         yield fit
@@ -264,6 +264,16 @@ def _chosen_anew(run: RunDir, recipe: Recipe, fit: Fit, device: Device, *, keep_
     if len(wanted) == len(sizes) == 1:
         return wanted[0].applied_to(fit), "it was asked for"
     optimizer, adapter = recipe.train.optimizer_state, recipe.adapter
-    choice, _ = tuned_choice(shape, fit, wanted, sizes, batch=batch, optimizer=optimizer, adapter=adapter, again=True)
+    choice, _ = tuned_choice(
+        shape,
+        fit,
+        wanted,
+        sizes,
+        batch=batch,
+        optimizer=optimizer,
+        adapter=adapter,
+        top_layers=recipe.train.top_layers,
+        again=True,
+    )
     found = f"{choice.threads} threads and micro-batch {choice.micro_batch} were timed to be fastest"
     return choice.applied_to(fit), f"it was asked for ({found}, {choice.tok_s:,.0f} tokens/s)"

@@ -26,7 +26,7 @@ from ondevice.train.probe import time_gradients
 from ondevice.train.race import Race, Timing
 from ondevice.train.refit import differences, smaller
 
-__all__ = ["Refitter", "put_in_force"]
+__all__ = ["Refitter", "put_in_force", "shorter"]
 
 RETUNE_S = 8.0
 WORTH_MB = 16.0  # less is not worth leaving the bits of an undisturbed run
@@ -36,6 +36,14 @@ def put_in_force(fit: Fit, engine: Engine) -> None:
     """Lets an engine work by another fit; its micro-batches are the business of who feeds it."""
     torch.set_num_threads(fit.threads)
     engine.use(fit)
+
+
+def shorter(fit: Fit, parts: int) -> Fit:
+    """The fit with micro-batches halved until one is cut into that many, as far as whole sequences go."""
+    micro_batch = fit.micro_batch
+    while micro_batch > 1 and micro_batch * parts > fit.micro_batch:
+        micro_batch //= 2
+    return dataclasses.replace(fit, micro_batch=micro_batch)
 
 
 class Refitter:
@@ -66,6 +74,8 @@ class Refitter:
         assert wish is not None, "ask is_due first"
         if wish.kind == "smaller":
             self.next = self._smaller(step)
+        elif wish.parts is not None:
+            self.next = shorter(self.fit, wish.parts)
         elif wish.threads is not None:
             self._propose(wish.threads)
         elif self._desk.world.simulated is None:
@@ -77,7 +87,7 @@ class Refitter:
         """Puts ``next`` in force and tells of it; the state of ``step`` was just saved."""
         new, wish, old = self.next, self._wish, self.fit
         assert new is not None and wish is not None, "look first"
-        self._pacer.refitted(wish, threads=new.threads)
+        self._pacer.refitted(wish, threads=new.threads, micro_batch=new.micro_batch)
         self._desk.telemetry.write(
             "fit",
             step,

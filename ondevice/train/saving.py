@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ondevice.model.counts import count_breakdown
+from ondevice.model.counts import count_breakdown, count_learned
 from ondevice.run.recipe import Recipe
 from ondevice.run.schema import Limits
 
@@ -65,7 +65,7 @@ def plan_saving(recipe: Recipe, limits: Limits, *, save_mb_s: float | None, tok_
 
 def _sizes_mb(recipe: Recipe) -> tuple[float, float]:
     """Megabytes (2^20 bytes) without and with optimizer state: two values a parameter, Muon's matrices one."""
-    counts = count_breakdown(recipe.model)
-    single = counts.attention + counts.mlp if recipe.train.optimizer == "muon" else 0
-    weights = counts.total * _FLOAT / _MB
-    return weights, weights + (2 * counts.total - single) * _FLOAT / _MB
+    learned = count_learned(recipe.model, recipe.train.top_layers)
+    single = learned.attention + learned.mlp if recipe.train.optimizer == "muon" else 0
+    weights = count_breakdown(recipe.model).total * _FLOAT / _MB
+    return weights, weights + (2 * learned.total - single) * _FLOAT / _MB

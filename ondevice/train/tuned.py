@@ -50,6 +50,7 @@ def tuned_choice(
     batch: int,
     optimizer: str,
     adapter: AdapterRecipe | None = None,
+    top_layers: int | None = None,
     again: bool = False,
     rate: bool = False,
 ) -> tuple[Choice, bool]:
@@ -60,10 +61,23 @@ def tuned_choice(
     key = key_of(shape, fit, wanted, sizes, batch=batch, optimizer=optimizer)
     if adapter is not None:
         key |= {"adapter": [adapter.rank, list(adapter.targets), adapter.base_format]}
+    if top_layers is not None:
+        key |= {"top_layers": top_layers}
     known = None if again else recall(key, shape)
     if known is not None:
-        return timed(shape, fit, known, batch=batch, optimizer=optimizer, adapter=adapter) if rate else known, True
-    choice = choose(shape, fit, wanted, batch=batch, optimizer=optimizer, micro_batches=sizes, adapter=adapter)
+        return timed(
+            shape, fit, known, batch=batch, optimizer=optimizer, adapter=adapter, top_layers=top_layers
+        ) if rate else known, True
+    choice = choose(
+        shape,
+        fit,
+        wanted,
+        batch=batch,
+        optimizer=optimizer,
+        micro_batches=sizes,
+        adapter=adapter,
+        top_layers=top_layers,
+    )
     remember(key, shape, choice)
     return choice, False
 

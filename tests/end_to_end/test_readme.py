@@ -135,5 +135,5 @@ def test_every_file_the_readme_leads_to_is_there():
 
 
 def test_the_readme_stays_short_and_leads_to_every_page():
-    assert len(README.splitlines()) <= 180
+    assert len(README.splitlines()) <= 220
     assert all(f"docs/{page.name}" in README for page in PAGES if page.parent.name == "docs")

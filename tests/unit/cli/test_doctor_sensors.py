@@ -146,4 +146,6 @@ def test_every_unknown_of_an_empty_machine_is_told(tmp_path: Path, phone: Device
 def test_what_it_means_that_no_heat_can_be_read(laptop: DeviceFacts, phone: DeviceFacts) -> None:
     assert "so a run works at most 50 % of the time" in without_temperature(phone, Reading(t=0.0, plugged=True))
     assert "so while on battery" in without_temperature(laptop, Reading(t=0.0))
+    assert "In a room warmer than 25 C" in without_temperature(phone, Reading(t=0.0))
+    assert "In a room" not in without_temperature(laptop, Reading(t=0.0))
     assert without_temperature(phone, Reading(t=0.0, battery_c=30.0)) == ""

@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from ondevice.device.readings import Reading
+
 
 def test_plan_json_has_the_whole_decision(place, call):
     plan = call("plan", "tiny.toml", "--rate", 1000, "--json").json
@@ -77,3 +79,25 @@ def test_a_plan_that_contradicts_itself_is_refused(place, call, changes, says):
     result = call("plan", "tiny.toml", "--rate", 1000, *(word for change in changes for word in ("--set", change)))
     assert result.code == 2
     assert says in result.error
+
+
+class Blind:
+    """Sensors of a phone that shows nothing."""
+
+    def __init__(self, folder):
+        pass
+
+    def read(self):
+        return Reading(t=0.0)
+
+    def settle(self, seconds):
+        return self.read()
+
+    def close(self):
+        pass
+
+
+def test_a_device_that_shows_no_heat_is_warned_about(place, call, monkeypatch):
+    monkeypatch.setattr("ondevice.cli.foresight.Sensors", Blind)
+    plan = call("plan", "tiny.toml", "--rate", 1000, "--set", "train.steps=120", "--json").json
+    assert len(plan["warnings"]) == 1 and "No heat can be read" in plan["warnings"][0]

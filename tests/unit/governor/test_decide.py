@@ -19,7 +19,7 @@ from ondevice.governor.history import History, begin, observe, refitted, worked
 from ondevice.governor.hours import civil, is_open, parse_hours
 from ondevice.governor.order import Order, is_change
 from ondevice.governor.signals import HARD_OVER_C
-from ondevice.governor.threads import Wish
+from ondevice.governor.threads import Wish, wanted
 from ondevice.run.schema import Limits
 
 ROME = ZoneInfo("Europe/Rome")
@@ -180,6 +180,20 @@ def test_fewer_threads_are_advised_when_heat_binds_for_long() -> None:
     fewer = Wish(kind="fewer", why="it is hot", threads=2)
     found, _ = later(refitted(history, fewer, threads=2), cool(battery_c=38.0), now + 10.0)
     assert found.threads is None
+
+
+@pytest.mark.parametrize(("cpu_s", "hot"), [(2.0, False), (3.6, True), (None, True)])
+def test_without_a_thermometer_other_programs_are_not_taken_for_heat(cpu_s: float | None, hot: bool) -> None:
+    blind, now = cool(battery_c=None), NOON
+    history = begin(handheld=True, battery=True, threads=4)
+    for step_s, busy_s in [(2.0, cpu_s and 2.0)] * 20 + [(3.6, cpu_s)] * 160:
+        now += 2 * step_s
+        history = observe(history, step_s, now, busy_s)
+        found, history = later(history, blind, now)
+    assert (found.duty < 0.3) is hot
+    assert found.duty == 0.5 or hot
+    wish = wanted(history.binding)
+    assert (wish is not None and wish.kind == "retune") is not hot
 
 
 def test_limits_may_change_at_any_moment() -> None:

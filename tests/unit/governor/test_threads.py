@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from ondevice.device.readings import Reading
 from ondevice.governor.decide import decide
 from ondevice.governor.history import begin, observe
-from ondevice.governor.threads import AGAIN_S, COOL_S, DWELL_S, LONG_S, Binding, Wish, bound, changed, wanted
+from ondevice.governor.threads import AGAIN_S, COOL_S, DWELL_S, LONG_S, TIGHT_S, Binding, Wish, bound, changed, wanted
 from ondevice.run.schema import Limits
+from tools.bench.governor import run
+from tools.bench.governor_policies import Caps, Governed
+from tools.bench.governor_scenarios import Scenario
 
 STEP_S = 20.0
 
@@ -247,3 +250,39 @@ def test_a_desktop_without_sensors_does_so_too() -> None:
 def test_where_heat_may_be_why_steps_are_slow_it_does_not(reading: dict[str, Any]) -> None:
     wish = lived(reading, battery=True)
     assert wish is None or wish.kind == "fewer"
+
+
+def tight(binding: Binding, seconds: float, *, parts: int, start: float = 0.0) -> Binding:
+    for k in range(int(seconds / STEP_S) + 1):
+        binding = bound(binding, 0.3, start + STEP_S * k, by_heat=True, parts=parts)
+    return binding
+
+
+def test_pieces_too_long_for_the_room_are_cut_before_threads_are_given_up() -> None:
+    binding = Binding(threads=4, micro_batch=8)
+    assert wanted(tight(binding, TIGHT_S - 2 * STEP_S, parts=3)) is None
+    wish = wanted(tight(binding, LONG_S + STEP_S, parts=3))
+    assert wish is not None and (wish.kind, wish.parts, wish.threads) == ("shorter", 3, None)
+    after = replace(changed(binding, wish, threads=4), micro_batch=2)
+    assert wanted(tight(after, LONG_S, parts=3)) is None, "it keeps its distance"
+    assert wanted(tight(after, DWELL_S + TIGHT_S, parts=3)) is not None
+
+
+def test_a_single_sequence_cannot_be_cut() -> None:
+    for rows in (1, None):
+        wish = wanted(tight(Binding(threads=4, micro_batch=rows), LONG_S + STEP_S, parts=3))
+        assert wish is not None and wish.kind == "fewer"
+    assert wanted(tight(Binding(micro_batch=1), LONG_S + STEP_S, parts=3)) is None
+
+
+@pytest.mark.parametrize(("ambient_c", "parts"), [(15, None), (35, 6)])
+def test_the_governor_asks_for_shorter_pieces_where_room_is_little(ambient_c: float, parts: int | None) -> None:
+    scenario = Scenario(name="", ambient_c=ambient_c, micro_batch_s=25.0, hours=0.3)
+    policy = Governed(Caps(), 4, 25.0)
+    policy.history = begin(handheld=True, battery=True, threads=4, micro_batch=16, piece_s=25.0)
+    run(policy, scenario, Caps())
+    wish, order = wanted(policy.history.binding), policy.history.order
+    assert order is not None and ("Smaller pieces" in order.reason) is (parts is not None)
+    assert (wish is not None and wish.kind == "shorter") is (parts is not None)
+    if wish is not None and parts is not None:
+        assert wish.parts == pytest.approx(parts, abs=2)

@@ -4,6 +4,7 @@ import dataclasses
 import random
 
 import pytest
+import torch
 
 from ondevice.run.config import parse_config
 from ondevice.train.prepare import make_run, prepare
@@ -40,6 +41,15 @@ threads = 1
 [limits]
 min_free_disk_mb = 0
 """
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Threads that wait for each other over tiny matrices are most of the time on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

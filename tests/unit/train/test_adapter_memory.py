@@ -106,7 +106,7 @@ def test_the_fit_is_that_of_the_adapter(tmp_path):
 def test_a_smaller_fit_is_looked_for_with_the_adapter():
     adapter = adapter_of("q_proj", "v_proj")
     fit = Fit(micro_batch=8, threads=2, activation_checkpointing=False, loss_chunk_tokens=512)
-    train = SimpleNamespace(batch=8, clip=1.0, clip_scope="all", optimizer_state="adamw-fp32")
+    train = SimpleNamespace(batch=8, clip=1.0, clip_scope="all", optimizer_state="adamw-fp32", top_layers=None)
     less = smaller(fit, SimpleNamespace(model=QWEN, train=train, adapter=adapter), limit_mb=1000.0)
     assert estimate_memory(QWEN, less, adapter=adapter).total_mb <= 1000 < estimate_memory(QWEN, less).total_mb
 
@@ -123,7 +123,7 @@ def test_the_plan_times_the_adapter_of_the_config(monkeypatch, tmp_path):
     seen = []
 
     class Timer:
-        def __init__(self, shape, fit, *, optimizer, most_rows, adapter):
+        def __init__(self, shape, fit, *, optimizer, most_rows, adapter, top_layers):
             seen.append((adapter, optimizer))
 
         def time(self, fit, *, precision, rows, batch):
@@ -165,6 +165,8 @@ TWIN = ModelShape(
         f"{LORA} adapter.base_format=int4 fit.micro_batch=4 fit.activation_checkpointing=true",
         f"{WHOLE} fit.micro_batch=2",
         f"{WHOLE} fit.micro_batch=2 fit.activation_checkpointing=true train.optimizer_state=int8",
+        f"{WHOLE} fit.micro_batch=4 train.top_layers=3",
+        f"{WHOLE} fit.layerwise=true fit.micro_batch=4 fit.kept_blocks=1 fit.repeated_blocks=2 train.top_layers=4",
         f"{WHOLE} fit.layerwise=true fit.micro_batch=4 fit.kept_blocks=8 train.clip=0",
         f"{WHOLE} fit.layerwise=true fit.micro_batch=4 fit.kept_blocks=4 fit.repeated_blocks=2",
         f"{WHOLE} fit.layerwise=true fit.micro_batch=1 fit.kept_blocks=0 fit.repeated_blocks=8 fit.loss_chunk_tokens=64"

@@ -23,7 +23,7 @@ def timer(monkeypatch):
         seen = []
 
         class Timer:
-            def __init__(self, shape, fit, *, optimizer, most_rows, adapter):
+            def __init__(self, shape, fit, *, optimizer, most_rows, adapter, top_layers):
                 pass
 
             def time(self, fit, *, precision, rows, batch):

@@ -270,14 +270,15 @@ def test_every_key_of_the_fit_is_taken_and_nothing_else_of_the_parents_wish(pare
     write_sealed(store.path(16) / "manifest.json", manifest)
     assert read_json(_fork(parent, 16, name="plain", steps=2).fit)["micro_batch"] == 1
     changes = ["fit.micro_batch=2.0", "fit.loss_chunk_tokens=64", "fit.activation_checkpointing=true", "fit.threads=2"]
+    changes += ["fit.kept_blocks=1", "fit.repeated_blocks=1"]
     assert read_json(_fork(parent, 16, name="asked", steps=2, changes=changes).fit) == {
         "micro_batch": 2,
         "threads": 2,
         "activation_checkpointing": True,
         "loss_chunk_tokens": 64,
         "layerwise": False,
-        "kept_blocks": 0,
-        "repeated_blocks": 0,
+        "kept_blocks": 1,
+        "repeated_blocks": 1,
     }
 
 

@@ -203,3 +203,19 @@ def test_a_rest_that_was_a_little_too_long_counts_for_the_next_one(monkeypatch):
     assert pacer.owed_s == -LONGEST_CREDIT_S
     pacer.rested(100.0)
     assert pacer.owed_s == -LONGEST_CREDIT_S, "a wait for something else pays for nothing"
+
+
+def test_processor_time_counts_within_pieces_only(monkeypatch):
+    world, told = Machine(Warm(None)), []
+    spent = {"s": 10.0}
+    monkeypatch.setattr(world, "processor", lambda: spent["s"])
+    monkeypatch.setattr(
+        pacer_module, "observe", lambda history, step_s, now, cpu_s: told.append((step_s, cpu_s)) or history
+    )
+    pacer = Pacer(world, threads=1)
+    for _ in range(3):
+        spent["s"] += 1.5  # looking around while it rests
+        pacer.before()
+        spent["s"] += 2.0
+        pacer.after(1.0, piece=True)
+    assert told == [(1.0, 2.0)] * 3

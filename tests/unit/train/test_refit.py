@@ -29,9 +29,9 @@ WIDE = dataclasses.replace(SHAPE, width=1280, hidden=3456, heads=20, kv_heads=20
 LARGE = Fit(micro_batch=16, threads=2, activation_checkpointing=False, loss_chunk_tokens=512)
 
 
-def plan_of(optimizer="muon-adamw-fp32", *, shape=SHAPE, adapter=None):
+def plan_of(optimizer="muon-adamw-fp32", *, shape=SHAPE, adapter=None, top_layers=None):
     """As much of a recipe as an estimate reads."""
-    train = SimpleNamespace(batch=16, clip=1.0, clip_scope="all", optimizer_state=optimizer)
+    train = SimpleNamespace(batch=16, clip=1.0, clip_scope="all", optimizer_state=optimizer, top_layers=top_layers)
     return SimpleNamespace(model=shape, train=train, adapter=adapter)
 
 
@@ -232,7 +232,7 @@ def test_a_fit_chosen_anew_times_threads_and_follows_the_plan(make, monkeypatch)
     timed = []
 
     class Timer:
-        def __init__(self, shape, fit, *, optimizer, most_rows, adapter):
+        def __init__(self, shape, fit, *, optimizer, most_rows, adapter, top_layers):
             assert (fit.micro_batch, most_rows) == (6, 6)
 
         def time(self, fit, *, precision, rows, batch):

@@ -13,6 +13,7 @@ from ondevice.device.readings import Reading
 from ondevice.governor.threads import Wish
 from ondevice.model import safetensors
 from ondevice.run.liveness import read_status
+from ondevice.run.recipe import Fit
 from ondevice.run.store import Store
 from ondevice.run.telemetry import read_records
 from ondevice.train import refit_live
@@ -24,6 +25,7 @@ from ondevice.train.told_fits import fits_by_step
 
 FEWER = Wish(kind="fewer", threads=1, why="it is hot")
 SMALLER = Wish(kind="smaller", why="memory runs out")
+SHORTER = Wish(kind="shorter", parts=3, why="a piece warms it too much")
 RETUNE = Wish(kind="retune", why="steps are slow")
 QUIET = ("train.steps=12", "limits.save_every_s=10000", "eval.count=0", "sample.count=0")
 
@@ -70,7 +72,7 @@ def wishes(monkeypatch):
             first = min(due, default=None)
             return due[first] if first is not None and run_steps() >= first else None
 
-        def refitted(pacer, wish, *, threads):
+        def refitted(pacer, wish, *, threads, micro_batch=None):
             due.pop(min(due))
 
         monkeypatch.setattr(Pacer, "wish", wish)
@@ -143,6 +145,23 @@ def test_memory_steps_down_the_ladder_and_the_model_stays_the_same(make, wishes)
     mine, others = weights(short), weights(straight)
     for name, tensor in mine.items():
         torch.testing.assert_close(tensor, others[name], rtol=1e-3, atol=1e-4)
+
+
+def test_pieces_that_are_too_long_for_the_heat_are_cut_and_the_model_stays_the_same(make, wishes):
+    straight, run = make(*QUIET, name="straight"), make(*QUIET, name="cut")
+    train(straight, wishes, {})
+    train(run, wishes, {5: SHORTER})
+    (told,) = records(run, "fit")
+    assert (told["old"]["micro_batch"], told["new"]["micro_batch"], told["why"]) == (4, 1, SHORTER.why)
+    mine, others = weights(run), weights(straight)
+    for name, tensor in mine.items():
+        torch.testing.assert_close(tensor, others[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("rows", "parts", "left"), [(8, 2, 4), (8, 3, 2), (6, 2, 3), (5, 4, 1), (2, 20, 1), (1, 4, 1)])
+def test_a_micro_batch_is_halved_until_it_is_short_enough(rows, parts, left):
+    fit = Fit(micro_batch=rows, threads=2, activation_checkpointing=False, loss_chunk_tokens=64)
+    assert refit_live.shorter(fit, parts).micro_batch == left
 
 
 def test_a_fixed_fit_stays_and_that_is_said_once(make, wishes, monkeypatch):

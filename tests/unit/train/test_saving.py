@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from ondevice.model.build import build_model
+from ondevice.model.top_layers import freeze_below
 from ondevice.run.recipe import ModelShape
 from ondevice.run.schema import Limits
 from ondevice.train.engine import Engine
@@ -20,10 +21,9 @@ SHAPE = ModelShape(
 )
 
 
-def recipe(optimizer="adamw", steps=1000):
-    return SimpleNamespace(
-        model=SHAPE, train=SimpleNamespace(optimizer=optimizer, batch=4, steps=steps, planned_steps=steps)
-    )
+def recipe(optimizer="adamw", steps=1000, top_layers=None):
+    sizes = {"batch": 4, "steps": steps, "planned_steps": steps, "top_layers": top_layers}
+    return SimpleNamespace(model=SHAPE, train=SimpleNamespace(optimizer=optimizer, **sizes))
 
 
 @pytest.mark.parametrize(
@@ -34,20 +34,23 @@ def test_the_interval_costs_two_percent_within_bounds(save_s, every_s, interval_
     assert save_interval_s(save_s, every_s) == pytest.approx(interval_s)
 
 
+@pytest.mark.parametrize("top_layers", [None, 1])
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_the_size_is_that_of_the_tensors_that_are_saved(optimizer):
+def test_the_size_is_that_of_the_tensors_that_are_saved(optimizer, top_layers):
     import numpy as np
 
     from ondevice.train.checkpoint import tensor_bytes
 
     model = build_model(SHAPE, seed=1)
+    if top_layers is not None:
+        freeze_below(model, top_layers)
     made = optimizer_of(optimizer, model, lr=1e-3, weight_decay=0.1, beta1=0.9, beta2=0.99, eps=1e-8)
     engine = Engine(model, made, clip=1.0, precision="fp32", loss_chunk_tokens=64)
     ids = np.ones((2, 32), np.int64)
     engine.begin(ids)
     engine.accumulate(ids, ids)
     engine.update(1e-3)
-    plan = plan_saving(recipe(optimizer), Limits(), save_mb_s=None, tok_s=None)
+    plan = plan_saving(recipe(optimizer, top_layers=top_layers), Limits(), save_mb_s=None, tok_s=None)
     state = TrainState(model=model, optimizer=made, cursor=None)
     assert plan.checkpoint_mb * 2**20 == pytest.approx(tensor_bytes(state), rel=0.01)
     assert plan.light_mb * 2**20 == 4 * sum(p.numel() for p in model.parameters())
