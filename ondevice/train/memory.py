@@ -135,9 +135,10 @@ def _adapter_memory(shape: ModelShape, fit: Fit, adapter: AdapterRecipe) -> Memo
     block = _adapter_block_floats(shape, adapter)
     kept = shape.layers * shape.width + block if fit.activation_checkpointing else shape.layers * block
     activations = tokens * (kept + 2 * shape.width)
-    again = tokens * block if fit.activation_checkpointing else 0
-    logits = min(fit.loss_chunk_tokens, tokens) * shape.vocab_size
+    logits: float = min(fit.loss_chunk_tokens, tokens) * shape.vocab_size
     backward = tokens * (2 * shape.width + (3 if shape.arch == "llama" else 2) * shape.hidden)  # when logits are gone
+    if fit.activation_checkpointing:
+        logits -= tokens * block  # no block is computed again while they exist
     packed = adapter.base_format != "fp32"
     return MemoryEstimate(
         runtime_mb=RUNTIME_MB + (_TOKENIZER_MB if shape.vocab_size > _BYTES_VOCABULARY else 0.0),
@@ -147,7 +148,7 @@ def _adapter_memory(shape: ModelShape, fit: Fit, adapter: AdapterRecipe) -> Memo
         activations_mb=activations * _FLOAT / _MB,
         head_mb=max(logits, backward) * _FLOAT / _MB,
         scratch_mb=_UNPACKING_MB if packed else 0.0,
-        allocator_mb=(_KEPT_BY_MALLOC * activations + again) * _FLOAT / _MB,
+        allocator_mb=_KEPT_BY_MALLOC * activations * _FLOAT / _MB,
     )
 
 
