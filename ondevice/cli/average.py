@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ondevice.cli.common import at_least, print_json
+from ondevice.cli.folding import tell
 from ondevice.errors import UsageError
 from ondevice.run.directory import find_run
 from ondevice.run.store import Store
@@ -39,6 +40,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"run": child.name, "path": str(child.path), "steps": steps})
     else:
-        print(f"{child.name}: the mean of {len(steps)} checkpoints, steps {', '.join(map(str, steps))}.")
-        print(f"Measure it: ondevice eval {child.name}")
+        tell(f"{child.name}: the mean of {len(steps)} checkpoints, steps {', '.join(map(str, steps))}.")
+        tell(f"Measure it: ondevice eval {child.name}")
     return 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-import unicodedata
+
+from ondevice.cli.folding import columns
 
 __all__ = ["Wrapped"]
 
@@ -64,16 +65,6 @@ class Wrapped:
             out, left = out + line + "\n", left[len(line) :]
         self._word = left
         return out
-
-
-def columns(text: str) -> int:
-    """How wide a text is: ideographs take two columns, marks above a letter none.
-
-    >>> columns("日本e\\u0301")
-    5
-    """
-    return sum(0 if unicodedata.combining(each) else 2 if unicodedata.east_asian_width(each) in "WF" else 1
-               for each in text)  # fmt: skip
 
 
 def _fitting(text: str, width: int) -> str:

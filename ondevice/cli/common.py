@@ -69,8 +69,11 @@ def config_from(args: argparse.Namespace, name: str | None) -> Config:
 
     changes = list(args.set)
     for key, flag in (("budget.minutes", "minutes"), ("budget.memory_mb", "memory")):
-        if getattr(args, flag, None) is not None:
-            changes.append(f"{key}={getattr(args, flag)}")
+        value = getattr(args, flag, None)
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"--{flag} must be more than 0, not {value:g}.")
+        if value is not None:
+            changes.append(f"{key}={value}")
     config = load_config(name, changes=changes)
     if getattr(args, "name", None):
         config = dataclasses.replace(config, name=args.name)

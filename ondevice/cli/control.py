@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from ondevice.cli.common import print_json
+from ondevice.cli.folding import tell
 from ondevice.errors import OndeviceError, UsageError
 from ondevice.run import control
 from ondevice.run.directory import RunDir, find_run
@@ -32,9 +33,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(answer or {"ok": None, "verb": args.command})
     elif answer is None:
-        print(f"{run_dir.name}: asked; the trainer answers when its micro-batch is done.")
+        tell(f"{run_dir.name}: asked; the trainer answers when its micro-batch is done.")
     else:
-        print(f"{run_dir.name}: {args.command} accepted.")
+        tell(f"{run_dir.name}: {args.command} accepted.")
     return 0
 
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ondevice.cli.common import at_least, for_terminal, looks_like_config, print_json
+from ondevice.cli.common import at_least, looks_like_config, print_json
+from ondevice.cli.folding import tell
 from ondevice.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def check(args: argparse.Namespace) -> int:
         print_json({**dataclasses.asdict(report), "errors": report.errors, "warnings": report.warnings})
     else:
         for line in _lines(report, job["contract"]):
-            print(for_terminal(line))
+            tell(line)
     return DataError.exit_code if report.errors else 0
 
 
@@ -125,7 +126,11 @@ def _lines(report: CheckReport, contract: Contract | None) -> Iterator[str]:
     for name, count in report.counts.items():
         level, kind = name.split(" ")
         yield f"{level.capitalize():<8} {kind}: {count:,}"
-    yield f"{report.errors:,} errors, {report.warnings:,} warnings." if report.counts else "Nothing is wrong."
+    found = ", ".join(
+        f"{count:,} {word}{'s' if count != 1 else ''}"
+        for count, word in ((report.errors, "error"), (report.warnings, "warning"))
+    )
+    yield f"{found}." if report.counts else "Nothing is wrong."
 
 
 def _length_lines(lengths: dict[str, Any]) -> Iterator[str]:

@@ -33,7 +33,8 @@ def dataset_lines(dataset: Dataset) -> list[str]:
         lines.append(f"Examples {facts.kind}: only the answers are learned")
     for entry in dataset.sources:
         language = f" ({entry.language})" if entry.language else ""
-        lines.append(f"Source   {entry.name}{language}: {entry.documents:,} documents")
+        documents = "1 document" if entry.documents == 1 else f"{entry.documents:,} documents"
+        lines.append(f"Source   {entry.name}{language}: {documents}")
         lines.append(f"         {entry.train_tokens:,} tokens to learn, {entry.val_tokens:,} to validate")
         if facts is not None:
             learned = facts.learned[entry.name]

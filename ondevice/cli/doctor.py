@@ -18,6 +18,7 @@ from typing import Any
 
 from ondevice.cli.doctor_finding import Finding
 from ondevice.cli.doctor_rules import judge
+from ondevice.cli.folding import HelpFormatter
 from ondevice.device.facts import DeviceFacts, read_facts
 from ondevice.device.packages import TRIALS, Trial, try_statement
 from ondevice.device.readings import Reading, settled_reading
@@ -44,7 +45,7 @@ _INDENT = 8  # the width of "problem "
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of this command."""
     parser.epilog = EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.formatter_class = HelpFormatter
     parser.add_argument("run", nargs="?", help="a run to mend, by name or path")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be mended in the run")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from ondevice.cli.common import for_terminal, print_json
+from ondevice.cli.common import print_json
+from ondevice.cli.folding import tell
 from ondevice.errors import CheckpointError, RunBusy
 from ondevice.run.directory import RunDir, find_run, lock_holder, offline_lock
 from ondevice.run.finding import DAMAGE, Finding
@@ -45,7 +46,7 @@ def doctor_run(name: str, *, dry_run: bool, as_json: bool) -> int:
     if as_json:
         print_json(_as_json(run_dir, dry_run, done, refused))
     else:
-        print(for_terminal("\n".join(_lines(run_dir, dry_run, done, refused))))
+        tell("\n".join(_lines(run_dir, dry_run, done, refused)))
     return CheckpointError.exit_code if refused else 0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from ondevice.cli.common import print_json
 from ondevice.cli.control import ask
 from ondevice.cli.eval_target import add_target_flags, eval_target
+from ondevice.cli.folding import tell
 from ondevice.errors import UsageError
 from ondevice.run.directory import RunDir, find_run
 from ondevice.run.liveness import read_liveness
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(found or {"ok": None, "verb": "eval"})
     elif found is None:
-        print(f"{run_dir.name}: asked; the losses will be in `ondevice status {run_dir.name}`.")
+        tell(f"{run_dir.name}: asked; the losses will be in `ondevice status {run_dir.name}`.")
     else:
         _show(run_dir, found)
     return 0
@@ -73,11 +74,11 @@ def _measured(run: RunDir, letter: str, until: float) -> dict[str, Any] | None:
 
 
 def _show(run: RunDir, found: dict[str, Any]) -> None:
-    print(f"{run.name}: step {found['step']:,}")
+    tell(f"{run.name}: step {found['step']:,}")
     losses, bits = found.get("val_loss") or {}, found.get("bits_per_byte") or {}
     for source, loss in losses.items():
         more = f", {bits[source]:.4f} bits a byte" if as_number(bits.get(source)) is not None else ""
-        print(f"  val       {loss:.4f} {source}{more}")
+        tell(f"  val       {loss:.4f} {source}{more}")
     if as_number(found.get("val_loss_mixed")) is not None:
         best = ", the best so far" if found.get("best_step") == found["step"] else ""
-        print(f"  all       {found['val_loss_mixed']:.4f} nats a token{best}")
+        tell(f"  all       {found['val_loss_mixed']:.4f} nats a token{best}")

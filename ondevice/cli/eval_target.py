@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ondevice.cli.common import add_sampling_flags, at_least, for_terminal, given_sampling, print_json
+from ondevice.cli.folding import tell
 
 if TYPE_CHECKING:
     from ondevice.study.evaluation import Wish
@@ -83,38 +84,38 @@ def eval_target(target: str, args: argparse.Namespace) -> int:
         return 0
     _show(result)
     if reason:
-        print(f"Not measured: losses and quality. {for_terminal(reason)}")
-    print(f"Generations: {place}")
+        tell(f"Not measured: losses and quality. {for_terminal(reason)}")
+    tell(f"Generations: {place}")
     return 0
 
 
 def _show(result: dict[str, Any]) -> None:
     step = "" if result["step"] is None else f" step {result['step']:,}"
-    print(f"{for_terminal(result['target'])}{step} ({result['backend']})")
+    tell(f"{for_terminal(result['target'])}{step} ({result['backend']})")
     for source, loss in result["val_loss"].items():
         bits = result["bits_per_byte"][source]
         more = "" if bits is None else f", {bits:.4f} bits a byte"
-        print(f"  val       {loss:.4f} {for_terminal(source)}{more}")
+        tell(f"  val       {loss:.4f} {for_terminal(source)}{more}")
     if result["own_tokenizer"] is False:
-        print("            the model's tokenizer is not the dataset's: compare bits a byte, not nats a token")
+        tell("            the model's tokenizer is not the dataset's: compare bits a byte, not nats a token")
     if result["val_loss_mixed"] is not None:
-        print(f"  all       {result['val_loss_mixed']:.4f} nats a token")
+        tell(f"  all       {result['val_loss_mixed']:.4f} nats a token")
     group = result["degeneration"]["all"]
-    print(
+    tell(
         f"  texts     {group['n']}: diversity {group['diversity']:.3f}, looping {group['loop_rate']:.0%}, "
         f"repeated 4-grams {group['repeated_4gram_ratio']:.3f}"
     )
     for name, score in result["quality"].get("groups", {}).items():
-        print(f"  quality   {score['score']:5.1f} of 100, {for_terminal(name)} (n {score['n']})")
+        tell(f"  quality   {score['score']:5.1f} of 100, {for_terminal(name)} (n {score['n']})")
     if result["probes"]:
         probe = result["probes"]["all"]
-        print(f"  probes    median rank {probe['median_rank']:g}, probability {probe['mean_probability']:.4f}")
+        tell(f"  probes    median rank {probe['median_rank']:g}, probability {probe['mean_probability']:.4f}")
     for name, found in (result["task"] or {}).items():
         if isinstance(found, dict):
             interval = f"95 % between {found['low']:.0%} and {found['high']:.0%}"
-            print(f"  task      {found['estimate']:.0%} {for_terminal(name)}, {interval} (n {found['n']})")
+            tell(f"  task      {found['estimate']:.0%} {for_terminal(name)}, {interval} (n {found['n']})")
     use = result["language_use"]
     if "skipped" in use:
-        print(f"  language  not identified: {use['skipped']}")
+        tell(f"  language  not identified: {use['skipped']}")
     elif use["consistency"] is not None:
-        print(f"  language  {use['consistency']:.0%} as the prompt, {use['switch_rate']:.0%} switch (n {use['n']})")
+        tell(f"  language  {use['consistency']:.0%} as the prompt, {use['switch_rate']:.0%} switch (n {use['n']})")

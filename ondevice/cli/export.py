@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ondevice.cli.common import cores, print_json
+from ondevice.cli.folding import tell
 from ondevice.errors import DataError, UsageError
 from ondevice.run.directory import RunDir, find_run
 from ondevice.run.store import Checkpoint, Store
@@ -101,13 +102,13 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"path": str(folder), "step": checkpoint.step, "why": why, **export_facts(info)})
     else:
-        print(f"{folder}: step {checkpoint.step} ({why}), {info.bytes / 2**20:,.1f} MB.")
-        print(export_verdict(info))
+        tell(f"{folder}: step {checkpoint.step} ({why}), {info.bytes / 2**20:,.1f} MB.")
+        tell(export_verdict(info))
         if cost := export_cost(info):
-            print(cost)
+            tell(cost)
         if info.trial.not_native:
-            print(f"Written with portable operators: {info.trial.not_native}")
-        print(f'Try it: ondevice generate {folder} "..."')
+            tell(f"Written with portable operators: {info.trial.not_native}")
+        tell(f'Try it: ondevice generate {folder} "..."')
     return 0
 
 
@@ -128,7 +129,7 @@ def _export_files(args: argparse.Namespace, run_dir: RunDir, checkpoint: Checkpo
     if args.json:
         print_json({"path": str(folder), "step": checkpoint.step, "files": files})
     else:
-        print(f"{folder}: {what} of step {checkpoint.step}, {sum(files.values()) / 2**20:,.1f} MB.")
+        tell(f"{folder}: {what} of step {checkpoint.step}, {sum(files.values()) / 2**20:,.1f} MB.")
     return 0
 
 
@@ -200,9 +201,9 @@ def _export_genai(args: argparse.Namespace, run_dir: RunDir, leased: Checkpoint,
         overwrite=args.overwrite,
     )
     if info.tried is None:
-        print("Not tried with onnxruntime-genai, which is not installed here.", file=sys.stderr)
+        tell("Not tried with onnxruntime-genai, which is not installed here.", sys.stderr)
     elif unlike := info.tried["texts_with_other_ids"]:
-        print(f"Its tokenizer gives other ids for texts such as {unlike[0]!r}.", file=sys.stderr)
+        tell(f"Its tokenizer gives other ids for texts such as {unlike[0]!r}.", sys.stderr)
     return info.files
 
 
@@ -308,7 +309,7 @@ def validation_text(run_dir: RunDir) -> list[np.ndarray]:
     try:
         dataset = open_dataset(recipe.data)
     except DataError as error:
-        print(f"The cost on validation text is not measured: {error}", file=sys.stderr)
+        tell(f"The cost on validation text is not measured: {error}", sys.stderr)
         return []
     length = min(recipe.model.context, _WINDOW)
     return validation_windows(dataset, length=length, tokens=text_tokens(count_parameters(recipe.model)))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ondevice.cli.common import for_terminal, print_json
+from ondevice.cli.folding import tell
 from ondevice.errors import OndeviceError, UsageError
 from ondevice.run.directory import RunDir
 from ondevice.run.store import Checkpoint, Store
@@ -48,10 +49,10 @@ def export_bundle(args: argparse.Namespace, run_dir: RunDir) -> int:
         print_json({"path": str(folder), "step": checkpoint.step, "why": why, "bytes": info.bytes,
                     "files": info.files, "lacking": dict(info.lacking)})  # fmt: skip
         return 0
-    print(f"{folder}: step {checkpoint.step} ({why}), {info.files} files, {info.bytes / 2**20:,.1f} MB.")
+    tell(f"{folder}: step {checkpoint.step} ({why}), {info.files} files, {info.bytes / 2**20:,.1f} MB.")
     for name, how in info.lacking.items():
-        print(f"It has no {name}: {how}.")
-    print(f"Check it anywhere: ondevice verify {for_terminal(str(folder))}")
+        tell(f"It has no {name}: {how}.")
+    tell(f"Check it anywhere: ondevice verify {for_terminal(str(folder))}")
     return 0
 
 

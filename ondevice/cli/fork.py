@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ondevice.cli.build_progress import BuildProgress
 from ondevice.cli.common import print_json, text_sources
+from ondevice.cli.folding import tell
 from ondevice.errors import CheckpointError, UsageError
 from ondevice.run.directory import RunDir, find_run
 from ondevice.run.files import read_json
@@ -109,7 +110,7 @@ def _latest_step(run: RunDir, store: Store, *, complete: bool) -> int:
     if checkpoint is None:
         raise CheckpointError(f"{run.name}: has no checkpoint yet; train it first.")
     for sentence in damage:
-        print(f"Skipped a damaged checkpoint: {sentence}", file=sys.stderr)
+        tell(f"Skipped a damaged checkpoint: {sentence}", sys.stderr)
     return checkpoint.step
 
 
@@ -169,9 +170,9 @@ def _tell(child: RunDir, fork: Fork, *, as_json: bool) -> None:
         )
         return
     train = fork.recipe.train
-    print(f"{child.name}: a fork of {fork.parent['run']} at step {fork.parent['step']:,}.")
+    tell(f"{child.name}: a fork of {fork.parent['run']} at step {fork.parent['step']:,}.")
     for note in fork.notes:
-        print(f"  {note}")
+        tell(f"  {note}")
     more = train.tokens - train.start_tokens
-    print(f"  {f'{more / 1e6:,.2f} M' if more >= 1e6 else f'{more:,}'} tokens more: {fork.recipe.why['train.steps']}.")
-    print(f"Start it with `ondevice train {child.name}`.")
+    tell(f"  {f'{more / 1e6:,.2f} M' if more >= 1e6 else f'{more:,}'} tokens more: {fork.recipe.why['train.steps']}.")
+    tell(f"Start it with `ondevice train {child.name}`.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ondevice.cli.common import add_sampling_flags, at_least, for_terminal, given_sampling, print_json
+from ondevice.cli.folding import tell
 from ondevice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -67,9 +68,9 @@ def run(args: argparse.Namespace) -> int:
     chosen = choose_settings(opened.settings, preset_name=args.preset, given=given)
     length = given.get("max_new_tokens", LENGTH)
     if not args.json:
-        print(f"[{opened.what}]", file=sys.stderr)
+        tell(f"[{opened.what}]", sys.stderr)
         if chosen.note:
-            print(f"[{chosen.note}]", file=sys.stderr)
+            tell(f"[{chosen.note}]", sys.stderr)
     if args.prompts:
         return _write_rows(opened, args, chosen.sampling, length)
     prompt = sys.stdin.read().rstrip("\n") if args.prompt == "-" else args.prompt
@@ -98,12 +99,12 @@ def _bench(opened: Opened, args: argparse.Namespace) -> int:
     if args.json:
         print_json({"what": opened.what, "backend": opened.backend.name, **speed.to_json()})
         return 0
-    print(opened.what)
-    print(f"  read      {speed.prefill_tok_s:,.1f} tokens a second ({speed.prompt_tokens} at once)")
-    print(f"  written   {speed.decode_tok_s:,.1f} tokens a second ({speed.new_tokens} one by one)")
-    print(f"  first     after {1000 * speed.first_token_s:,.0f} ms")
+    tell(opened.what)
+    tell(f"  read      {speed.prefill_tok_s:,.1f} tokens a second ({speed.prompt_tokens} at once)")
+    tell(f"  written   {speed.decode_tok_s:,.1f} tokens a second ({speed.new_tokens} one by one)")
+    tell(f"  first     after {1000 * speed.first_token_s:,.0f} ms")
     if speed.peak_rss_mb is not None:
-        print(f"  memory    {speed.peak_rss_mb:,.0f} MiB at most, all of Python included")
+        tell(f"  memory    {speed.peak_rss_mb:,.0f} MiB at most, all of Python included")
     return 0
 
 
@@ -138,7 +139,7 @@ def _write_rows(opened: Opened, args: argparse.Namespace, settings: Sampling, le
 
 
 def _say(text: str) -> None:
-    print(for_terminal(text, sys.stderr), file=sys.stderr, flush=True)
+    tell(text, sys.stderr)
 
 
 def write_text(
@@ -157,7 +158,7 @@ def write_text(
         stop=stop,
     )
     if pieces.note and stream:
-        print(pieces.note, file=sys.stderr)
+        tell(pieces.note, sys.stderr)
     if stream:
         print(for_terminal(prompt), end="", flush=True)
     text = ""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ondevice.cli.common import print_json
+from ondevice.cli.folding import tell
 from ondevice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def _facts(path: Path, weights: Weights) -> dict[str, Any]:
 def _print(facts: dict[str, Any]) -> None:
     tied = f" ({facts['tied']} tied to another)" if facts["tied"] else ""
     dtypes = ", ".join(f"{name} {dtype['parameters']:,}" for name, dtype in facts["dtypes"].items())
-    print(f"{facts['path']}: {facts['what']}, sound.")
-    print(f"Tensors     {facts['tensors']:,}{tied}")
-    print(f"Parameters  {facts['parameters']:,}{f' ({dtypes})' if dtypes else ''}")
-    print(f"Bytes       {facts['bytes']:,}")
+    tell(f"{facts['path']}: {facts['what']}, sound.")
+    tell(f"Tensors     {facts['tensors']:,}{tied}")
+    tell(f"Parameters  {facts['parameters']:,}{f' ({dtypes})' if dtypes else ''}")
+    tell(f"Bytes       {facts['bytes']:,}")

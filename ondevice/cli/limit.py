@@ -11,6 +11,7 @@ from typing import Any
 
 from ondevice.cli.common import print_json
 from ondevice.cli.control import ask
+from ondevice.cli.folding import tell
 from ondevice.errors import UsageError
 from ondevice.run.audit import end_of_story
 from ondevice.run.config import change_limits, changed_keys, read_limits, write_limits
@@ -45,10 +46,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"run": run_dir.name, "ok": True if done else None, "limits": dataclasses.asdict(after)})
     elif not done:
-        print(f"{run_dir.name}: asked; the trainer answers when its micro-batch is done.")
+        tell(f"{run_dir.name}: asked; the trainer answers when its micro-batch is done.")
     else:
         for key in changes:
-            print(f"limits.{key} = {getattr(after, key)} from now on, was {getattr(before, key)}.")
+            tell(f"limits.{key} = {getattr(after, key)} from now on, was {getattr(before, key)}.")
     return 0
 
 
@@ -102,7 +103,7 @@ def _show(run_dir: RunDir, *, as_json: bool) -> int:
     if as_json:
         print_json({"run": run_dir.name, "limits": dataclasses.asdict(limits), "why": _reasons(run_dir, limits)})
         return 0
-    print("\n".join(_lines(run_dir, limits)))
+    tell("\n".join(_lines(run_dir, limits)))
     return 0
 
 

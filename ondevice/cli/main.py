@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -20,7 +21,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import ondevice
-from ondevice.cli.common import for_terminal, mute
+from ondevice.cli.common import mute
+from ondevice.cli.folding import HelpFormatter, fold, tell
 from ondevice.errors import DataError, Interrupted, OndeviceError, ResourceError, UsageError, nearest
 
 __all__ = ["COMMANDS", "main", "make_parser", "parse"]
@@ -76,12 +78,14 @@ class _Parser(argparse.ArgumentParser):
     """Raises UsageError instead of leaving the program; flags are never guessed from their beginnings."""
 
     def __init__(self, **options: Any) -> None:
-        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        options.setdefault("formatter_class", HelpFormatter)
         super().__init__(**options, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         if choice := re.search(r"invalid choice: '([^']*)' \(choose from (.+)\)", message):
             message += nearest(choice[1], re.findall(r"[\w-]+", choice[2]))
+        elif number := re.fullmatch(r"argument (\S+): invalid (int|float) value: (.*)", message):
+            message = f"{number[1]}: {number[3]} is not a {'whole ' if number[2] == 'int' else ''}number"
         raise UsageError(f"{self.prog}: {message}; `{self.prog} --help` shows examples.")
 
 
@@ -137,7 +141,7 @@ def _run(words: list[str]) -> int:
     if words and words[0] in ("--version", "-V"):
         print(f"ondevice {ondevice.__version__}")
         return 0
-    if words[:1] == ["help"] and words[1:2] and words[1] in COMMANDS:
+    if words[:1] == ["help"] and words[1:]:
         words = [words[1], "--help"]
     if not words or words[0] in ("--help", "-h", "help"):
         print(_help())
@@ -158,7 +162,8 @@ def _run(words: list[str]) -> int:
 def make_parser(name: str) -> argparse.ArgumentParser:
     """The parser of one of `COMMANDS`."""
     module = importlib.import_module(f"ondevice.cli.{COMMANDS[name][0]}")
-    parser = _Parser(prog=f"ondevice {name}", description=COMMANDS[name][1].capitalize() + ".", epilog=module.EXAMPLES)
+    text = COMMANDS[name][1]
+    parser = _Parser(prog=f"ondevice {name}", description=f"{text[0].upper()}{text[1:]}.", epilog=module.EXAMPLES)
     module.add_arguments(parser)
     return parser
 
@@ -191,7 +196,8 @@ def _help() -> str:
         "`ondevice quickstart ~/notes`.",
         "`ondevice COMMAND --help` shows the flags of a command, with examples.",
     ]
-    return "\n".join(lines)
+    width = shutil.get_terminal_size().columns
+    return "\n".join(part for line in lines for part in fold(line, width))
 
 
 def _report(error: OndeviceError, *, as_json: bool) -> int:
@@ -200,7 +206,7 @@ def _report(error: OndeviceError, *, as_json: bool) -> int:
         if as_json:
             body: dict[str, Any] = {"error": sentence, "kind": type(error).__name__, "exit_code": error.exit_code}
             print(json.dumps(body, ensure_ascii=False), flush=True)
-        print(f"error: {for_terminal(sentence, sys.stderr)}", file=sys.stderr, flush=True)
+        tell(f"error: {sentence}", sys.stderr)
     return error.exit_code
 
 

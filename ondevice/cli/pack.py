@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ondevice.cli.build_progress import BuildProgress
-from ondevice.cli.common import cores, for_terminal, print_json
+from ondevice.cli.common import cores, print_json
+from ondevice.cli.folding import tell
 from ondevice.errors import CheckpointError, DataError, UsageError
 from ondevice.run.directory import RunDir, find_run, home, safe_name
 from ondevice.run.papers import environment
@@ -87,7 +88,7 @@ def _leased(store: Store, leases: ExitStack, *, latest: bool) -> Iterator[Checkp
     """The checkpoints to take, verified and safe from pruning: all, or the newest that training can go on from."""
     newest, damage = store.latest(complete=True) if latest else (None, [])
     for sentence in damage:
-        print(for_terminal(f"Skipped a damaged checkpoint: {sentence}", sys.stderr), file=sys.stderr)
+        tell(f"Skipped a damaged checkpoint: {sentence}", sys.stderr)
     wanted = ([newest.step] if newest else []) if latest else store.steps()
     for step in wanted:
         try:
@@ -139,15 +140,15 @@ def _tell_packed(pack: Pack, target: Path, kept: int, *, as_json: bool) -> None:
         print_json({**body, "about": about})
         return
     where = "" if about["step"] is None else f" at step {about['step']:,}"
-    print(for_terminal(f"{target}: {pack.total_bytes / 2**20:,.1f} MB, {about['run']}{where}."))
+    tell(f"{target}: {pack.total_bytes / 2**20:,.1f} MB, {about['run']}{where}.")
     if kept == pack.total_bytes:
-        print("  It was there already, whole.")
+        tell("  It was there already, whole.")
     elif kept:
-        print(f"  {kept / 2**20:,.1f} MB were there from an interrupted pack.")
+        tell(f"  {kept / 2**20:,.1f} MB were there from an interrupted pack.")
     if about["dataset"] is None:
-        print("  The dataset is not in it: the other machine needs the same one to go on.")
-    print(for_terminal(f"Copy it to the other machine, and there: `ondevice unpack {shlex.quote(target.name)}`"))
-    print("Then go on with one of the two, not with both: they are one run.")
+        tell("  The dataset is not in it: the other machine needs the same one to go on.")
+    tell(f"Copy it to the other machine, and there: `ondevice unpack {shlex.quote(target.name)}`")
+    tell("Then go on with one of the two, not with both: they are one run.")
 
 
 def _unpack(args: argparse.Namespace) -> int:
@@ -215,16 +216,16 @@ def _tell_unpacked(run_dir: RunDir, pack: Pack, what: str, *, as_json: bool) -> 
         body = {"inexact": differences, "data": lacking or None, "about": pack.about}
         print_json({"run": run_dir.name, "path": str(run_dir.path), **body})
         return
-    print(for_terminal(f"{run_dir.name} {what}."))
+    tell(f"{run_dir.name} {what}.")
     if differences:
-        print("From here on its last bits may differ from those it would have had there:")
+        tell("From here on its last bits may differ from those it would have had there:")
         for difference in differences:
-            print(for_terminal(f"  {difference}"))
+            tell(f"  {difference}")
     else:
-        print("Same torch and same processor: it goes on bit for bit as it would have there.")
+        tell("Same torch and same processor: it goes on bit for bit as it would have there.")
     if lacking:
-        print(for_terminal(f"Not yet, though: {lacking}"))
-    print(f"Go on with `ondevice train {run_dir.name}`, here or there, not both.")
+        tell(f"Not yet, though: {lacking}")
+    tell(f"Go on with `ondevice train {run_dir.name}`, here or there, not both.")
 
 
 def _lacking(recipe: Recipe) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ondevice.cli.common import at_least, print_json
 from ondevice.cli.control import ask
+from ondevice.cli.folding import tell
 from ondevice.errors import UsageError
 from ondevice.run.audit import end_of_story
 from ondevice.run.directory import RunDir, find_run, lock_holder, offline_lock
@@ -45,11 +46,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"ok": True if done else None, "step": args.step, "reason": reason})
     elif not done:
-        print(f"{run_dir.name}: asked; the trainer answers when its micro-batch is done.")
+        tell(f"{run_dir.name}: asked; the trainer answers when its micro-batch is done.")
     elif reason is None:
-        print(f"{run_dir.name}: step {args.step} is no longer pinned.")
+        tell(f"{run_dir.name}: step {args.step} is no longer pinned.")
     else:
-        print(f"{run_dir.name}: step {args.step} is pinned ({reason}).")
+        tell(f"{run_dir.name}: step {args.step} is pinned ({reason}).")
     return 0
 
 
@@ -82,8 +83,8 @@ def _list(run_dir: RunDir, *, as_json: bool) -> int:
         print_json({"run": run_dir.name, "pins": rows})
         return 0
     if not pins:
-        print(f"{run_dir.name}: nothing is pinned; checkpoints: {', '.join(map(str, there)) or 'none yet'}.")
+        tell(f"{run_dir.name}: nothing is pinned; checkpoints: {', '.join(map(str, there)) or 'none yet'}.")
     for step, reason in pins.items():
         note = "" if step in whole else " (light)" if step in there else " (gone)"
-        print(f"{step:>10}{note}  {reason}")
+        tell(f"{step:>10}{note}  {reason}")
     return 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ondevice.cli.build_progress import built
 from ondevice.cli.common import add_config_flags, at_least, config_from, cores, print_json
 from ondevice.cli.data_text import dataset_lines, inventory_lines
+from ondevice.cli.folding import tell
 from ondevice.cli.foresight import Foresight, experience, foresee, has_battery, heat_warning
 from ondevice.cli.plan_text import plan_lines
 from ondevice.device.host import on_android
@@ -41,10 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ondevice.data.inventory import take_inventory
+    config = config_from(args, args.target)
+    from ondevice.data.inventory import take_inventory  # after the config: what is wrong with it is told at once
     from ondevice.train.prepare import prepare
 
-    config = config_from(args, args.target)
     dataset = built(config, quiet=args.json)
     prepared = prepare(config, dataset, cores=cores(), android=on_android(os.environ), rate=args.rate, always_time=True)
     warnings = [*prepared.warnings]
@@ -77,9 +78,9 @@ def run(args: argparse.Namespace) -> int:
             }
         )
         return 0
-    print("\n".join([*dataset_lines(dataset), *plan_lines(prepared, expected), *inventory_lines(inventory)]))
+    tell("\n".join([*dataset_lines(dataset), *plan_lines(prepared, expected), *inventory_lines(inventory)]))
     for text in warnings:
-        print(f"Warning: {text}")
+        tell(f"Warning: {text}")
     return 0
 
 

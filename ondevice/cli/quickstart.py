@@ -14,7 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ondevice.cli.common import for_terminal, print_json_line, text_source
+from ondevice.cli.common import print_json_line, text_source
+from ondevice.cli.folding import tell
 from ondevice.cli.progress import QuietDisplay, make_display
 from ondevice.cli.train import start_run, train_run
 from ondevice.errors import DeviceError, UsageError
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json_line({"kind": "result", **result})
     else:
-        print(for_terminal("\n".join(_lines(run_dir, result, path=args.path))))
+        tell("\n".join(_lines(run_dir, result, path=args.path)))
     return 0
 
 

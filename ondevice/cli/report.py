@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ondevice.cli.common import for_terminal, print_json
+from ondevice.cli.folding import tell
 from ondevice.errors import UsageError
 from ondevice.run.directory import RunDir, find_run, home
 from ondevice.run.studies import StudyDir, find_study
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"markdown": str(markdown), "html": str(html)})
     else:
-        print(f"Wrote {for_terminal(str(html))} and {for_terminal(markdown.name)} beside it.")
+        tell(f"Wrote {for_terminal(str(html))} and {for_terminal(markdown.name)} beside it.")
     return 0
 
 
@@ -87,9 +88,9 @@ def _telemetry(run_dir: RunDir, args: argparse.Namespace) -> int:
         print_json(told)
         return 0
     for path in told.get("csv", ()):
-        print(f"Wrote {for_terminal(path)}.")
+        tell(f"Wrote {for_terminal(path)}.")
     if args.tensorboard:
-        print(
+        tell(
             f"Wrote {told['tensorboard']['numbers']:,} numbers; see them with "
             f"`tensorboard --logdir {args.tensorboard}`."
         )

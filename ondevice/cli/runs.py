@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ondevice.cli.common import print_json
+from ondevice.cli.folding import tell
 from ondevice.errors import UsageError
 from ondevice.run.create import remove_run, rename_run
 from ondevice.run.digest import digest
@@ -45,10 +46,10 @@ def _list(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"runs": rows})
     elif not rows:
-        print("There are no runs yet; start with `ondevice quickstart`.")
+        tell("There are no runs yet; start with `ondevice quickstart`.")
     for row in [] if args.json else rows:
         loss = f"{row['best_loss']:.3f}" if row["best_loss"] is not None else "-"
-        print(f"{row['state']:<9} {row['share']:>4.0%}  best {loss:<6} {row['run']}")
+        tell(f"{row['state']:<9} {row['share']:>4.0%}  best {loss:<6} {row['run']}")
     return 0
 
 
@@ -71,7 +72,7 @@ def _rename(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"run": renamed.name, "path": str(renamed.path)})
     else:
-        print(f"Renamed to {renamed.name}.")
+        tell(f"Renamed to {renamed.name}.")
     return 0
 
 
@@ -84,7 +85,7 @@ def _remove(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"removed": run_dir.name, "freed_mb": round(size_mb, 1)})
     else:
-        print(f"Deleted {run_dir.name}, {size_mb:,.0f} MB are free again.")
+        tell(f"Deleted {run_dir.name}, {size_mb:,.0f} MB are free again.")
     return 0
 
 
@@ -110,5 +111,5 @@ def _usage(args: argparse.Namespace) -> int:
         print_json({"runs": rows})
         return 0
     for row in rows:
-        print(f"{row['total_mb']:>9,.1f} MB  {row['run']}  (checkpoints {row['checkpoints_mb']:,.1f} MB)")
+        tell(f"{row['total_mb']:>9,.1f} MB  {row['run']}  (checkpoints {row['checkpoints_mb']:,.1f} MB)")
     return 0

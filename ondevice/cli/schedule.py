@@ -10,7 +10,8 @@ from typing import Any
 
 from ondevice.cli import schedule_grow, schedule_sample
 from ondevice.cli.build_progress import BuildProgress
-from ondevice.cli.common import at_least, for_terminal, print_json, text_sources
+from ondevice.cli.common import at_least, print_json, text_sources
+from ondevice.cli.folding import tell
 from ondevice.errors import UsageError
 from ondevice.run.directory import RunDir, find_run, offline_lock
 from ondevice.run.schedule import Part, Schedule, schedule_of
@@ -82,9 +83,9 @@ def _show(run_dir: RunDir, args: argparse.Namespace) -> int:
         print_json({"run": run_dir.name, **schedule.to_json()})
         return 0
     revised = f", revision {schedule.revision}" if schedule.revision > 1 else ""
-    print(f"{run_dir.name}: {schedule.done} of {len(schedule.parts)} parts done{revised}")
+    tell(f"{run_dir.name}: {schedule.done} of {len(schedule.parts)} parts done{revised}")
     for line in parts_lines(schedule):
-        print(for_terminal(line))
+        tell(line)
     return 0
 
 
@@ -157,5 +158,5 @@ def _tell(run_dir: RunDir, args: argparse.Namespace, text: str, **facts: Any) ->
     if args.json:
         print_json({"run": run_dir.name, "revision": len(recipe.revises) + 1, "steps": recipe.train.steps, **facts})
     else:
-        print(f"{run_dir.name}: {text} Recipe revision {len(recipe.revises) + 1}, {recipe.train.steps:,} steps in all.")
+        tell(f"{run_dir.name}: {text} Recipe revision {len(recipe.revises) + 1}, {recipe.train.steps:,} steps in all.")
     return 0

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ondevice.cli.build_progress import BuildProgress
-from ondevice.cli.common import at_least, for_terminal, print_json_line
+from ondevice.cli.common import at_least, print_json_line
+from ondevice.cli.folding import tell
 from ondevice.errors import RunBusy
 from ondevice.run.directory import RunDir, offline_lock
 from ondevice.run.recipe import Recipe
@@ -55,7 +56,7 @@ def _look(run_dir: RunDir, args: argparse.Namespace, said: set[str]) -> None:
         _say_once(note, said)
     if grown.added:
         names = f"{grown.added[0].name} to {grown.added[-1].name}" if len(grown.added) > 1 else grown.added[0].name
-        print(
+        tell(
             f"{run_dir.name}: {len(grown.added)} part{'s' * (len(grown.added) > 1)} added ({names}) of {grown.files:,} "
             f"new file{'s' * (grown.files > 1)}. Recipe revision {len(recipe.revises) + 1}, {recipe.train.steps:,} "
             f"steps in all. Train them with `ondevice train {run_dir.name}`."
@@ -78,5 +79,5 @@ def rate_hint(recipe: Recipe) -> str:
 
 def _say_once(text: str, said: set[str], *, quiet: bool = False) -> None:
     if text not in said and not quiet:
-        print(for_terminal(text), flush=True)
+        tell(text)
     said.add(text)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ondevice.cli.common import add_sampling_flags, at_least, for_terminal, given_sampling, print_json
+from ondevice.cli.common import add_sampling_flags, at_least, given_sampling, print_json
+from ondevice.cli.folding import tell
 from ondevice.errors import UsageError
 from ondevice.run.directory import RunDir
 
@@ -25,14 +26,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(run_dir: RunDir, args: argparse.Namespace) -> int:
-    from ondevice.infer.sampling import Sampling
-    from ondevice.study.part_samples import sample_parts
-    from ondevice.study.prompts import read_prompts
-
     if not args.prompts:
         raise UsageError(f"ondevice schedule sample {run_dir.name}: name a JSONL file of prompts with --prompts FILE.")
     if args.stop:
         raise UsageError("--stop: texts that are judged end by themselves or by their length; leave it out.")
+    from ondevice.infer.sampling import Sampling
+    from ondevice.study.part_samples import sample_parts
+    from ondevice.study.prompts import read_prompts
+
     chosen = {"temperature": 0.0, **given_sampling(args)}
     length = chosen.pop("max_new_tokens", 64)
     if length < 1:
@@ -49,8 +50,8 @@ def run(run_dir: RunDir, args: argparse.Namespace) -> int:
         print_json({**result, "folder": str(run_dir.evals)})
         return 0
     for line in _lines(result):
-        print(for_terminal(line))
-    print(f"Generations: {run_dir.evals}")
+        tell(line)
+    tell(f"Generations: {run_dir.evals}")
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ondevice.cli.common import at_least, for_terminal, print_json
 from ondevice.cli.eval_target import add_panel_flags, wish_from
+from ondevice.cli.folding import tell
 from ondevice.cli.pin import change_pin
 from ondevice.errors import OndeviceError, UsageError
 from ondevice.run.directory import RunDir, find_run
@@ -59,9 +60,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     _show(result)
     if pinned:
-        print(f"Pinned: {', '.join(map(str, pinned))}.")
+        tell(f"Pinned: {', '.join(map(str, pinned))}.")
     if trouble:
-        print(f"Not pinned: {trouble}")
+        tell(f"Not pinned: {trouble}")
     return 0
 
 
@@ -90,20 +91,20 @@ def _show(result: dict[str, Any]) -> None:
     roles: dict[int, list[str]] = {}
     for role, step in result["roles"].items():
         roles.setdefault(step, []).append(role)
-    print(f"{'step':>10} {'loss':>9} {'quality':>8} {'diversity':>10} {'looping':>8}")
+    tell(f"{'step':>10} {'loss':>9} {'quality':>8} {'diversity':>10} {'looping':>8}")
     for row in result["checkpoints"]:
         loss = "-" if row["val_loss_mixed"] is None else f"{row['val_loss_mixed']:.4f}"
         quality = "-" if row["quality"] is None else f"{row['quality']:.1f}"
         marks = "  " + ", ".join(roles.get(row["step"], []))
         line = f"{row['step']:>10,} {loss:>9} {quality:>8} {row['diversity']:>10.3f} {row['loop_rate']:>8.0%}"
-        print(f"{line}{marks}".rstrip())
+        tell(f"{line}{marks}".rstrip())
     for each in result["regressions"]:
-        print(
+        tell(
             f"{each['before']:,} -> {each['after']:,}: {for_terminal(each['group'])} got worse by "
             f"{-each['difference']['estimate']:.1f} (at least {-each['difference']['high']:.1f})."
         )
     for each in result["skipped"]:
-        print(f"Left out: {for_terminal(each['why'])}")
+        tell(f"Left out: {for_terminal(each['why'])}")
     print()
     for sentence in result["sentences"]:
-        print(sentence)
+        tell(sentence)

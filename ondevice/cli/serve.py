@@ -10,7 +10,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ondevice.cli.common import at_least, for_terminal, print_json_line
+from ondevice.cli.common import at_least, print_json_line
+from ondevice.cli.folding import tell
 from ondevice.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json_line({"url": server.url, "model": engine.name, "what": what, "key": bool(key)})
     else:
-        print(f"{server.url} serves {engine.name} [{what}]; Ctrl-C ends it.", flush=True)
+        tell(f"{server.url} serves {engine.name} [{what}]; Ctrl-C ends it.")
     _serve(server)
     return 0
 
@@ -142,4 +143,4 @@ def _key(file: str | None) -> str:
 
 
 def _tell(text: str) -> None:
-    print(for_terminal(text, sys.stderr), file=sys.stderr, flush=True)
+    tell(text, sys.stderr)

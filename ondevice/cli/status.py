@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ondevice.cli.common import at_least, for_terminal, print_json
+from ondevice.cli.folding import tell
 from ondevice.cli.status_live import follow
 from ondevice.cli.status_text import one_line, outlook, pace_lines, read_lines, story_lines
 from ondevice.errors import UsageError
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(_as_json(run_dir, alive, status, story) | found)
     else:
-        print(for_terminal("\n".join(_lines(run_dir, alive, status, story, found))))
+        tell("\n".join(_lines(run_dir, alive, status, story, found)))
     return 0
 
 

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ondevice.cli.common import duration, for_terminal
-from ondevice.cli.status_text import columns, cut, one_line, outlook, pace_lines, share_of
+from ondevice.cli.folding import columns
+from ondevice.cli.status_text import cut, one_line, outlook, pace_lines, share_of
 from ondevice.run.directory import RunDir
 from ondevice.run.liveness import Liveness, read_liveness, read_status
 from ondevice.run.telemetry import as_number

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import time
-import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
 from ondevice.cli.common import duration
+from ondevice.cli.folding import columns
 from ondevice.governor.forecast import energy
 from ondevice.run.digest import Digest
 from ondevice.run.liveness import Liveness
 from ondevice.run.telemetry import as_number
 from ondevice.run.usage import Usage
 
-__all__ = ["columns", "cut", "moment", "one_line", "outlook", "pace_lines", "read_lines", "share_of", "story_lines"]
+__all__ = ["cut", "moment", "one_line", "outlook", "pace_lines", "read_lines", "share_of", "story_lines"]
 
 _FORETOLD = ("eta_s", "done_t", "open_s", "battery_s")
 _HEAT = (("battery_c", "battery"), ("skin_c", "body"), ("cpu_c", "cpu"))
@@ -153,22 +153,11 @@ def one_line(name: str, state: str, status: dict[str, Any], found: dict[str, flo
     return cut(" ".join(text for text, _ in kept), width)
 
 
-def columns(text: str) -> int:
-    """Cells of a terminal that a text takes."""
-    return sum(_cells(char) for char in text)
-
-
-def _cells(char: str) -> int:
-    if unicodedata.combining(char):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
-
-
 def cut(text: str, width: int) -> str:
     """The beginning of a text that fits into so many cells."""
     room, kept = width, ""
     for char in text:
-        room -= _cells(char)
+        room -= columns(char)
         if room < 0:
             break
         kept += char

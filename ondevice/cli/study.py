@@ -9,6 +9,7 @@ from typing import Any
 
 from ondevice.cli.build_progress import built
 from ondevice.cli.common import at_least, cores, for_terminal, print_json
+from ondevice.cli.folding import tell
 from ondevice.cli.phone import on_a_phone
 from ondevice.cli.progress import QuietDisplay, make_display
 from ondevice.device.host import on_android
@@ -68,12 +69,13 @@ def run(args: argparse.Namespace) -> int:
 def _conduct(args: argparse.Namespace) -> int:
     if args.steps is not None and args.lr_range is None:
         raise UsageError("--steps is for a range test; give one with --lr-range LOW..HIGH.")
-    from ondevice.study.conduct import Study
     from ondevice.study.design import read_design
+
+    design = read_design(args.file, base=Path(os.path.expanduser(args.base)).absolute() if args.base else None)
+    from ondevice.study.conduct import Study  # after the file was read: a wrong name is told at once
     from ondevice.study.lr_range import parse_ramp
     from ondevice.train.chain import train
 
-    design = read_design(args.file, base=Path(os.path.expanduser(args.base)).absolute() if args.base else None)
     ramp = parse_ramp(args.lr_range, steps=int(args.steps or 100)) if args.lr_range else None
     display = make_display(quiet=args.quiet, as_json=args.json)
 
@@ -142,9 +144,9 @@ def _list(*, as_json: bool) -> int:
         return 0
     for row in rows:
         told = row["trouble"] or f"{row['finished']} of {row['planned']} runs finished"
-        print(f"{for_terminal(str(row['study']))}: {for_terminal(str(told))}")
+        tell(f"{for_terminal(str(row['study']))}: {for_terminal(str(told))}")
     if not rows:
-        print("There are no studies yet; begin one with `ondevice study run FILE.toml`.")
+        tell("There are no studies yet; begin one with `ondevice study run FILE.toml`.")
     return 0
 
 
@@ -152,18 +154,18 @@ def _show(study: StudyDir, record: dict[str, Any]) -> None:
     states = {cell["name"]: cell["state"] for cell in record["cells"]} | _live(study, record)
     done = sum(state == "finished" for state in states.values())
     held = " (under way)" if lock_holder(RunDir(study.path)) is not None else ""
-    print(f"{for_terminal(study.name)}: {done} of {len(record['planned'])} runs finished{held}")
+    tell(f"{for_terminal(study.name)}: {done} of {len(record['planned'])} runs finished{held}")
     for name in record["planned"]:
         if states.get(name) not in ("finished", None):
-            print(f"  {name}: {states[name]}")
+            tell(f"  {name}: {states[name]}")
     for name, arm in record["results"]["arms"].items():
         if "end" in arm:
-            print(f"  {name}: {_arm_line(arm)}")
+            tell(f"  {name}: {_arm_line(arm)}")
     for each in record["results"]["comparisons"]:
-        print(f"  {_comparison_line(each)}")
+        tell(f"  {_comparison_line(each)}")
     for sentence in record["results"]["cannot"]:
-        print(f"  {sentence[0].upper()}{sentence[1:]}")
-    print(f"Report: `ondevice report {study.name}`")
+        tell(f"  {sentence[0].upper()}{sentence[1:]}")
+    tell(f"Report: `ondevice report {study.name}`")
 
 
 def _arm_line(arm: dict[str, Any]) -> str:
@@ -185,7 +187,7 @@ def _comparison_line(each: dict[str, Any]) -> str:
 
 def _show_rates(record: dict[str, Any]) -> None:
     for name, found in record["lr_range"].items():
-        print(
+        tell(
             f"{name}: train.lr about {found['suggested']:.2g} ({found['lowest']:.2g} to {found['highest']:.2g} over "
             f"{len(found['seeds'])} seeds), from {found['ramp']['steps']} steps at {found['ramp']['low']:g} to "
             f"{found['ramp']['high']:g}."

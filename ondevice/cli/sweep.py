@@ -10,6 +10,7 @@ from typing import Any
 
 from ondevice.cli.common import at_least, for_terminal, print_json
 from ondevice.cli.eval_target import add_panel_flags, wish_from
+from ondevice.cli.folding import tell
 from ondevice.errors import UsageError
 
 __all__ = ["EXAMPLES", "add_arguments", "run"]
@@ -62,28 +63,28 @@ def run(args: argparse.Namespace) -> int:
         print_json({**result, "applied": None if args.no_apply else str(folder), "folder": str(evals)})
         return 0
     _show(result)
-    print(f"Leaderboards: {evals / result['files'][0]} and {result['files'][1]}")
+    tell(f"Leaderboards: {evals / result['files'][0]} and {result['files'][1]}")
     if not args.no_apply:
-        print(f"`ondevice generate {for_terminal(args.target)}` and later exports use these settings from now on.")
+        tell(f"`ondevice generate {for_terminal(args.target)}` and later exports use these settings from now on.")
     return 0
 
 
 def _say(text: str) -> None:
-    print(for_terminal(text, sys.stderr), file=sys.stderr)
+    tell(text, sys.stderr)
 
 
 def _show(result: dict[str, Any]) -> None:
     for row in result["leaderboard"]:
         line = f"{row['quality']:6.1f}  diversity {row['diversity']:.3f}  looping {row['loop_rate']:4.0%}"
-        print(f"{line}  {row['arm']}")
+        tell(f"{line}  {row['arm']}")
     held, difference = result["holdout"], result["holdout_difference"]
     print()
-    print(
+    tell(
         f"{result['winner']['arm']} wins with {result['tuning']['quality']:.1f} on {result['tuning']['n']} tuning "
         f"prompts, and has {held['quality']:.1f} on {held['n']} held out (default {result['holdout_of_default']:.1f})."
     )
     if difference["low"] is not None and result["winner"]["arm"] != "default":
-        print(
+        tell(
             f"Better than the default by {difference['estimate']:+.1f}, 95 % between {difference['low']:+.1f} and "
             f"{difference['high']:+.1f}."
         )

@@ -45,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-baseline", action="store_true", help="with a contract: do not score the base first")
     parser.add_argument("--refit", action="store_true", help="choose threads and micro-batch anew for this device")
     parser.add_argument(
-        "--device", metavar="SIM", help="train on a simulated phone: sim:NAME[,ambient=33,unplug@900...] or replay:FILE"
+        "--device",
+        metavar="SIM",
+        help="train on a simulated phone: sim:NAME, sim:NAME,ambient=33 ..., or replay:FILE",
     )
     parser.add_argument("--speed", type=float, metavar="X", help="let its time pass so many times faster (1)")
     parser.add_argument("--quiet", action="store_true", help="print only the result")

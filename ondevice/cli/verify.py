@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ondevice.cli.common import for_terminal, print_json
+from ondevice.cli.common import print_json
+from ondevice.cli.folding import tell
 from ondevice.cli.verify_package import is_package, verify_package_folder
 from ondevice.errors import CheckpointError, UsageError
 from ondevice.run.directory import RunDir, find_run
@@ -58,15 +59,15 @@ def run(args: argparse.Namespace) -> int:
     findings = [*verify_run(run_dir), *_task_findings(run_dir)]
     if not args.json:
         for line in finding_lines(findings):
-            print(for_terminal(line), flush=True)
+            tell(line)
     replayed = _replay(run_dir, args) if args.replay or args.replay_anyway else None
     sound = not any(finding.level == DAMAGE for finding in findings) and _proves_nothing_bad(replayed)
     if args.json:
         print_json(_as_json(run_dir, sound, findings, replayed))
     else:
         for line in _replay_lines(replayed):
-            print(line)
-        print(_verdict(run_dir, findings, replayed))
+            tell(line)
+        tell(_verdict(run_dir, findings, replayed))
     return 0 if sound else CheckpointError.exit_code
 
 
@@ -92,9 +93,9 @@ def _verify_bundle(folder: Path, args: argparse.Namespace) -> int:
         print_json({"bundle": str(folder), "sound": not damaged, "findings": found})
     else:
         for line in finding_lines(findings):
-            print(for_terminal(line), flush=True)
+            tell(line)
         things = "sound" if not damaged else "1 thing is damaged" if damaged == 1 else f"{damaged} things are damaged"
-        print(for_terminal(f"{folder}: {things}{'; copy the bundle again' if damaged else ''}."))
+        tell(f"{folder}: {things}{'; copy the bundle again' if damaged else ''}.")
     return CheckpointError.exit_code if damaged else 0
 
 

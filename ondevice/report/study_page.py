@@ -48,10 +48,10 @@ def _standing(page: Page, record: dict[str, Any]) -> None:
 
 
 def _told_arm(arm: dict[str, Any]) -> str:
-    if arm["from"] is None:
-        return f"order {arm['order']}"
-    tail = f"{arm['tail']} tail" if arm["tail"] else "no tail"
     changes = f"; {', '.join(arm['changes'])}" if arm["changes"] else ""
+    if arm["from"] is None:
+        return f"order {arm['order']}{changes}"
+    tail = f"{arm['tail']} tail" if arm["tail"] else "no tail"
     return f"from {arm['from']} at {millions(arm['at_tokens'])} tokens, {millions(arm['tokens'])} more, {tail}{changes}"
 
 
@@ -173,7 +173,7 @@ def _comparisons(page: Page, results: dict[str, Any]) -> None:
             rows.append((f"{each['second']} - {each['first']}", source or "all", at, interval(found), effect, sure))
     page.table(("pair", "source", "tokens", "difference in nats", "effect size", "differs"), rows, words=2)
     page.say(
-        f"Intervals of {results['level']:.1%}, adjusted for {len(results['comparisons'])} pairs; effect size: mean of "
+        f"Intervals of {results['level']:.1%}, adjusted for {_pairs(results)}; effect size: mean of "
         "the paired differences over their standard deviation."
     )
 
@@ -275,3 +275,8 @@ def _provenance(page: Page, study: StudyDir, record: dict[str, Any]) -> None:
         [(cell["name"], cell["state"], cell["recipe_sha256"], moment(cell["noted_t"])) for cell in record["cells"]],
         words=4,
     )
+
+
+def _pairs(results: dict[str, Any]) -> str:
+    count = len(results["comparisons"])
+    return "1 pair" if count == 1 else f"{count} pairs"

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -277,7 +277,7 @@ class Study:
                 "reference": design.reference,
                 "design_sha256": hashlib.sha256(design.text.encode()).hexdigest(),
                 "code_version": ondevice.__version__,
-                "arms": [_told_arm(arm) for arm in design.arms],
+                "arms": [_told_arm(arm, design.arms) for arm in design.arms],
                 "planned": names,
                 "cells": cells,
                 "lr_range": self._lr_range,
@@ -297,7 +297,7 @@ def _tails(design: Design) -> Iterator[tuple[str, str]]:
                 yield other.name, tail.name
 
 
-def _told_arm(arm: Arm) -> dict[str, Any]:
+def _told_arm(arm: Arm, arms: Sequence[Arm]) -> dict[str, Any]:
     return {
         "name": arm.name,
         "from": arm.parent,
@@ -305,5 +305,26 @@ def _told_arm(arm: Arm) -> dict[str, Any]:
         "tokens": arm.tokens or None,
         "tail": arm.tail,
         "order": arm.config.data.order,
-        "changes": list(arm.changes),
+        "changes": list(arm.changes if arm.parent else _own(arm, arms)),
     }
+
+
+def _own(arm: Arm, arms: Sequence[Arm]) -> Iterator[str]:
+    """What sets an arm with fresh weights apart from the other such arms, as ``key=value``; paths of text do not."""
+    others = [_values(other.config) for other in arms if other.parent is None]
+    for key, value in _values(arm.config).items():
+        if value is not None and any(other.get(key) != value for other in others):
+            yield f"{key}={str(value).lower() if isinstance(value, bool) else value}"
+
+
+def _values(config: Config) -> dict[str, Any]:
+    """The single values of a config by their dotted keys; the order is told apart."""
+    found: dict[str, Any] = {}
+    tables = [("", dataclasses.asdict(config))]
+    for prefix, table in tables:
+        for key, value in table.items():
+            if isinstance(value, dict):
+                tables.append((f"{prefix}{key}.", value))
+            elif not isinstance(value, list | tuple):
+                found[f"{prefix}{key}"] = value
+    return {key: value for key, value in found.items() if key not in ("name", "data.order")}

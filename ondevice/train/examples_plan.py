@@ -105,5 +105,6 @@ def _with_batch(config: Config, rows: PackedRows, why: dict[str, str]) -> Config
     passes = train.epochs or USUAL_EPOCHS
     while batch > 1 and train.steps is None and passes * count / batch < FEW_UPDATES:
         batch //= 2
-    why["train.batch"] = f"{batch} rows hold about {batch * _examples(rows) / count:.0f} examples"
+    rows_hold = "1 row holds" if batch == 1 else f"{batch} rows hold"
+    why["train.batch"] = f"{rows_hold} about {batch * _examples(rows) / count:.0f} examples"
     return dataclasses.replace(config, train=dataclasses.replace(train, batch=batch))

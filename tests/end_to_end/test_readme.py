@@ -1,4 +1,4 @@
-"""What the README and the help texts tell people to type exists: commands, flags, scripts, config keys, exit codes."""
+"""What README, docs and help texts tell people to type exists: commands, flags, scripts, config keys, exit codes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from ondevice.run.schema import DataConfig
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
+PAGES = {path: path.read_text("utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+ALL = "\n".join(PAGES.values())
 
 
 def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+    return re.findall(rf"^```{language}\n(.*?)^```", ALL, re.M | re.S)
 
 
 def parts(line):
@@ -127,5 +129,11 @@ def test_the_table_of_exit_codes_is_that_of_the_errors():
 
 
 def test_every_file_the_readme_leads_to_is_there():
-    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", README):
-        assert (ROOT / target).exists(), target
+    for page, text in PAGES.items():
+        for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+            assert (page.parent / target).exists(), (page, target)
+
+
+def test_the_readme_stays_short_and_leads_to_every_page():
+    assert len(README.splitlines()) <= 220
+    assert all(f"docs/{page.name}" in README for page in PAGES if page.parent.name == "docs")

@@ -183,7 +183,7 @@ CASES = {
         ("train", "--data", "words.txt", *BYTE, "--speed", "60"), 2, ("--speed", "name one with --device")
     ),
     "minutes below nothing": Case(
-        ("plan", "--data", "words.txt", *BYTE, "--minutes", "-1"), 2, ("'budget.minutes'", "more than 0", "-1")
+        ("plan", "--data", "words.txt", *BYTE, "--minutes", "-1"), 2, ("--minutes", "more than 0", "-1")
     ),
     "empty path": Case(("data", "build", "--data", "", *BYTE), 2, ("path of the text is empty",)),
 }

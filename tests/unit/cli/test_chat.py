@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ondevice.cli.chat_words import Wrapped, columns
+from ondevice.cli.chat_words import Wrapped
+from ondevice.cli.folding import columns
 from ondevice.cli.main import main
 
 

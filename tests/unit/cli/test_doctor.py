@@ -341,7 +341,7 @@ def test_help_has_examples_and_nothing_imports_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "examples:\n  ondevice doctor " in done.stdout
+    assert "examples:\n  ondevice doctor" in done.stdout
     assert "\n" not in doctor.HELP
 
 

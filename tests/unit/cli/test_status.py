@@ -13,7 +13,8 @@ import time
 
 import pytest
 
-from ondevice.cli.status_text import columns, one_line, outlook, pace_lines
+from ondevice.cli.folding import columns
+from ondevice.cli.status_text import one_line, outlook, pace_lines
 from ondevice.run.directory import RunDir, RunLock
 from ondevice.run.liveness import Liveness, read_status, write_status
 from ondevice.run.usage import Usage

@@ -56,6 +56,7 @@ name = "trunk"
 [[arms]]
 name = "alphabetical"
 config.data.order = "alphabetical"
+config.train.lr = 2e-3
 [[arms]]
 name = "tail"
 from = "trunk"
@@ -104,6 +105,7 @@ def test_a_study_is_trained_once_and_grows_by_seeds(place, capsys):
         "trunk-1", "alphabetical-1", "tail-1", "trunk-2", "alphabetical-2", "tail-2",
     ]  # fmt: skip
     assert {cell["state"] for cell in record["cells"]} == {"finished"}
+    assert {arm["name"]: arm["changes"] for arm in record["arms"]}["alphabetical"] == ["train.lr=0.002"]
     arms = record["results"]["arms"]
     assert arms["tail"]["tokens"] == [256, 320, 384] and arms["trunk"]["tokens"] == [0, 192, 384]
     assert arms["trunk"]["anova"]["subjects"] == 2

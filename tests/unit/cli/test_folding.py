@@ -1,0 +1,108 @@
+"""Sentences and help on a terminal of 40 columns: folded between words there, and never in a pipe."""
+
+from __future__ import annotations
+
+import os
+import pty
+import shlex
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ondevice.cli.folding import columns, fold, tell
+from ondevice.cli.main import COMMANDS
+
+WORDS = st.lists(st.text("abcdefgh日é", min_size=1, max_size=9), min_size=1, max_size=30)
+
+
+@given(WORDS, st.integers(24, 100))
+def test_words_are_kept_and_lines_fit(words, width):
+    lines = fold(f"  advice    {' '.join(words)}", width)
+    assert [word for line in lines for word in line.split()] == ["advice", *words]
+    assert max(map(columns, lines)) <= width
+    assert all(line.startswith(" " * 12) for line in lines[1:])
+
+
+def test_a_command_in_backticks_is_not_torn():
+    lines = fold("error: notes: killed; go on with `ondevice train notes` or look.", 40)
+    assert "`ondevice train notes`" in "\n".join(lines)
+
+
+def test_rows_of_a_table_and_long_paths_stay_whole():
+    row = "       324    3.6877     77.5      0.910       0%  scalar"
+    assert fold(row, 40) == [row]
+    path = "/data/data/com.termux/files/home/ondevice/runs/notes"
+    assert path in fold(f"Generations: {path}", 40)
+
+
+def test_a_pipe_gets_the_line_as_it_is(capsys):
+    tell("word " * 40)
+    assert capsys.readouterr().out == "word " * 40 + "\n"
+
+
+def shown_at_40_columns(*words):
+    """What a terminal of 40 columns shows of a command."""
+    mine, its = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "40", "NO_COLOR": "1", "ONDEVICE_HOME": "/nowhere"}
+    code = [sys.executable, "-c", "import sys; from ondevice.cli.main import main; sys.exit(main())", *words]
+    child = subprocess.Popen(code, stdin=its, stdout=its, stderr=its, env=environment)
+    os.close(its)
+    data = b""
+    while True:
+        try:
+            part = os.read(mine, 65536)
+        except OSError:
+            break
+        if not part:
+            break
+        data += part
+    child.wait(20)
+    os.close(mine)
+    return data.decode().replace("\r\n", "\n")
+
+
+def test_an_error_is_folded_between_words_on_a_terminal():
+    shown = shown_at_40_columns("trian").splitlines()
+    assert max(map(len, shown)) <= 40
+    assert " ".join(shown) == "error: 'trian' is not a command (did you mean 'train'?); `ondevice --help` lists them."
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_every_command_fits_40_columns(call, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = call(name, "--help").out.splitlines()
+    long = [line for line in lines if len(line) > 40 and " " in line.strip().removesuffix(" \\").removesuffix("`")]
+    assert all(line.strip().startswith("-") for line in long), long  # quoted data of curl cannot be cut
+
+
+def test_a_long_example_can_still_be_pasted(call, monkeypatch):
+    wide = _example(call, monkeypatch, "200")
+    assert wide == _example(call, monkeypatch, "40")
+    assert wide[-2:] == ["--minutes", "30"]
+
+
+def _example(call, monkeypatch, width):
+    """The words a shell makes of the first example."""
+    monkeypatch.setenv("COLUMNS", width)
+    text = call("train", "--help").out.partition("examples:\n")[2].replace("\\\n", "")
+    return shlex.split(text.splitlines()[0].strip().partition("   " if width == "200" else "\n")[0])
+
+
+def test_the_list_of_commands_fits_40_columns(call, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    assert max(map(len, call("--help").out.splitlines())) <= 40
+
+
+def test_help_of_a_mistyped_command_says_so(call):
+    assert "did you mean 'train'" in call("help", "trian").err
+
+
+@pytest.mark.parametrize(
+    ("value", "says"), [("abc", "--minutes: 'abc' is not a number"), ("-1", "--minutes must be more than 0, not -1")]
+)
+def test_a_wrong_number_is_told_by_its_flag(call, value, says):
+    result = call("train", "--data", ".", f"--minutes={value}")
+    assert result.code == 2 and says in result.err
