@@ -103,6 +103,7 @@ def check_examples(
                 continue
             seen.append(one)
             _sensitive(one, report, tokenizer)
+            _run_together(one, report)
             counts.add(one.example, held_out=held, tokens=_tokens(one, report, tokenizer))
         report.rows[str(path)] = len(seen) - before
         if len(seen) == before and not report.errors:
@@ -169,6 +170,14 @@ def _sensitive(one: _Seen, report: CheckReport, tokenizer: Tokenizer | None) -> 
         report.add(
             WARNING, "special", one.where, f"holds {name}, which stays ordinary text here; other programs differ."
         )
+
+
+def _run_together(one: _Seen, report: CheckReport) -> None:
+    """A prompt and a completion stand side by side as they are written, without a template between them."""
+    question, answer = one.example.question, one.example.answer
+    if one.example.messages is None and question[-1:].isalnum() and answer[:1].isalnum():
+        text = "its prompt runs into its completion, as one word; end prompts with a space or a new line."
+        report.add(WARNING, "run_together", one.where, text)
 
 
 def _tokens(one: _Seen, report: CheckReport, tokenizer: Tokenizer | None) -> tuple[int, int] | None:

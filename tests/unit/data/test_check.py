@@ -125,6 +125,15 @@ def test_leaks_are_errors_and_copies_are_where_a_contract_says_so(tmp_path):
     assert strict.counts["error copy"] == strict.counts["error contradiction"] == 1
 
 
+def test_a_prompt_that_runs_into_its_completion_is_told(tmp_path):
+    """As `does not work` and `bug`: what is learned would be `does not workbug`."""
+    rows = [{"prompt": "does not work", "completion": "bug"}, {"prompt": "no money ", "completion": "billing"}]
+    rows += [{"prompt": "", "completion": "bug"}, {"prompt": "late\n", "completion": "billing"}]
+    report = _check(tmp_path, rows)
+    assert report.counts["warning run_together"] == 1
+    assert [fault.where.rpartition(":")[2] for fault in report.faults if fault.kind == "run_together"] == ["1"]
+
+
 def test_lengths_are_tokens_where_there_is_a_tokenizer(tmp_path):
     rows = [{"prompt": "p" * n, "completion": "c"} for n in (5, 10, 98)]
     report = _check(tmp_path, rows, tokenizer=ByteTokenizer(), context=50)
