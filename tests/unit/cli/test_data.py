@@ -173,20 +173,20 @@ def test_examples_are_built_and_shown_without_windows(place, call):
 
 
 def test_check_tells_every_fault_by_file_and_line(place, call):
-    (place / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "c"}\nnonsense\n')
+    (place / "rows.jsonl").write_text('{"prompt": "a ", "completion": "b"}\n{"prompt": "c"}\nnonsense\n')
     result = call("data", "check", "rows.jsonl")
     assert result.code == 3
     assert "rows.jsonl:2: there is no field 'completion'" in result.out and "rows.jsonl:3: not valid JSON" in result.out
     assert "2 errors, 0 warnings." in result.out
     found = call("data", "check", "rows.jsonl", "--json")
     assert (found.code, found.json["errors"], found.json["kind"]) == (3, 2, "completion")
-    (place / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    (place / "rows.jsonl").write_text('{"prompt": "a ", "completion": "b"}\n')
     good = call("data", "check", "rows.jsonl")
     assert good.code == 0 and "Nothing is wrong." in good.out
 
 
 def test_check_reads_a_contract_and_a_config(place, call):
-    (place / "train.jsonl").write_text('{"prompt": "a", "completion": "yes"}\n{"prompt": "b", "completion": "may"}\n')
+    (place / "train.jsonl").write_text('{"prompt": "a ", "completion": "yes"}\n{"prompt": "b", "completion": "may"}\n')
     (place / "contract.toml").write_text(
         'task = "t"\n[output]\nform = "label"\nlabels = ["yes", "no"]\n[files]\ntrain = "train.jsonl"\n'
     )
