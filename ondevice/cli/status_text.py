@@ -69,7 +69,8 @@ def read_lines(status: dict[str, Any]) -> Iterator[str]:
     """How much of the text was read how often, and what its evaluations advise."""
     tokens, unique, epochs = (as_number(status.get(key)) for key in ("tokens", "unique_tokens", "most_epochs"))
     if tokens and unique and epochs:
-        yield f"  read      {tokens:,.0f} tokens, {unique:,.0f} different, {epochs:.1f} epochs"
+        yield f"  read      {tokens:,.0f} tokens, {epochs:.1f} epochs"
+        yield f"  unique    {unique:,.0f} tokens"
     advice = status.get("advice")
     for text in advice if isinstance(advice, list) else ():
         yield f"  advice    {text}"

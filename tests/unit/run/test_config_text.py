@@ -56,8 +56,8 @@ def configs(cls: type) -> st.SearchStrategy[Any]:
     fields = {item.name: values_of(hints[item.name], item.metadata) for item in dataclasses.fields(cls)}
     if "path" in fields:
         fields["path"] = PATHS if cls is SourceConfig else PATHS | st.just("")
-    if "base" in fields:
-        fields["base"] = PATHS | st.just("")
+    for name in {"base", "contract"} & set(fields):
+        fields[name] = PATHS | st.just("")
     return st.builds(cls, **fields)
 
 

@@ -41,7 +41,7 @@ def test_the_ramp_climbs_by_one_factor():
     config = ramped(Config(train=TrainConfig(tokens=10_000, batch=4)), parse_ramp("1e-5..1e-1", steps=50))
     assert (config.train.schedule, config.train.tokens, config.eval.count) == ("ramp", None, 0)
     plain = {field.name: 0 for field in dataclasses.fields(TrainRecipe)}
-    recipe = TrainRecipe(**{**plain, "schedule": "ramp", "steps": 50, "lr": 1e-1, "lr_min": 1e-5})
+    recipe = TrainRecipe(**{**plain, "anchors": (), "schedule": "ramp", "steps": 50, "lr": 1e-1, "lr_min": 1e-5})
     rates = [learning_rate(recipe, step) for step in range(50)]
     factors = {round(math.log(b / a), 9) for a, b in itertools.pairwise(rates)}
     assert rates[0] == pytest.approx(1e-5) and rates[-1] == pytest.approx(1e-1) and len(factors) == 1

@@ -78,7 +78,14 @@ SMALL, PUBLISHED = (3, 96, 3, 256), (4, 256, 8, 704)  # layers, width, heads, hi
 
 @pytest.mark.parametrize(
     ("size", "tokens", "texts"),
-    [(SMALL, 10_000, 0), (SMALL, 800_000, 0), (PUBLISHED, 1_400_000, 6), (PUBLISHED, 3_000_000, 8), (SMALL, 10**9, 8)],
+    [
+        (SMALL, 10_000, 0),
+        (SMALL, 800_000, 0),
+        (PUBLISHED, 1_400_000, 0),
+        (PUBLISHED, 2_400_000, 6),
+        (PUBLISHED, 3_000_000, 8),
+        (SMALL, 10**9, 8),
+    ],
 )
 def test_the_plan_pays_for_texts_with_a_hundredth_of_the_training(size, tokens, texts, make):
     recipe = make("train.steps=2", name="t").read_recipe()
