@@ -29,6 +29,7 @@ MOST_TOKENS = 4096  # of a micro-batch: more are not faster
 SMALL_CHUNK = 64  # tokens whose logits exist at once, where every megabyte counts
 _HALVED = 0.02  # of a step's time, for each halving of the micro-batch
 _CHUNKED = 0.01  # the same of the logits
+_DEPTH_STEPS = 12
 _LAYERWISE = 0.03  # memory given back after each block is cleared again
 
 
@@ -116,13 +117,18 @@ def _is_layerwise_worth(config: Config) -> bool:
 
 def _layerwise(config: Config, shape: ModelShape, fit: Fit, *, waits: bool) -> Iterator[Fit]:
     wish, layers = config.fit, min(shape.layers, config.train.top_layers or shape.layers)
-    keeps = range(layers + 1) if wish.kept_blocks is None else (min(layers, wish.kept_blocks),)
+    keeps = _counts(layers) if wish.kept_blocks is None else (min(layers, wish.kept_blocks),)
     repeats: Iterable[int] = (0,)
     if waits:
-        repeats = range(layers + 1) if wish.repeated_blocks is None else (min(layers, wish.repeated_blocks),)
+        repeats = _counts(layers) if wish.repeated_blocks is None else (min(layers, wish.repeated_blocks),)
     for kept in keeps:
         for repeated in repeats:
             yield dataclasses.replace(fit, layerwise=True, kept_blocks=kept, repeated_blocks=repeated)
+
+
+def _counts(layers: int) -> list[int]:
+    """From no block to all; of deep models a dozen steps between, as the pairs of all would take seconds."""
+    return sorted({round(step * layers / _DEPTH_STEPS) for step in range(_DEPTH_STEPS + 1)})
 
 
 def time_of(fit: Fit, shape: ModelShape, *, start: int, chunk: int, top_layers: int | None = None) -> float:
