@@ -86,7 +86,8 @@ def _lengths(wished: Sequence[StageConfig], windows: Sequence[int], total: int) 
         ]
     )
     ends = np.round(np.cumsum(exact) * total).astype(np.int64)
-    ends = np.maximum(ends, np.arange(1, len(wished) + 1))  # at least one window a stage, from both ends
+    least = np.arange(1, len(wished) + 1)  # at least one window a stage, from both ends
+    ends = np.maximum.accumulate(np.maximum(ends, least) - least) + least
     ends = np.minimum(ends, total - np.arange(len(wished) - 1, -1, -1))
     return [int(n) for n in np.diff(np.concatenate([[0], ends]))]
 

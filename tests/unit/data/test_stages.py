@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ondevice.data.mixture import Blend
@@ -28,6 +28,7 @@ def test_replay_reads_the_groups_of_all_stages_before():
     assert poems.shares == pytest.approx({"web": 0.12, "wiki": 0.04, "talk": 0.04, "poems": 0.8})
 
 
+@example(shares=[0.25, None, None], total=6, windows=[1, 1, 4])  # the second one's end is rounded onto the first's
 @given(
     shares=st.lists(st.one_of(st.none(), st.floats(0.01, 0.3)), min_size=1, max_size=3),
     total=st.integers(3, 10**7),
