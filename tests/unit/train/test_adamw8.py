@@ -15,6 +15,7 @@ from ondevice.train.engine import Engine
 from ondevice.train.launch import launch, make_loop
 from ondevice.train.memory import estimate_memory
 from ondevice.train.optimizer import load_state, optimizer_of, state_tensors
+from tests.displays import Silent
 
 NOISELESS = torch.zeros(1)
 SETTINGS = {"lr": 3e-3, "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8}
@@ -125,14 +126,6 @@ def test_pieces_change_nothing_but_the_noise(monkeypatch):
         parameter.grad = torch.randn(41, 103, generator=torch.Generator().manual_seed(2))
         kind([{"params": [parameter], "weight_decay": 0.1}], **how).step()
     assert torch.equal(one, two)  # the first step begins with averages of zero, which are exact
-
-
-class Silent:
-    def status(self, status):
-        pass
-
-    def say(self, text):
-        pass
 
 
 def saved(run):

@@ -23,6 +23,7 @@ from ondevice.run.recipe import ModelShape
 from ondevice.run.store import Store
 from ondevice.run.telemetry import read_records
 from ondevice.train.launch import launch, make_loop
+from tests.displays import Silent
 
 SHAPE = ModelShape(
     arch="llama",
@@ -36,14 +37,6 @@ SHAPE = ModelShape(
     rope_theta=500.0,
     qkv_bias=True,
 )
-
-
-class Silent:
-    def status(self, status):
-        pass
-
-    def say(self, text):
-        pass
 
 
 @pytest.fixture

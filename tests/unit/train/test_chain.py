@@ -20,21 +20,7 @@ from ondevice.train.chain import train
 from ondevice.train.engine import Engine, NonFiniteError
 from ondevice.train.loop import Loop
 from ondevice.train.revise import add_text, reorder
-
-
-class Silent:
-    def __init__(self):
-        self.said = []
-
-    def status(self, status):
-        pass
-
-    def say(self, text):
-        self.said.append(text)
-
-
-class Crash(BaseException):
-    """Stands for SIGKILL: nothing after it runs but what the kernel does."""
+from tests.displays import Crash, Silent
 
 
 def told(run, kind="part"):

@@ -21,14 +21,7 @@ from ondevice.train.fork import ForkWish, plan_fork
 from ondevice.train.replay import replay
 from ondevice.train.revise import reorder, skip_part
 from ondevice.train.schedule import learning_rate
-
-
-class Silent:
-    def status(self, status):
-        pass
-
-    def say(self, text):
-        pass
+from tests.displays import Silent
 
 
 class PowerCut(BaseException):

@@ -14,14 +14,7 @@ from ondevice.run.store import Store
 from ondevice.train.checkpoint import freeze, load_training, tensor_bytes, write
 from ondevice.train.launch import make_loop
 from ondevice.train.state import MOST_LOSSES, TrainState
-
-
-class Silent:
-    def status(self, status):
-        pass
-
-    def say(self, text):
-        pass
+from tests.displays import Silent
 
 
 @pytest.fixture

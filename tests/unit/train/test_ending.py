@@ -15,14 +15,7 @@ from ondevice.run.postmortem import examine
 from ondevice.run.telemetry import read_records
 from ondevice.train.engine import Engine
 from ondevice.train.launch import launch
-
-
-class Silent:
-    def status(self, status):
-        pass
-
-    def say(self, text):
-        pass
+from tests.displays import Silent
 
 
 def fail_with(monkeypatch, error, *, after=5):

@@ -21,6 +21,7 @@ from ondevice.train.launch import launch
 from ondevice.train.optimizer import optimizer_of
 from ondevice.train.prepare import make_run, prepare
 from ondevice.train.wish import make_dataset
+from tests.displays import Crash, DiesAt, Silent
 
 TINY = """
 name = "tickets"
@@ -50,22 +51,6 @@ threads = 1
 min_free_disk_mb = 0
 save_every_steps = 4
 """
-
-
-class Silent:
-    def __init__(self, crash_at=None):
-        self.said, self._crash_at = [], crash_at
-
-    def status(self, status):
-        if self._crash_at is not None and status.get("step", 0) >= self._crash_at:
-            raise Crash
-
-    def say(self, text):
-        self.said.append(text)
-
-
-class Crash(BaseException):
-    """Stands for SIGKILL."""
 
 
 @pytest.fixture
@@ -172,7 +157,7 @@ def test_a_killed_run_ends_to_the_bit(wish, change):
     launch(whole, display=Silent())
     killed = _run(*wish(*changes), name="killed")
     with pytest.raises(Crash):
-        launch(killed, display=Silent(crash_at=6))
+        launch(killed, display=DiesAt(6))
     launch(killed, display=Silent())
     one, other = (Store(run.checkpoints).latest(complete=True)[0] for run in (whole, killed))
     assert one.step == other.step > 6

@@ -20,12 +20,7 @@ from ondevice.run.telemetry import read_records
 from ondevice.train.fork import ForkWish, fork_run, plan_fork
 from ondevice.train.launch import launch
 from ondevice.train.schedule import learning_rate, tail_rate
-
-
-class Silent:
-    def status(self, status): ...
-
-    def say(self, text): ...
+from tests.displays import Silent
 
 
 def _train(run):

@@ -23,6 +23,7 @@ from ondevice.train.chain import train
 from ondevice.train.grow import grow
 from ondevice.train.prepare import make_run, prepare
 from ondevice.train.wish import make_dataset
+from tests.displays import Silent
 
 WISH = """
 name = "growing"
@@ -54,17 +55,6 @@ threads = 1
 [limits]
 min_free_disk_mb = 0
 """
-
-
-class Said:
-    def __init__(self):
-        self.words = []
-
-    def status(self, status):
-        pass
-
-    def say(self, text):
-        self.words.append(text)
 
 
 class PowerCut(BaseException):
@@ -116,7 +106,7 @@ def chunk_times(run):
 
 def test_new_files_become_parts_and_no_old_chunk_is_touched(begin, notes):
     run = begin()
-    train(run, display=Said())
+    train(run, display=Silent())
     before, old = sources(run), chunk_times(run)
     assert growing(run).added == (), "nothing is new"
     assert len(run.read_recipe().revises) == 0
@@ -126,10 +116,10 @@ def test_new_files_become_parts_and_no_old_chunk_is_touched(begin, notes):
     assert (grown.files, grown.notes) == (1, ())
     assert sources(run) == {**before, "notes-2": sources(run)["notes-2"]}
     assert {path: stamp for path, stamp in chunk_times(run).items() if path in old} == old
-    assert train(run, display=Said()).outcome == "finished"
+    assert train(run, display=Silent()).outcome == "finished"
     write(notes / "d.txt", 4)
     assert [part.stage for part in growing(run, parts=1).added] == ["notes-3"], "the first piece is known too"
-    assert train(run, display=Said()).outcome == "finished"
+    assert train(run, display=Silent()).outcome == "finished"
     parts = schedule_of(run.read_recipe(), read_records(run.telemetry)).parts
     assert [part.state for part in parts] == ["done"] * 5
     assert not changed_papers(run, run.read_identity()) and newest_config(run).name == "config-3.toml"
@@ -164,7 +154,7 @@ def test_files_that_changed_or_went_away_are_named_and_their_tokens_stay(begin, 
     assert not any("c.txt" in note for note in growing(run).notes), "touched, but the same"
     shutil.rmtree(notes)
     assert "is not here any more" in growing(run).notes[0]
-    assert train(run, display=Said()).outcome == "finished"
+    assert train(run, display=Silent()).outcome == "finished"
 
 
 def test_files_that_are_being_written_wait(begin, notes, monkeypatch):
@@ -238,10 +228,10 @@ def test_a_kill_at_any_write_ends_in_the_same_revision(begin, notes, tmp_path, m
 
 
 def test_a_run_that_grows_by_itself_goes_on_until_nothing_is_new(begin, notes):
-    run, said = begin("chain.grow=true"), Said()
+    run, said = begin("chain.grow=true"), Silent()
     write(notes / "c.txt", 3)
     assert train(run, display=said).outcome == "finished"
-    assert any("parts are added, of 1 new files" in word for word in said.words)
+    assert any("parts are added, of 1 new files" in word for word in said.said)
     assert {part.stage for part in run.read_recipe().data.parts} == {"all", "notes-2"}
     assert schedule_of(run.read_recipe(), read_records(run.telemetry)).current is None
 

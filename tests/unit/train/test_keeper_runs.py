@@ -19,23 +19,9 @@ from ondevice.run.liveness import read_liveness, read_status
 from ondevice.run.store import Store
 from ondevice.run.telemetry import read_records
 from ondevice.train.launch import launch
+from tests.displays import Crash, Silent
 
 OFTEN = ("limits.save_every_steps=2", "limits.keep_last=3")
-
-
-class Silent:
-    def __init__(self):
-        self.said = []
-
-    def status(self, status):
-        pass
-
-    def say(self, text):
-        self.said.append(text)
-
-
-class Crash(BaseException):
-    """Stands for SIGKILL."""
 
 
 class Crashing(Silent):

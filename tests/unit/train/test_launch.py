@@ -19,24 +19,7 @@ from ondevice.run.store import Store
 from ondevice.run.telemetry import read_records
 from ondevice.train.launch import launch, make_loop
 from ondevice.train.signals import Signals
-
-
-class Silent:
-    """A display that remembers what it was told."""
-
-    def __init__(self):
-        self.said = []
-        self.last = {}
-
-    def status(self, status):
-        self.last = status
-
-    def say(self, text):
-        self.said.append(text)
-
-
-class Crash(BaseException):
-    """Stands for SIGKILL: nothing after it runs but what the kernel does."""
+from tests.displays import Crash, Silent
 
 
 class Crashing(Silent):

@@ -15,6 +15,7 @@ from ondevice.train import layerwise
 from ondevice.train.clip import Norms
 from ondevice.train.launch import launch
 from ondevice.train.refit import _with_consent
+from tests.displays import Crash, Silent
 
 LAYERWISE = (
     "train.optimizer=adamw",
@@ -28,18 +29,6 @@ LAYERWISE = (
     "model.width=16",
     "model.context=16",
 )
-
-
-class Silent:
-    def status(self, status):
-        pass
-
-    def say(self, text):
-        pass
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL."""
 
 
 def weights(run):
@@ -69,11 +58,11 @@ def test_a_kill_in_the_middle_of_a_step_loses_no_bit(pair, monkeypatch, clip, at
         used.append(group)
         plain(self, group)
         if len(used) == at:
-            raise Killed
+            raise Crash
 
     with monkeypatch.context() as patch:
         patch.setattr(layerwise.LayerwiseStep, "_use", die_while_writing)
-        with pytest.raises(Killed):
+        with pytest.raises(Crash):
             launch(killed, display=Silent())
     assert Store(killed.checkpoints).steps() == [3]
     assert launch(killed, display=Silent()).outcome == "finished"

@@ -15,6 +15,7 @@ from ondevice.run.config import read_limits
 from ondevice.run.schema import Limits
 from ondevice.run.telemetry import launch_files, read_file
 from ondevice.train.launch import launch
+from tests.displays import Silent
 
 # What a letter brings about: (changes, what happens, words of the order or note that says so).
 EFFECTS = [
@@ -55,12 +56,6 @@ class Sensors:
 
     def read(self):
         return Reading(t=time.time(), rss_mb=300.0, available_mb=2000.0, total_mb=4000.0, disk_free_mb=9000.0)
-
-
-class Silent:
-    def status(self, status): ...
-
-    def say(self, text): ...
 
 
 class Live:

@@ -18,16 +18,7 @@ from ondevice.run.telemetry import read_records
 from ondevice.train import pacer as pacer_module
 from ondevice.train.launch import launch
 from ondevice.train.pacer import Pacer
-
-
-class Silent:
-    def __init__(self):
-        self.said = []
-
-    def status(self, status): ...
-
-    def say(self, text):
-        self.said.append(text)
+from tests.displays import Silent
 
 
 class Warm:

@@ -13,16 +13,7 @@ from ondevice.run.telemetry import read_records
 from ondevice.train import plan
 from ondevice.train.launch import launch
 from ondevice.train.plan import _panel, panel_cost
-
-
-class Silent:
-    def __init__(self):
-        self.said = []
-
-    def status(self, status): ...
-
-    def say(self, text):
-        self.said.append(text)
+from tests.displays import Silent
 
 
 def evals(run):

@@ -25,6 +25,7 @@ from ondevice.run.telemetry import read_records
 from ondevice.train.fork import fork_run, plan_fork
 from ondevice.train.fork_config import ForkWish
 from ondevice.train.launch import launch, make_loop
+from tests.displays import Silent
 
 COMMON = {"context": 64, "layers": 2, "width": 64, "heads": 4, "hidden": 96, "vocab_size": 300}
 SHAPES = {
@@ -32,14 +33,6 @@ SHAPES = {
     "gpt2": ModelShape(arch="gpt2", kv_heads=4, tied=False, **COMMON),
 }
 FORMATS = ("bf16", "int8", "int4", "nf4")
-
-
-class Silent:
-    def status(self, status):
-        pass
-
-    def say(self, text):
-        pass
 
 
 def folder_of(shape, state, folder):

@@ -20,6 +20,7 @@ from ondevice.train.launch import launch, make_loop
 from ondevice.train.memory import estimate_memory, estimate_run
 from ondevice.train.race import Timing
 from ondevice.train.refit import Device, decide, smaller
+from tests.displays import Crash, Silent
 
 ROOMY = Device(cores=8, total_mb=16_000.0, memory_mb=9_600.0, android=False)
 SHAPE = ModelShape(
@@ -33,21 +34,6 @@ def plan_of(optimizer="muon-adamw-fp32", *, shape=SHAPE, adapter=None, top_layer
     """As much of a recipe as an estimate reads."""
     train = SimpleNamespace(batch=16, clip=1.0, clip_scope="all", optimizer_state=optimizer, top_layers=top_layers)
     return SimpleNamespace(model=shape, train=train, adapter=adapter)
-
-
-class Silent:
-    def __init__(self):
-        self.said = []
-
-    def status(self, status):
-        pass
-
-    def say(self, text):
-        self.said.append(text)
-
-
-class Crash(BaseException):
-    """Stands for SIGKILL."""
 
 
 class CrashAfter(Silent):

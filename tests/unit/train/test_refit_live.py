@@ -22,37 +22,13 @@ from ondevice.train.pacer import Pacer
 from ondevice.train.race import Timing
 from ondevice.train.replay import replay
 from ondevice.train.told_fits import fits_by_step
+from tests.displays import Crash, DiesAt, Silent
 
 FEWER = Wish(kind="fewer", threads=1, why="it is hot")
 SMALLER = Wish(kind="smaller", why="memory runs out")
 SHORTER = Wish(kind="shorter", parts=3, why="a piece warms it too much")
 RETUNE = Wish(kind="retune", why="steps are slow")
 QUIET = ("train.steps=12", "limits.save_every_s=10000", "eval.count=0", "sample.count=0")
-
-
-class Silent:
-    def __init__(self):
-        self.said = []
-
-    def status(self, status):
-        pass
-
-    def say(self, text):
-        self.said.append(text)
-
-
-class Crash(BaseException):
-    """Stands for SIGKILL."""
-
-
-class DiesAt(Silent):
-    def __init__(self, step):
-        super().__init__()
-        self._step = step
-
-    def status(self, status):
-        if status["step"] >= self._step:
-            raise Crash
 
 
 @pytest.fixture(autouse=True)

@@ -17,15 +17,10 @@ from ondevice.run.telemetry import read_records
 from ondevice.run.verify import verify_folder
 from ondevice.train.launch import launch, make_loop
 from ondevice.train.remember import keep, take_up
+from tests.displays import Silent
 
 PHONE = parse_device("sim:galaxy-s25plus,threads=4,piece=2,ambient=30", speed=1000.0)
 QUIET = ("eval.count=0", "sample.count=0", "train.steps=24", "limits.save_every_s=10000")
-
-
-class Silent:
-    def status(self, status): ...
-
-    def say(self, text): ...
 
 
 @pytest.fixture

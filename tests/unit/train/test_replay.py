@@ -17,14 +17,7 @@ from ondevice.run.telemetry import read_records
 from ondevice.train import replay as module
 from ondevice.train.launch import launch
 from ondevice.train.replay import replay
-
-
-class Silent:
-    def status(self, status: object) -> None:
-        pass
-
-    def say(self, text: str) -> None:
-        pass
+from tests.displays import Silent
 
 
 def trained(run: RunDir) -> RunDir:

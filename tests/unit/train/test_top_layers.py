@@ -26,6 +26,7 @@ from ondevice.train.launch import launch
 from ondevice.train.memory import estimate_memory
 from ondevice.train.optimizer import optimizer_of, state_tensors
 from ondevice.train.sizing import Machine
+from tests.displays import Silent
 
 COMMON = {"vocab_size": 300, "context": 16, "layers": 4, "width": 32, "heads": 4, "hidden": 48}
 LLAMA = ModelShape(arch="llama", kv_heads=2, qkv_bias=True, **COMMON)
@@ -38,14 +39,6 @@ FITS = [
     replace(PLAIN, layerwise=True, kept_blocks=1, repeated_blocks=1),
     replace(PLAIN, layerwise=True, kept_blocks=4, repeated_blocks=4),
 ]
-
-
-class Silent:
-    def status(self, status):
-        pass
-
-    def say(self, text):
-        pass
 
 
 def engine(shape, fit, *, top_layers=2, optimizer="adamw", clip=0.5):

@@ -14,18 +14,9 @@ from ondevice.run.store import Store
 from ondevice.run.telemetry import launch_files, read_file, read_records
 from ondevice.train.launch import launch
 from ondevice.train.worlds import make_world
+from tests.displays import Silent
 
 SIM = "sim:galaxy-s25plus,threads=4,piece=2"
-
-
-class Silent:
-    def __init__(self):
-        self.said = []
-
-    def status(self, status): ...
-
-    def say(self, text):
-        self.said.append(text)
 
 
 def live(run, words="", *, speed=1000.0):
