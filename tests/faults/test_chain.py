@@ -15,6 +15,7 @@ from ondevice.run.schedule import schedule_of
 from ondevice.run.store import Store
 from ondevice.run.telemetry import launch_files, read_records
 from ondevice.run.verify import verify_folder
+from tests.tiny import SMALLEST
 
 WISH = """
 [data]
@@ -26,28 +27,7 @@ document = "line"
 [chain]
 parts = {parts}
 retries = 100
-[tokenizer]
-kind = "byte"
-[model]
-layers = 1
-width = 16
-heads = 2
-context = 32
-[train]
-batch = 4
-lr = 1e-3
-precision = "fp32"
-[eval]
-max_tokens = 64
-[sample]
-count = 0
-[fit]
-micro_batch = 4
-threads = 1
-[limits]
-min_free_disk_mb = 0
-save_every_s = 1
-"""
+""" + SMALLEST.format(batch=4) + "save_every_s = 1\n"  # fmt: skip
 
 
 def train(folder, *words):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from ondevice.data.tokenizer_bpe import train_bpe
 from ondevice.data.tokenizer_byte import ByteTokenizer
@@ -17,9 +16,9 @@ from ondevice.export.genai import export_genai
 from ondevice.infer.generate import generate
 from ondevice.infer.sampling import Sampling
 from ondevice.infer.torch_backend import TorchBackend
-from ondevice.model.build import build_model
 from ondevice.model.decoder import Decoder
 from ondevice.run.recipe import ModelShape
+from tests.parity.export.models import perturbed
 
 genai = pytest.importorskip("onnxruntime_genai")
 
@@ -31,15 +30,6 @@ SHAPES = {
     "llama": _LLAMA,
     "llama-untied": replace(_LLAMA, tied=False, kv_heads=4),
 }
-
-
-def made(shape: ModelShape) -> Decoder:
-    model = build_model(shape, seed=11).eval()
-    generator = torch.Generator().manual_seed(12)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.15)
-    return model
 
 
 def exported(model: Decoder, folder: Path, **options: object) -> Path:
@@ -62,7 +52,7 @@ def theirs(folder: Path, prompt: list[int], length: int) -> list[int]:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_greedy_tokens_are_ours_up_to_the_end_of_the_context(name: str, tmp_path: Path) -> None:
-    model = made(SHAPES[name])
+    model = perturbed(SHAPES[name], by=0.15)
     folder, prompt = exported(model, tmp_path / "x"), [5, 9, 100, 33]
     ours = generate(TorchBackend(model), prompt, settings=Sampling(temperature=0.0), stop_ids=[256], max_new_tokens=92)
     wanted = list(ours)
@@ -75,7 +65,7 @@ def test_greedy_tokens_are_ours_up_to_the_end_of_the_context(name: str, tmp_path
 
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 def test_fewer_bits_are_loaded_too(kind: str, tmp_path: Path) -> None:
-    model = made(_LLAMA)
+    model = perturbed(_LLAMA, by=0.15)
     folder = exported(model, tmp_path / "x", quantize=kind)
     assert len(theirs(folder, [5, 9, 100, 33], 20)) >= 1
     assert (folder / "model.onnx").stat().st_size < 200_000
@@ -84,7 +74,9 @@ def test_fewer_bits_are_loaded_too(kind: str, tmp_path: Path) -> None:
 def test_its_tokenizer_gives_our_ids(tmp_path: Path) -> None:
     lines = ["the cat sat on a mat", "naïve café, don't 1234", "def f(x):\n\treturn x  # 🙂"] * 40
     tokenizer = train_bpe(lines, vocab_size=400, exact=False, min_frequency=1)
-    folder = exported(made(replace(_LLAMA, vocab_size=tokenizer.vocab_size)), tmp_path / "x", tokenizer=tokenizer)
+    folder = exported(
+        perturbed(replace(_LLAMA, vocab_size=tokenizer.vocab_size), by=0.15), tmp_path / "x", tokenizer=tokenizer
+    )
     reader = genai.Tokenizer(genai.Model(str(folder)))
     for text in ("the cat", " two  spaces", "naïve café", "def f(x):\n\treturn x\n", "don't 1234 🙂 日本"):
         assert list(reader.encode(text)) == tokenizer.encode(text)
@@ -93,15 +85,15 @@ def test_its_tokenizer_gives_our_ids(tmp_path: Path) -> None:
 
 def test_what_a_sweep_recommends_is_its_default(tmp_path: Path) -> None:
     settings = Sampling(temperature=0.6, top_k=0, top_p=0.9, repetition_penalty=1.1)
-    folder = exported(made(_LLAMA), tmp_path / "x", settings=settings)
+    folder = exported(perturbed(_LLAMA, by=0.15), tmp_path / "x", settings=settings)
     search = json.loads((folder / "genai_config.json").read_text())["search"]
     assert (search["do_sample"], search["temperature"], search["top_k"], search["top_p"]) == (True, 0.6, 257, 0.9)
-    greedy = exported(made(_LLAMA), tmp_path / "y", settings=Sampling(temperature=0.0))
+    greedy = exported(perturbed(_LLAMA, by=0.15), tmp_path / "y", settings=Sampling(temperature=0.0))
     assert json.loads((greedy / "genai_config.json").read_text())["search"]["do_sample"] is False
 
 
 def test_a_wrong_folder_never_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = made(_LLAMA)
+    model = perturbed(_LLAMA, by=0.15)
     with monkeypatch.context() as patch:
         patch.setattr("ondevice.export.genai._greedy", lambda *_: [1, 2, 3])
         with pytest.raises(OndeviceError, match="gives other tokens"):

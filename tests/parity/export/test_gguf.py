@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from ondevice.data.tokenizer import Tokenizer, train_tokenizer
 from ondevice.errors import ResourceError, UsageError
@@ -21,11 +20,11 @@ from ondevice.export.hf_tokenizer import HARD_TEXTS
 from ondevice.infer.generate import generate
 from ondevice.infer.sampling import Sampling
 from ondevice.infer.torch_backend import TorchBackend
-from ondevice.model.build import build_model
 from ondevice.model.decoder import Decoder
 from ondevice.model.rope import rotation_tables
 from ondevice.run.recipe import ModelShape, RopeScaling
 from ondevice.run.schema import TokenizerConfig
+from tests.parity.export.models import perturbed
 
 gguf = pytest.importorskip("gguf")
 
@@ -56,15 +55,6 @@ def tokenizers(tmp_path_factory) -> dict[str, Tokenizer]:
     return made
 
 
-def decoder(shape: ModelShape) -> Decoder:
-    model = build_model(shape, seed=11).eval()
-    generator = torch.Generator().manual_seed(12)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
-    return model
-
-
 def export(model: Decoder, tokenizer: Tokenizer, folder: Path, kind: str = "f32"):
     return export_gguf(
         model.shape, dict(model.named_parameters()), folder, tokenizer=tokenizer, name="small", kind=kind
@@ -78,7 +68,7 @@ def fields(folder: Path) -> dict:
 @pytest.mark.parametrize("kind", ["f32", "f16", "q8_0", "q4_0"])
 @pytest.mark.parametrize("name", ["gpt2", "llama-untied", "qwen2"])
 def test_tensors_come_back(name: str, kind: str, tokenizers, tmp_path: Path) -> None:
-    model = decoder(SHAPES[name])
+    model = perturbed(SHAPES[name])
     info = export(model, tokenizers["bpe"], tmp_path / "x", kind)
     bits = {"f32": 32, "f16": 16, "q8_0": 8.5, "q4_0": 6.5}[kind]
     assert info.bytes < sum(each.numel() for each in model.parameters()) * bits / 8 * 1.25 + 30_000
@@ -92,14 +82,14 @@ def test_tensors_come_back(name: str, kind: str, tokenizers, tmp_path: Path) -> 
 
 
 def test_keys_say_what_the_model_is(tokenizers, tmp_path: Path) -> None:
-    export(decoder(SHAPES["linear-rope"]), tokenizers["sentencepiece-bpe"], tmp_path / "x")
+    export(perturbed(SHAPES["linear-rope"]), tokenizers["sentencepiece-bpe"], tmp_path / "x")
     told = fields(tmp_path / "x")
     assert told["general.architecture"] == "llama"
     assert (told["llama.context_length"], told["llama.attention.head_count_kv"]) == (128, 2)
     assert (told["llama.rope.scaling.type"], told["llama.rope.scaling.factor"]) == ("linear", 2.0)
     assert told["tokenizer.ggml.model"] == "llama" and len(told["tokenizer.ggml.tokens"]) == 512
     assert told["tokenizer.ggml.add_space_prefix"] is False and told["tokenizer.ggml.eos_token_id"] == 1
-    export(decoder(SHAPES["qwen2"]), tokenizers["bpe"], tmp_path / "y")
+    export(perturbed(SHAPES["qwen2"]), tokenizers["bpe"], tmp_path / "y")
     told = fields(tmp_path / "y")
     assert (told["general.architecture"], told["tokenizer.ggml.pre"]) == ("qwen2", "gpt-2")
 
@@ -115,9 +105,9 @@ def test_the_factors_of_llama3_divide_the_frequencies() -> None:
 
 def test_tokenizers_that_llama_cpp_has_not_are_refused(tokenizers, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="char"):
-        export(decoder(SHAPES["llama"]), tokenizers["char"], tmp_path / "x")
+        export(perturbed(SHAPES["llama"]), tokenizers["char"], tmp_path / "x")
     with pytest.raises(UsageError, match="q3"):
-        export(decoder(SHAPES["llama"]), tokenizers["bpe"], tmp_path / "x", "q3")
+        export(perturbed(SHAPES["llama"]), tokenizers["bpe"], tmp_path / "x", "q3")
     assert not (tmp_path / "x").exists()
 
 
@@ -127,7 +117,7 @@ def test_a_full_disk_leaves_nothing(tokenizers, tmp_path: Path, monkeypatch) -> 
 
     monkeypatch.setattr(gguf.GGUFWriter, "write_tensor_data", short)
     with pytest.raises(ResourceError, match="disk is full"):
-        export(decoder(SHAPES["llama"]), tokenizers["bpe"], tmp_path / "x")
+        export(perturbed(SHAPES["llama"]), tokenizers["bpe"], tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -172,7 +162,7 @@ def llama_cpp(folder: Path, prompt: list[int], count: int, place: Path) -> dict:
     [*((name, "bpe") for name in SHAPES), ("llama", "byte"), ("llama", "sentencepiece-bpe"), ("gpt2", "byte")],
 )
 def test_llama_cpp_gives_our_ids_and_our_text(name: str, kind: str, tokenizers, tmp_path: Path) -> None:
-    model, tokenizer = decoder(SHAPES[name]), tokenizers[kind]
+    model, tokenizer = perturbed(SHAPES[name]), tokenizers[kind]
     export(model, tokenizer, tmp_path / "x")
     prompt = tokenizer.encode("The cat sat")
     told = llama_cpp(tmp_path / "x", prompt, 24, tmp_path)

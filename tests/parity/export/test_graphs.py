@@ -7,15 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from ondevice.export.onnx import export_onnx
 from ondevice.export.trial import build_graph
 from ondevice.infer.onnx_session import OnnxSession
 from ondevice.infer.torch_backend import TorchBackend
-from ondevice.model.build import build_model
 from ondevice.model.decoder import Decoder
 from ondevice.run.recipe import ModelShape
+from tests.parity.export.models import perturbed
 
 SHAPES = {
     f"{arch}-{kv}-{'tied' if tied else 'untied'}": ModelShape(
@@ -28,19 +27,9 @@ SHAPES = {
 }  # fmt: skip
 
 
-def decoder(shape: ModelShape) -> Decoder:
-    """A decoder whose weights are large enough for logits of several units, norms and biases included."""
-    model = build_model(shape, seed=11).eval()
-    generator = torch.Generator().manual_seed(12)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
-    return model
-
-
 @pytest.fixture(params=SHAPES)
 def model(request: pytest.FixtureRequest) -> Decoder:
-    return decoder(SHAPES[request.param])
+    return perturbed(SHAPES[request.param])
 
 
 def ids(shape: ModelShape, batch: int, length: int) -> np.ndarray:
@@ -137,7 +126,7 @@ def test_left_padding_gives_the_logits_of_each_row_alone(model: Decoder, tmp_pat
 
 def test_half_precision_weights_are_written_as_float32(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    model = decoder(SHAPES["llama-2-tied"]).bfloat16()
+    model = perturbed(SHAPES["llama-2-tied"]).bfloat16()
     build_graph(model.shape, model.state_dict()).save(tmp_path, external=True)
     tokens = ids(model.shape, 1, 20)
     got = OnnxSession(tmp_path / "model.onnx", model.shape, threads=1).run(tokens)

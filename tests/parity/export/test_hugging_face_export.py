@@ -21,11 +21,11 @@ from ondevice.export.hugging_face import export_hugging_face
 from ondevice.infer.generate import generate
 from ondevice.infer.sampling import Sampling
 from ondevice.infer.torch_backend import TorchBackend
-from ondevice.model.build import build_model
 from ondevice.model.decoder import Decoder
 from ondevice.run import files
 from ondevice.run.recipe import ModelShape, RopeScaling
 from ondevice.run.schema import TokenizerConfig
+from tests.parity.export.models import perturbed
 
 _LLAMA = ModelShape(
     arch="llama", vocab_size=400, context=64, layers=2, width=48, heads=4, kv_heads=2, hidden=80, tied=True
@@ -65,15 +65,6 @@ def tokenizers(tmp_path_factory) -> dict[str, Tokenizer]:
     return made
 
 
-def decoder(shape: ModelShape) -> Decoder:
-    model = build_model(shape, seed=11).eval()
-    generator = torch.Generator().manual_seed(12)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
-    return model
-
-
 def export(model: Decoder, tokenizer: Tokenizer, folder: Path, **settings) -> dict[str, int]:
     state = dict(model.named_parameters())
     return export_hugging_face(model.shape, state, folder, tokenizer=tokenizer, card="# card\n", **settings)
@@ -81,7 +72,7 @@ def export(model: Decoder, tokenizer: Tokenizer, folder: Path, **settings) -> di
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_transformers_gives_our_logits_and_text(name: str, tokenizers, tmp_path: Path) -> None:
-    model = decoder(SHAPES[name])
+    model = perturbed(SHAPES[name])
     files = export(model, tokenizers["bpe"], tmp_path / "hf")
     assert {"config.json", "generation_config.json", "model.safetensors", "README.md"} < set(files)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "hf", dtype=torch.float32).eval()
@@ -100,7 +91,7 @@ def test_transformers_gives_our_logits_and_text(name: str, tokenizers, tmp_path:
 @pytest.mark.parametrize("arch", ["gpt2", "llama"])
 def test_the_tokenizer_is_the_same_there(kind: str, arch: str, tokenizers, tmp_path: Path) -> None:
     ours = tokenizers[kind]
-    export(decoder(replace(SHAPES[arch], vocab_size=max(ours.vocab_size, 300))), ours, tmp_path / "hf")
+    export(perturbed(replace(SHAPES[arch], vocab_size=max(ours.vocab_size, 300))), ours, tmp_path / "hf")
     theirs = AutoTokenizer.from_pretrained(tmp_path / "hf")
     assert isinstance(theirs, transformers.PreTrainedTokenizerFast)
     for text in (*HARD_TEXTS, *TEXT):
@@ -118,7 +109,7 @@ def test_the_tokenizer_is_the_same_there(kind: str, arch: str, tokenizers, tmp_p
 
 @pytest.mark.parametrize("name", ["gpt2", "qwen2"])
 def test_shards(name: str, tokenizers, tmp_path: Path) -> None:
-    model = decoder(SHAPES[name])
+    model = perturbed(SHAPES[name])
     files = export(model, tokenizers["bpe"], tmp_path / "hf", shard_bytes=60_000)
     shards = [name for name in files if name.startswith("model-")]
     assert len(shards) > 2 and "model.safetensors" not in files
@@ -139,12 +130,12 @@ def test_a_full_disk_leaves_nothing(tokenizers, tmp_path: Path, monkeypatch) -> 
 
     monkeypatch.setattr(files, "write_all", short_of_space)
     with pytest.raises(ResourceError, match="disk is full"):
-        export(decoder(SHAPES["llama"]), tokenizers["bpe"], tmp_path / "hf")
+        export(perturbed(SHAPES["llama"]), tokenizers["bpe"], tmp_path / "hf")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_left_of_a_refused_export(tokenizers, tmp_path: Path) -> None:
-    model = decoder(SHAPES["gpt2"])
+    model = perturbed(SHAPES["gpt2"])
     with pytest.raises(CheckpointError, match=r"blocks\.0"):
         export_hugging_face(
             model.shape,
@@ -176,7 +167,7 @@ def test_a_chat_template_goes_along(tmp_path: Path) -> None:
     config = {"eos_token": "<|im_end|>", "chat_template": CHATML}
     (tmp_path / "theirs" / "tokenizer_config.json").write_text(json.dumps(config))
     ours = import_tokenizer(tmp_path / "theirs")
-    model = decoder(replace(SHAPES["llama"], vocab_size=ours.vocab_size))
+    model = perturbed(replace(SHAPES["llama"], vocab_size=ours.vocab_size))
     export(model, ours, tmp_path / "hf")
     talk = [{"role": "user", "content": " hello  è"}, {"role": "assistant", "content": "x"}]
     again = AutoTokenizer.from_pretrained(tmp_path / "hf")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from ondevice.export.onnx import ExportInfo, export_onnx
 from ondevice.export.trial import build_graph
@@ -20,9 +19,9 @@ from ondevice.infer.onnx_backend import OnnxBackend
 from ondevice.infer.onnx_session import OLDEST, OnnxSession
 from ondevice.infer.sampling import Sampling
 from ondevice.infer.torch_backend import TorchBackend
-from ondevice.model.build import build_model
 from ondevice.model.decoder import Decoder
 from ondevice.run.recipe import ModelShape, RopeScaling
+from tests.parity.export.models import perturbed
 
 onnxruntime = pytest.importorskip("onnxruntime")
 if release(onnxruntime.__version__) < release(OLDEST[NATIVE]):
@@ -39,15 +38,6 @@ SHAPES = {
     "qwen2": replace(_BASE, qkv_bias=True),
     "rope-scaled": replace(_BASE, rope_scaling=RopeScaling(kind="linear", factor=2.0)),
 }
-
-
-def perturbed(shape: ModelShape) -> Decoder:
-    model = build_model(shape, seed=11).eval()
-    generator = torch.Generator().manual_seed(12)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
-    return model
 
 
 def exported(model: Decoder, folder: Path) -> ExportInfo:

@@ -17,6 +17,7 @@ from ondevice.infer.torch_backend import TorchBackend
 from ondevice.model.build import build_model
 from ondevice.model.decoder import Decoder
 from ondevice.run.recipe import ModelShape, RopeScaling
+from tests.parity.export.models import perturbed
 
 _BASE = ModelShape(
     arch="llama", vocab_size=211, context=96, layers=3, width=64, heads=8, kv_heads=2, hidden=150, tied=True
@@ -33,15 +34,6 @@ SHAPES = {
     ),
 }
 _MATRICES = ("qkv.weight", "out.weight", "up.weight", "down.weight")
-
-
-def decoder(shape: ModelShape) -> Decoder:
-    model = build_model(shape, seed=11).eval()
-    generator = torch.Generator().manual_seed(12)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
-    return model
 
 
 def kind_of(name: str, shape: ModelShape, plan: Plan) -> str:
@@ -76,7 +68,7 @@ def relative(got: np.ndarray, wanted: np.ndarray) -> float:
 def test_the_graph_computes_with_the_quantized_weights(name: str, plan: Plan, tmp_path: Path) -> None:
     """What is left between the two is the rounding of activations; a wrong layout would make them unrelated."""
     pytest.importorskip("onnxruntime")
-    model = decoder(SHAPES[name])
+    model = perturbed(SHAPES[name])
     build_graph(model.shape, dict(model.named_parameters()), plan).save(tmp_path, external=False)
     tokens = np.random.default_rng(5).integers(0, model.shape.vocab_size, (2, 40))
     session = OnnxSession(tmp_path / "model.onnx", model.shape, threads=1)
@@ -91,7 +83,7 @@ def test_the_graph_computes_with_the_quantized_weights(name: str, plan: Plan, tm
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 def test_external_data_hold_the_same(kind: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    model = decoder(replace(_BASE, vocab_size=3000))
+    model = perturbed(replace(_BASE, vocab_size=3000))
     tokens = np.random.default_rng(5).integers(0, 3000, (1, 9))
     logits = []
     for external in (False, True):
@@ -106,7 +98,7 @@ def test_external_data_hold_the_same(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("plan", [PLANS["int8"], PLANS["int4"], CANDIDATES[1]], ids=lambda plan: plan.name)
 def test_the_checker_agrees(plan: Plan, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
-    model = decoder(_BASE)
+    model = perturbed(_BASE)
     build_graph(model.shape, dict(model.named_parameters()), plan).save(tmp_path, external=False)
     proto = onnx.load(tmp_path / "model.onnx")
     onnx.checker.check_model(proto, full_check=True)
@@ -115,7 +107,7 @@ def test_the_checker_agrees(plan: Plan, tmp_path: Path) -> None:
 
 
 def test_a_tied_table_is_stored_once(tmp_path: Path) -> None:
-    model = decoder(replace(_BASE, vocab_size=5000))
+    model = perturbed(replace(_BASE, vocab_size=5000))
     whole = build_graph(model.shape, dict(model.named_parameters())).data_bytes
     for kind, most in (("int8", 0.27), ("int4", 0.18)):
         assert build_graph(model.shape, dict(model.named_parameters()), PLANS[kind]).data_bytes < most * whole

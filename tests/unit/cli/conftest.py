@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from ondevice.cli.main import main
-
-WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "another", "dog", "run", "home", "è", "naïve"]
+from tests.tiny import word_lines
 
 TINY = """
 name = "tiny"
@@ -92,9 +91,7 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
 
 def write_texts(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    rng = random.Random(7)
-    lines = [" ".join(rng.choices(WORDS, k=12)) for _ in range(240)]
-    (folder / "words.txt").write_text("\n".join(lines), "utf-8")
+    (folder / "words.txt").write_text(word_lines(random.Random(7)), "utf-8")
     (folder / "tiny.toml").write_text(TINY, "utf-8")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ondevice.run.directory import RunDir
+from tests.tiny import SMALLEST
 
 WISH = """
 name = "chain"
@@ -29,27 +30,7 @@ name = "talk"
 groups = ["second"]
 [chain]
 parts = 4
-[tokenizer]
-kind = "byte"
-[model]
-layers = 1
-width = 16
-heads = 2
-context = 32
-[train]
-batch = 6
-lr = 1e-3
-precision = "fp32"
-[eval]
-max_tokens = 64
-[sample]
-count = 0
-[fit]
-micro_batch = 6
-threads = 1
-[limits]
-min_free_disk_mb = 0
-"""
+""" + SMALLEST.format(batch=6)
 
 
 @pytest.fixture

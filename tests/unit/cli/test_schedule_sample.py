@@ -13,6 +13,7 @@ from ondevice.cli import schedule_grow
 from ondevice.run.directory import RunDir, RunLock
 from ondevice.run.store import Store
 from ondevice.study import evaluation, part_samples
+from tests.tiny import SMALLEST
 
 WISH = """
 name = "chain"
@@ -21,27 +22,7 @@ path = "notes"
 document = "line"
 [chain]
 parts = 3
-[tokenizer]
-kind = "byte"
-[model]
-layers = 1
-width = 16
-heads = 2
-context = 32
-[train]
-batch = 6
-lr = 1e-3
-precision = "fp32"
-[eval]
-max_tokens = 64
-[sample]
-count = 0
-[fit]
-micro_batch = 6
-threads = 1
-[limits]
-min_free_disk_mb = 0
-"""
+""" + SMALLEST.format(batch=6)
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ import torch
 from ondevice.run.config import parse_config
 from ondevice.train.prepare import make_run, prepare
 from ondevice.train.wish import make_dataset
-
-WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "another", "dog", "run", "home", "è", "naïve"]
+from tests.tiny import word_lines
 
 TINY = """
 name = "tiny"
@@ -62,8 +61,7 @@ def home(tmp_path, monkeypatch):
 def corpus(tmp_path):
     rng = random.Random(7)
     for name in ("first", "second"):
-        lines = [" ".join(rng.choices(WORDS, k=12)) for _ in range(240)]
-        (tmp_path / f"{name}.txt").write_text("\n".join(lines), "utf-8")
+        (tmp_path / f"{name}.txt").write_text(word_lines(rng), "utf-8")
     return tmp_path
 
 

@@ -24,6 +24,7 @@ from ondevice.train.grow import grow
 from ondevice.train.prepare import make_run, prepare
 from ondevice.train.wish import make_dataset
 from tests.displays import Silent
+from tests.tiny import SMALLEST
 
 WISH = """
 name = "growing"
@@ -34,27 +35,7 @@ path = "notes"
 document = "line"
 [chain]
 parts = 2
-[tokenizer]
-kind = "byte"
-[model]
-layers = 1
-width = 16
-heads = 2
-context = 32
-[train]
-batch = 6
-lr = 1e-3
-precision = "fp32"
-[eval]
-max_tokens = 64
-[sample]
-count = 0
-[fit]
-micro_batch = 6
-threads = 1
-[limits]
-min_free_disk_mb = 0
-"""
+""" + SMALLEST.format(batch=6)
 
 
 class PowerCut(BaseException):
