@@ -22,13 +22,12 @@ from ondevice.errors import DataError
 
 __all__ = [
     "BLOCK",
-    "BOMB_BYTES",
-    "BOMB_RATIO",
     "Leaf",
     "Swell",
     "Unreadable",
     "file_leaf",
     "member_blocks",
+    "refuse_bomb",
     "sniff",
     "zip_leaves",
 ]
@@ -123,13 +122,14 @@ def _bounded(stream: _Stream, shown: str, stored: int, swell: Swell | None = Non
     total = 0
     while block := stream.read(BLOCK):
         total += len(block)
-        _refuse_bomb(shown, total, stored)
+        refuse_bomb(shown, total, stored)
         if swell is not None:
             swell.note(shown, total)
         yield block
 
 
-def _refuse_bomb(shown: str, total: int, stored: int) -> None:
+def refuse_bomb(shown: str, total: int, stored: int) -> None:
+    """Raises DataError where ``stored`` bytes swell to so many that it can be no text."""
     if total > BOMB_BYTES and total > BOMB_RATIO * stored:
         raise DataError(
             f"{shown}: {stored:,} compressed bytes swell to more than {total // 1_000_000} MB, which no real text "
@@ -150,7 +150,7 @@ class Swell:
         if more > 0:
             self._longest[member] = total
             self._total += more
-            _refuse_bomb(self._shown, self._total, self._stored)
+            refuse_bomb(self._shown, self._total, self._stored)
 
 
 def zip_leaves(entry: FileEntry, rules: Rules, skip: Callable[[str, str], None]) -> Iterator[Leaf]:

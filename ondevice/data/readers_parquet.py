@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ondevice.data.readers import BOMB_BYTES, BOMB_RATIO
+from ondevice.data.readers import refuse_bomb
 from ondevice.data.readers_jsonl import field_of, titled
 from ondevice.data.scores import score_of
 from ondevice.errors import DataError, DeviceError
@@ -51,7 +51,7 @@ def _rows(
     _check_fields(table.schema_arrow, shown, text_field, title_field)
     if score_field:
         field_of({field.name: field for field in table.schema_arrow}, score_field, "score_field", shown)
-    _refuse_bomb(table.metadata, path, shown)
+    refuse_bomb(shown, _largest_stretch(table.metadata), path.stat().st_size)
     number, columns = 0, [name for name in (text_field, title_field, score_field) if name]
     for batch in table.iter_batches(batch_size=_ROWS, columns=list(dict.fromkeys(columns))):
         texts = batch.column(text_field).to_pylist()
@@ -70,12 +70,6 @@ def _check_fields(schema: Any, shown: str, text_field: str, title_field: str) ->
             raise DataError(f"{shown}: the field '{name}' holds {kinds[name]}, not text; set {key} to another.")
 
 
-def _refuse_bomb(metadata: Any, path: Path, shown: str) -> None:
-    """Raises DataError where few bytes on disk swell to very many in one stretch of rows."""
-    stored = path.stat().st_size
-    largest = max((metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)), default=0)
-    if largest > BOMB_BYTES and largest > BOMB_RATIO * stored:
-        raise DataError(
-            f"{shown}: {stored:,} compressed bytes swell to more than {largest // 1_000_000} MB, which no real text "
-            "does; leave this file out."
-        )
+def _largest_stretch(metadata: Any) -> int:
+    """Bytes of the largest stretch of rows that is unpacked at once."""
+    return max((metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)), default=0)

@@ -125,6 +125,13 @@ def test_leaks_are_errors_and_copies_are_where_a_contract_says_so(tmp_path):
     assert strict.counts["error copy"] == strict.counts["error contradiction"] == 1
 
 
+def test_a_near_copy_is_the_later_row_though_the_earlier_is_asked_again(tmp_path):
+    rows = [_row("my card was charged twice last week"), _row("my card was charged twice last week !")]
+    report = _check(tmp_path, [*rows, rows[0]])
+    near = next(fault for fault in report.faults if fault.kind == "near_copy")
+    assert near.where.endswith("train.jsonl:2") and "train.jsonl:1" in near.text
+
+
 def test_a_prompt_that_runs_into_its_completion_is_told(tmp_path):
     """As `does not work` and `bug`: what is learned would be `does not workbug`."""
     rows = [{"prompt": "does not work", "completion": "bug"}, {"prompt": "no money ", "completion": "billing"}]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ondevice.data import readers_csv, readers_parquet
+from ondevice.data import readers, readers_csv
 from ondevice.data.documents import Problems
 from ondevice.data.readers_csv import csv_texts
 from ondevice.data.readers_utf8 import Chunk
@@ -175,8 +175,8 @@ def test_damaged_parquet_is_one_sentence(tmp_path, table):
 
 
 def test_a_parquet_bomb_is_refused(tmp_path, table, monkeypatch):
-    monkeypatch.setattr(readers_parquet, "BOMB_BYTES", 1000)
-    monkeypatch.setattr(readers_parquet, "BOMB_RATIO", 2)
+    monkeypatch.setattr(readers, "BOMB_BYTES", 1000)
+    monkeypatch.setattr(readers, "BOMB_RATIO", 2)
     table(text=["x" * 100_000 + str(i) for i in range(8)])
     with pytest.raises(DataError, match="compressed bytes swell to more than"):
         read(tmp_path, "a.parquet")
