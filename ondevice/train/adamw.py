@@ -6,7 +6,7 @@ training launch at rest. The numbers are those of ``torch.optim.AdamW(fused=True
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -46,21 +46,40 @@ class AdamW:
         for state in states:
             state["step"] += 1
         if parameters:
-            torch._fused_adamw_(
+            self._update(
                 parameters,
-                [parameter.grad for parameter in parameters],
+                [parameter.grad for parameter in parameters if parameter.grad is not None],
                 [state["exp_avg"] for state in states],
                 [state["exp_avg_sq"] for state in states],
-                [],
                 [state["step"] for state in states],
-                lr=group["lr"],
-                beta1=self._betas[0],
-                beta2=self._betas[1],
-                weight_decay=group["weight_decay"],
-                eps=self._eps,
-                amsgrad=False,
-                maximize=False,
+                group,
             )
+
+    def _update(
+        self,
+        weights: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        averages: Sequence[Tensor],
+        squares: Sequence[Tensor],
+        steps: Sequence[Tensor],
+        group: dict[str, Any],
+    ) -> None:
+        """Changes weights and both averages in place, by the settings of their group."""
+        torch._fused_adamw_(
+            weights,
+            gradients,
+            averages,
+            squares,
+            [],
+            steps,
+            lr=group["lr"],
+            beta1=self._betas[0],
+            beta2=self._betas[1],
+            weight_decay=group["weight_decay"],
+            eps=self._eps,
+            amsgrad=False,
+            maximize=False,
+        )
 
     def _state_of(self, parameter: nn.Parameter) -> dict[str, Tensor]:
         state = self.state.setdefault(parameter, {})

@@ -46,21 +46,7 @@ class AdamW8(AdamW):
             weight, gradient, codes, scale, square_codes, square_scale = piece
             average, square = _unpack(codes, scale), _unpack_square(square_codes, square_scale)
             count = len(weight)
-            torch._fused_adamw_(
-                [weight],
-                [gradient],
-                [average[:count]],
-                [square[:count]],
-                [],
-                [state["step"]],
-                lr=group["lr"],
-                beta1=self._betas[0],
-                beta2=self._betas[1],
-                weight_decay=group["weight_decay"],
-                eps=self._eps,
-                amsgrad=False,
-                maximize=False,
-            )
+            self._update([weight], [gradient], [average[:count]], [square[:count]], [state["step"]], group)
             noise = _noise(int(state["step"]), number, len(average))
             _pack(average, noise, codes, scale)
             _pack_square(square, noise, square_codes, square_scale)
