@@ -16,6 +16,7 @@ from ondevice.errors import UsageError
 if TYPE_CHECKING:
     from ondevice.infer.open import Opened
     from ondevice.infer.sampling import Sampling
+    from ondevice.run.schema import Limits
 
 __all__ = ["EXAMPLES", "add_arguments", "run", "write_text"]
 
@@ -60,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from ondevice.infer.presets import choose_settings
 
     _check(args)
+    many = _many(args) if args.prompts else None
     adapter = Path(os.path.expanduser(args.adapter)) if args.adapter else None
     opened = open_target(args.target, step=args.step, threads=args.threads, adapter=adapter)
     if args.bench:
@@ -71,8 +73,8 @@ def run(args: argparse.Namespace) -> int:
         tell(f"[{opened.what}]", sys.stderr)
         if chosen.note:
             tell(f"[{chosen.note}]", sys.stderr)
-    if args.prompts:
-        return _write_rows(opened, args, chosen.sampling, length)
+    if many:
+        return _write_rows(opened, args, *many, chosen.sampling, length)
     prompt = sys.stdin.read().rstrip("\n") if args.prompt == "-" else args.prompt
     result = write_text(opened, prompt, chosen.sampling, max_new_tokens=length, stop=args.stop, stream=not args.json)
     if args.json:
@@ -108,14 +110,28 @@ def _bench(opened: Opened, args: argparse.Namespace) -> int:
     return 0
 
 
-def _write_rows(opened: Opened, args: argparse.Namespace, settings: Sampling, length: int) -> int:
+def _many(args: argparse.Namespace) -> tuple[list[dict[str, Any]], Limits]:
+    """The rows and limits of many prompts, before a model is opened for them. Raises DataError, UsageError."""
     from ondevice.cli.limit import device_limits
-    from ondevice.infer.manners import on_this_machine
-    from ondevice.infer.rows import done_rows, read_rows, write_rows
+    from ondevice.infer.rows import read_rows
 
-    rows, out = read_rows(Path(os.path.expanduser(args.prompts))), Path(os.path.expanduser(args.out)).absolute()
+    return read_rows(Path(os.path.expanduser(args.prompts))), device_limits(args.limit)
+
+
+def _write_rows(
+    opened: Opened,
+    args: argparse.Namespace,
+    rows: list[dict[str, Any]],
+    limits: Limits,
+    settings: Sampling,
+    length: int,
+) -> int:
+    from ondevice.infer.manners import on_this_machine
+    from ondevice.infer.rows import done_rows, write_rows
+
+    out = Path(os.path.expanduser(args.out)).absolute()
     done = done_rows(out, rows)
-    manners = on_this_machine(device_limits(args.limit), out.parent, tell=_say)
+    manners = on_this_machine(limits, out.parent, tell=_say)
     if done and not args.json:
         _say(f"{done} of {len(rows)} are there already.")
     manners.began()

@@ -68,21 +68,21 @@ def run(args: argparse.Namespace) -> int:
     from ondevice.infer.server import Bounds, ModelServer
 
     key = _key(args.api_key_file)
-    engine, what = _engine(args)
-    server = ModelServer(
-        engine,
+    with ModelServer(
         host=args.host,
         port=int(args.port),
         key=key,
         origins=tuple(args.allow_origin),
         bounds=Bounds(per_minute=int(args.requests_per_minute)),
         tell=(lambda text: None) if args.quiet or args.json else _tell,
-    )
-    if args.json:
-        print_json_line({"url": server.url, "model": engine.name, "what": what, "key": bool(key)})
-    else:
-        tell(f"{server.url} serves {engine.name} [{what}]; Ctrl-C ends it.")
-    _serve(server)
+    ) as server:
+        server.engine, what = _engine(args)
+        name = server.engine.name
+        if args.json:
+            print_json_line({"url": server.url, "model": name, "what": what, "key": bool(key)})
+        else:
+            tell(f"{server.url} serves {name} [{what}]; Ctrl-C ends it.")
+        _serve(server)
     return 0
 
 
@@ -97,7 +97,6 @@ def _serve(server: ModelServer) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # one is enough
     finally:
         server.stop()
-        server.server_close()
 
 
 def _engine(args: argparse.Namespace) -> tuple[Engine, str]:

@@ -42,11 +42,15 @@ class Bounds:
 
 
 class ModelServer(ThreadingHTTPServer):
-    """Serves until `shutdown`. ``key`` is what clients must show; a server that others can reach must have one.
+    """Takes its address at once, needs ``engine`` when it serves: what is wrong with the address is said before a model
+    is opened. ``key`` is what clients must show; a server that others can reach must have one.
 
-    >>> server = ModelServer(engine, host="127.0.0.1", port=8000)
+    >>> server = ModelServer(host="127.0.0.1", port=8000)
+    >>> server.engine = Engine(...)
     >>> server.serve_forever()
     """
+
+    engine: Engine
 
     daemon_threads, block_on_close = True, False
     request_queue_size = 256
@@ -54,7 +58,6 @@ class ModelServer(ThreadingHTTPServer):
 
     def __init__(
         self,
-        engine: Engine,
         *,
         host: str = "127.0.0.1",
         port: int = 8000,
@@ -72,7 +75,7 @@ class ModelServer(ThreadingHTTPServer):
                 f"{host} can be reached by others, so a key is needed: set ONDEVICE_API_KEY, or name a file with "
                 "--api-key-file."
             )
-        self.engine, self.key, self.origins, self.tell = engine, key, origins, tell
+        self.key, self.origins, self.tell = key, origins, tell
         self.bounds = bounds or Bounds()
         self.rates = Rates(self.bounds.per_minute)
         self.started = int(time.time())

@@ -12,15 +12,15 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ondevice.errors import CheckpointError
-from ondevice.model.safetensors import open_file
-from ondevice.model.torch_file import open_torch_file
 from ondevice.model.untrusted import opened, read_object, refuse_too_large, short
 from ondevice.run.directory import RunDir
 from ondevice.run.store import Store
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Weights", "open_weights"]
 
@@ -41,7 +41,7 @@ _OTHERS = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Weights(Mapping[str, Tensor]):
+class Weights(Mapping[str, "Tensor"]):
     """Tensors by name, mapped: read from disk where they are touched. ``format`` is safetensors or torch, ``what``
     says for people what was opened, ``files`` are those that hold the tensors, ``maps`` are ours of them."""
 
@@ -81,7 +81,10 @@ def open_weights(path: Path, *, available_mb: float | None = None) -> Weights:
 
 
 def _open_file(path: Path, available_mb: float | None) -> Weights:
-    form = _format_of(path)
+    form = _format_of(path)  # and only now torch, which takes seconds to import
+    from ondevice.model.safetensors import open_file
+    from ondevice.model.torch_file import open_torch_file
+
     what = f"a {form} file"
     if form == "torch":
         tensors = open_torch_file(path, available_mb=available_mb)

@@ -101,6 +101,22 @@ def test_no_command_module_imports_torch_at_its_top():
     assert found.stdout == "False False\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("inspect", "words.txt"), "neither a safetensors nor a torch file"),
+        (("inspect", "."), "no weights in it"),
+        (("serve", "absent", "--port", "70000"), "cannot listen there"),
+        (("serve", "absent", "--host", "0.0.0.0"), "a key is needed"),
+        (("generate", "absent", "--prompts", "absent.jsonl", "--out", "texts.jsonl"), "absent.jsonl: cannot be read"),
+    ],
+)
+def test_what_needs_no_model_is_refused_before_torch_is_imported(place, words, said):
+    code = f"import sys; from ondevice.cli.main import main; main({list(words)})\nprint('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n" and said in found.stderr
+
+
 @pytest.mark.parametrize("flag", ["--version", "-V"])
 def test_version(call, flag):
     assert call(flag).out == f"ondevice {__version__}\n"

@@ -109,7 +109,8 @@ def serving(*, context: int = 512, queue: int = 16, wait_s: float = 20.0, **opti
         wait_s=wait_s,
     )
     options.setdefault("bounds", Bounds(idle_s=5.0))
-    server = ModelServer(engine, port=0, tell=told.append, **options)
+    server = ModelServer(port=0, tell=told.append, **options)
+    server.engine = engine
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -337,7 +337,7 @@ def test_a_taken_port_is_said(served: Served) -> None:
     from ondevice.infer.server import ModelServer
 
     with pytest.raises(UsageError, match="cannot listen"):
-        ModelServer(served.server.engine, port=int(served.port))
+        ModelServer(port=int(served.port))
 
 
 def test_pages_that_are_allowed_may_ask() -> None:
