@@ -211,10 +211,12 @@ def _copies(seen: Sequence[_Seen], report: CheckReport, *, strict: bool) -> None
 
 
 def _near(seen: Sequence[_Seen], report: CheckReport) -> None:
-    whole = {document_hash(one.example.question) for one in seen}
-    if len(whole) < 2:
+    first: dict[int, _Seen] = {}
+    for one in seen:
+        first.setdefault(document_hash(one.example.question), one)
+    if len(first) < 2:
         return
-    unique = list({document_hash(one.example.question): one for one in reversed(seen)}.values())[::-1]
+    unique = list(first.values())
     for later, (earlier, alike) in sorted(look_alikes([one.asked for one in unique], threshold=NEAR).items()):
         one, other = unique[later], unique[earlier]
         crosses = one.held_out != other.held_out

@@ -6,7 +6,7 @@ training launch at rest. The numbers are those of ``torch.optim.AdamW(fused=True
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -57,11 +57,11 @@ class AdamW:
 
     def _update(
         self,
-        weights: Sequence[Tensor],
-        gradients: Sequence[Tensor],
-        averages: Sequence[Tensor],
-        squares: Sequence[Tensor],
-        steps: Sequence[Tensor],
+        weights: list[Tensor],
+        gradients: list[Tensor],
+        averages: list[Tensor],
+        squares: list[Tensor],
+        steps: list[Tensor],
         group: dict[str, Any],
     ) -> None:
         """Changes weights and both averages in place, by the settings of their group."""

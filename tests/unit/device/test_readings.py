@@ -206,12 +206,15 @@ def test_without_psutil(tree: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("android")
-def test_the_commands_answer_arrives_with_its_age(galaxy: Any, commands: Any) -> None:
-    commands.make("termux-battery-status", f"cat {SHAPES}/charging_positive.json")
+def test_the_commands_answer_arrives_with_its_age(galaxy: Any, commands: Any, tmp_path: Path) -> None:
+    answered = tmp_path / "answer now"
+    wait = f"while [ ! -e '{answered}' ]; do sleep 0.02; done"
+    commands.make("termux-battery-status", f"{wait}; cat {SHAPES}/charging_positive.json")
     clock = Clock()
     device = sensors(galaxy, clock, env=commands.env)
     assert device.read().battery_percent is None
     assert device.unknown["battery_percent"] == "not asked yet"
+    answered.touch()
     reading = device.settle()
     assert (reading.battery_percent, reading.plugged, reading.charging) == (71.0, True, "charging")
     assert reading.power_w == pytest.approx(-6.23, abs=0.01)
