@@ -13,11 +13,11 @@ from math import hypot
 from ondevice.device.readings import Reading
 from ondevice.governor.control import LONG_S, Cycle, duty_for, rest_before
 from ondevice.governor.heat import Heat, foretold, likeliest, likely
-from ondevice.governor.long_piece import parts, share, waited
+from ondevice.governor.long_piece import is_long, parts, share, waited
 from ondevice.governor.node import Node, Traits
 from ondevice.governor.offset import unsure_c
 from ondevice.governor.presets import Policy
-from ondevice.governor.signals import BATTERY, FINER, SIGNALS, Signal, age_s, feels
+from ondevice.governor.signals import BATTERY, FELT_THROUGH, FINER, SIGNALS, Signal, age_s, feels
 from ondevice.governor.sounding import REST_S
 from ondevice.governor.work import Work, burst_s, mean_load
 
@@ -118,7 +118,7 @@ def caps(
         if signal.peaks and value is not None and value < signal.limit(policy):
             duty = max(LEAST_PEAK_DUTY, duty) if duty_now > 0 else 1.0
         why = f"{_figures(signal, allowed.temp_c, policy)}."
-        found.append(Cap(duty, why, swings=signal is not BATTERY, left_s=allowed.left_s, parts=allowed.parts))
+        found.append(Cap(duty, why, swings=signal.name in FELT_THROUGH, left_s=allowed.left_s, parts=allowed.parts))
     return found
 
 
@@ -157,7 +157,7 @@ class _View:
         found = []
         for node, traits in self._bodies(heat.nodes[signal.name], signal):
             ahead = foretold(node, traits, signal, work, self.now, duty_now=duty_now)
-            if cycle.piece_s < LONG_S:
+            if not is_long(ahead, limit_c, cycle.piece_s):
                 cooler_s = 0.0 if signal.peaks else self._cooler_s(ahead, traits, limit_c)
                 unsure = hypot(unsure_c, ahead.warming * cooler_s)
                 duty = duty_for(ahead, traits, limit_c, cycle, duty_now=duty_now, unsure_c=unsure)
