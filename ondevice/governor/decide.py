@@ -31,6 +31,7 @@ __all__ = ["decide"]
 THINK_EVERY_S = 1.0  # between two computations of the duty; stops are looked for every time
 OLD_S = 5.0
 SCREEN_S = 60.0
+TOLD_OVER_S = 300.0
 LEAVE_AFTER_S = 20 * 60.0
 FELT_DUTY = 0.95
 LEAST_DUTY, RESTART_DUTY = 0.02, 0.03
@@ -158,14 +159,23 @@ def _working(reading: Reading, policy: Policy, history: History, now: float) -> 
     order = _order_of(tightest, by_heat, policy, history, now)
     if order.kind == "run" and history.handheld:
         order = replace(order, rest_s=round(bundled_s(heat, reading, policy, history.work), 1))
+    order, history = _calm(history, order, now)
     return _given(history, order, now)
+
+
+def _calm(history: History, order: Order, now: float) -> tuple[Order, History]:
+    """What is told of a long piece's share of the time is its mean: the rest before it is judged anew all the while."""
+    if order.left_s is None or order.kind != "run" or history.work.piece_s < LONG_S:
+        return order, history
+    steady = evened(history.steady, order.duty, now, over_s=TOLD_OVER_S, step=1.0)
+    return replace(order, duty=order.duty if steady.duty is None else steady.duty), replace(history, steady=steady)
 
 
 def _evened(history: History, caps: list[Cap], now: float) -> tuple[History, list[Cap]]:
     """The tightest cap that swings with every rest is evened out; a battery is slow and exact, and stays as it is."""
     swinging = [cap for cap in caps if cap.swings]
     if not swinging or history.work.piece_s >= LONG_S:
-        return replace(history, steady=Steady()), caps
+        return (history if history.work.piece_s >= LONG_S else replace(history, steady=Steady())), caps
     tightest = min(swinging, key=lambda cap: cap.duty)
     steady = evened(history.steady, tightest.duty, now)
     calm = replace(tightest, duty=tightest.duty if steady.duty is None else steady.duty)

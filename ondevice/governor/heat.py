@@ -20,7 +20,7 @@ __all__ = ["COLD_START_S", "Heat", "foretold", "likeliest", "likely", "watched"]
 
 SURFACE = 0.06  # share of its warmth above the air by which a battery may be warmer than the body
 FELT_STEP_C, FELT_NOISE_C = 0.05, 0.4  # of a battery that is felt through another part
-MUCH_LIKE = 0.2  # of a sample's misfit: bodies nearer to the best than this are as likely
+MUCH_LIKE = 0.05  # of a sample's misfit: bodies nearer to the best than this are as likely
 LATE_S = 2.0  # a sample from before another is compared with it all the same
 COLD_START_S = 600.0  # unwatched for so long, what was learned of the temperature itself is worth nothing
 
