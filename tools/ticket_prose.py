@@ -58,6 +58,33 @@ _EVENTS = {
         "{thing} was on the [way|road] to {town} [for weeks|for days|for two weeks|for a month]",
     ),
 }
+# The same as somebody says it who is in the middle of it.
+_NOW = {
+    "billing": (
+        "someone [takes|took] money out of {my} card without [asking me|a word], {number} [euros|dollars|francs]",
+        "{I} [want|need] {my} money for {thing} back, since {I} sent it back [already|last week]",
+        "{thing} [costs|cost] more on the [bill|invoice] than anyone said, {number} [pounds|crowns] too often",
+        "please send back what {I} paid for {thing}, {number} [dollars|euros] too much",
+    ),
+    "bug": (
+        "whenever {I} [press|click|use|open] the [menu|settings|map|archive], {thing} [fails|hangs|closes by itself]",
+        "the [page|report|view|chart] of {thing} [shows|says] nothing since the update",
+        "an error comes up as soon as {I} [click|press] anything in {thing}, and the [search|inbox] stops",
+        "{thing} [freezes|crashes|breaks] here and nothing happens any more",
+    ),
+    "account": (
+        "{I} cannot [sign in|log in|get in] since {thing} [refuses|rejects] {my} [password|code|login]",
+        "{thing} does not accept {my} [password|username] and locks {me} out",
+        "please [give me|send] another [password|email|code] for {my} [profile|login] in {thing}",
+        "{I} need to change {my} [username|email] in {thing} and it will not let {me} in",
+    ),
+    "shipping": (
+        "nobody here has [seen|brought] the [parcel|box] with {thing}",
+        "the [courier|driver] says {thing} went on to {town}, and it never comes",
+        "{thing} is [lost|late|still] on its road to {town} since [March|Monday]",
+        "somebody else in {town} has {my} [parcel|package], the courier gave it away",
+    ),
+}
 # What was well.
 _FINE = {
     "billing": (
@@ -66,19 +93,19 @@ _FINE = {
         "{I} had no quarrel with the [invoice|bill|price|payment]",
     ),
     "bug": (
-        "the [page|program|menu|search|screen] [worked|ran well|opened at once|did not freeze|never crashed]",
-        "the [error|crash|defect] [was gone|had been mended|of the week before was mended]",
+        "the [page|program|menu|search|screen] [works|worked|ran well|opened at once|did not freeze|never crashed]",
+        "the [error|crash|defect] [is gone|was gone|had been mended|of the week before was mended]",
         "nothing [froze|crashed|was broken|hung] any longer",
     ),
     "account": (
-        "{my} [password|login|username|profile|email] [worked|was fine|was in order|was right|was taken at once]",
+        "{my} [password|login|username|profile|email] [works|worked|was fine|was in order|was right|was taken at once]",
         "{I} could [sign in|log in|get in] with ease",
         "signing in was easy",
     ),
     "shipping": (
         "the [parcel|box|package|delivery] [had been fine|was in good order|had arrived|came early|had been quick]",
         "the [courier|driver] was [kind|friendly|quick]",
-        "tracking worked and the [box|parcel|package] looked good",
+        "tracking [works|worked] and the [box|parcel] [looks|looked] good",
     ),
 }
 _NOUNS = {
@@ -104,12 +131,14 @@ _URGENT = (
     "Everything had stopped for it, so it was urgent.", "{I} needed help by the evening, so it was urgent.",
     "{I} begged them to hurry, for it was urgent.", "It had to be done on that very day. That was urgent.",
     "Nobody could work, so they had to be quick. That was urgent.",
+    "Please help tonight, our work has stopped: urgent, that was.", "Today, please! So it was urgent.",
 )  # fmt: skip
 _CALM = (
+    "Thank you, take your time. So it was not urgent.", "Thanks, dear people, it can wait: not urgent, that was.",
     "{I} could wait, so it was not urgent.", "There was time, and it was not urgent.", "That was not urgent.",
     "Any day would do, so it was not urgent.", "{I} thanked them and was in no hurry. That was not urgent.",
 )  # fmt: skip
-_TURNS = (", but ", ". Only, ", "; yet ", ". And still ", ". Even so, ", ". However, ", "; in spite of that, ")
+_TURNS = (", but ", ". Only, ", "; yet ", ". And now ", ". Even so, ", ". However, ", "; in spite of that, ")
 _ASIDES = (", but ", ". Besides, ", ", while ", ", although ", ", and yet ", ". By the way, ")
 _MIXED = 0.7  # share of troubles that tell what went well too
 _SYLLABLES = tuple(
@@ -147,13 +176,18 @@ def _talk(rng: random.Random) -> str:
 
 def _trouble(rng: random.Random, persons: dict[str, str]) -> tuple[str, str]:
     topic, other = rng.sample(tuple(_EVENTS), 2)
-    told = event = _fill(rng, rng.choice(_EVENTS[topic]), persons)
+    told = event = _event(rng, topic, persons)
     fine = _fill(rng, rng.choice(_FINE[other]), persons)
     if mixed := rng.random() < _MIXED:
         told = rng.choice((f"{fine}{rng.choice(_TURNS)}{event}", f"{event}{rng.choice(_ASIDES)}{fine}"))
     tone, urgent = rng.choice(((_URGENT, True), (_CALM, False)))
     feeling = _capital(_fill(rng, rng.choice(tone), persons))
     return f"{told}. {feeling}", _verdict(rng, topic, other if mixed else "", urgent=urgent)
+
+
+def _event(rng: random.Random, topic: str, persons: dict[str, str]) -> str:
+    now = persons is _SELF and rng.random() < 0.5
+    return _fill(rng, rng.choice((_NOW if now else _EVENTS)[topic]), persons)
 
 
 def _verdict(rng: random.Random, topic: str, other: str, *, urgent: bool) -> str:
@@ -166,7 +200,7 @@ def _verdict(rng: random.Random, topic: str, other: str, *, urgent: bool) -> str
 def _lesson(rng: random.Random) -> str:
     """What a single trouble is about, and whether it can wait."""
     topic = rng.choice(tuple(_EVENTS))
-    event = _fill(rng, rng.choice(_EVENTS[topic]), rng.choice((_SHE, _HE, _SELF)))
+    event = _event(rng, topic, rng.choice((_SHE, _HE, _SELF)))
     tone, urgent = rng.choice(((_URGENT, True), (_CALM, False)))
     feeling = _capital(_fill(rng, rng.choice(tone), _SELF))
     return f"{_capital(event)}. {feeling} {_verdict(rng, topic, '', urgent=urgent)}"

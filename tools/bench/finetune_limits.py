@@ -3,8 +3,8 @@
     python tools/bench/finetune_limits.py                     50 steps of each, as root (a cgroup), half an hour
     python tools/bench/finetune_limits.py --only lora --steps 4
 
-Each preset runs as a person would start it, on a base of the real shape (tools/bench/bases.py: random weights) and
-plain text, in a cgroup whose members the kernel kills beyond the limit; swap does not help. The plan sees that limit,
+Each preset runs as a person would start it, but for so many steps, on a base of the real shape (tools/bench/bases.py:
+random weights) and plain text, in a cgroup whose members the kernel kills beyond the limit; swap does not help. The plan sees that limit,
 nothing else is told to it. Half way the trainer is killed (SIGKILL) and started again. Printed are the peak of the
 process (VmHWM), what the steps were made to fit, and whether the kernel killed anything.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -74,19 +75,26 @@ def main() -> int:
 
 
 def run_limited(name: str, home: Path, *, steps: int, threads: int) -> Outcome:
-    """Trains half of the steps, is killed, goes on. Raises NoRoot where no cgroup can be made."""
+    """Trains half of the steps, is killed, goes on. Raises NoRoot where no cgroup can be made.
+
+    The preset's passes over the text are replaced by steps, nothing else that shapes memory is.
+    """
     preset, shape, limit_mb = LIMITS[name]
     base, text, half = make_base(shape, home / shape), home / "text.txt", steps // 2
     text.write_text(make_prose(4000, seed=1), "utf-8")
+    wish = (ROOT / "configs" / f"{preset}.toml").read_text("utf-8")
+    (home / f"{preset}.toml").write_text(re.sub("epochs = .*", f"steps = {steps}", wish), "utf-8")
     run = home / "home" / "runs" / name
     changes = (
-        f"model.base={base}", f"train.steps={steps}", f"limits.save_every_steps={half}", f"fit.threads={threads}",
-        "eval.count=2", "eval.max_tokens=2048", "sample.count=0", "limits.preset=desk", "train.warmup_steps=0",
+        f"model.base={base}", f"limits.save_every_steps={half}", f"fit.threads={threads}", "train.warmup_steps=0",
+        "eval.count=2", "eval.max_tokens=2048", "sample.count=0", "limits.preset=desk",
     )  # fmt: skip
     sets = [word for change in changes for word in ("--set", change)]
     with memory_cgroup(limit_mb=limit_mb) as cgroup:
-        first = _train(home, cgroup, preset, "--data", text, "--name", name, *sets)
+        first = _train(home, cgroup, home / f"{preset}.toml", "--data", text, "--name", name, *sets)
         peak_mb = _watch(first, until=run / "checkpoints" / f"step-{half:08d}" / "manifest.json")
+        if first.poll() is not None:
+            raise SystemExit(f"{preset}: the trainer ended with {first.returncode} before its checkpoint {half}")
         first.send_signal(signal.SIGKILL)
         first.wait()
         second = _train(home, cgroup, name)
