@@ -4,9 +4,9 @@
     python tools/bench/finetune_limits.py --only lora --steps 4
 
 Each preset runs as a person would start it, but for so many steps, on a base of the real shape (tools/bench/bases.py:
-random weights) and plain text, in a cgroup whose members the kernel kills beyond the limit; swap does not help. The plan sees that limit,
-nothing else is told to it. Half way the trainer is killed (SIGKILL) and started again. Printed are the peak of the
-process (VmHWM), what the steps were made to fit, and whether the kernel killed anything.
+random weights) and plain text, in a cgroup whose members the kernel kills beyond the limit; swap does not help. The
+plan sees that limit, nothing else is told to it. Half way the trainer is killed (SIGKILL) and started again. Printed
+are the peak of the process (VmHWM), what the steps were made to fit, and whether the kernel killed anything.
 """
 
 from __future__ import annotations
