@@ -131,10 +131,10 @@ _URGENT = (
     "Everything had stopped for it, so it was urgent.", "{I} needed help by the evening, so it was urgent.",
     "{I} begged them to hurry, for it was urgent.", "It had to be done on that very day. That was urgent.",
     "Nobody could work, so they had to be quick. That was urgent.",
-    "Please help tonight, our work has stopped: urgent, that was.", "Today, please! So it was urgent.",
+    "Please help tonight, our work has stopped. So it was urgent.", "Today, please! So it was urgent.",
 )  # fmt: skip
 _CALM = (
-    "Thank you, take your time. So it was not urgent.", "Thanks, dear people, it can wait: not urgent, that was.",
+    "Thank you, take your time. So it was not urgent.", "Thanks, dear people, it can wait, so it was not urgent.",
     "{I} could wait, so it was not urgent.", "There was time, and it was not urgent.", "That was not urgent.",
     "Any day would do, so it was not urgent.", "{I} thanked them and was in no hurry. That was not urgent.",
 )  # fmt: skip
