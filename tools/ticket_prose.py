@@ -156,7 +156,7 @@ _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 def make_prose(paragraphs: int, *, seed: int) -> str:
     """So many paragraphs, a blank line between them."""
     rng = random.Random(f"prose {seed}")
-    kinds = (_story, _story, _talk, _talk, _lesson, _lesson, _meaning)
+    kinds = (_story, _talk, _talk, _lesson, _lesson, _lesson, _meaning)
     return "\n\n".join(rng.choice(kinds)(rng) for _ in range(paragraphs)) + "\n"
 
 
@@ -191,19 +191,21 @@ def _event(rng: random.Random, topic: str, persons: dict[str, str]) -> str:
 
 
 def _verdict(rng: random.Random, topic: str, other: str, *, urgent: bool) -> str:
-    """What it was about, and at times what it was not."""
-    what = _pick(rng, "[So this|What was wrong|All this] [was about|had to do with|was a matter of]")
+    """What it was about, at times what it was not, and whether it could wait."""
     denied = f", not {_ABOUT[other]}" if other and rng.random() < 0.5 else ""
-    return f"{what} {_ABOUT[topic]}{denied}, and {'urgent' if urgent else 'could wait'}."
+    return f"{_about(rng, topic)}{denied}, and {'urgent' if urgent else 'could wait'}."
+
+
+def _about(rng: random.Random, topic: str) -> str:
+    what = "[So this|What was wrong|All this] [was about|had to do with|was a matter of]"
+    return f"{_pick(rng, what)} {_ABOUT[topic]}"
 
 
 def _lesson(rng: random.Random) -> str:
-    """What a single trouble is about, and whether it can wait."""
+    """A single trouble, and at once what it is about: the shortest way to learn it."""
     topic = rng.choice(tuple(_EVENTS))
-    event = _event(rng, topic, rng.choice((_SHE, _HE, _SELF)))
-    tone, urgent = rng.choice(((_URGENT, True), (_CALM, False)))
-    feeling = _capital(_fill(rng, rng.choice(tone), _SELF))
-    return f"{_capital(event)}. {feeling} {_verdict(rng, topic, '', urgent=urgent)}"
+    event = _event(rng, topic, rng.choice((_SHE, _HE, _SELF, _SELF)))
+    return f"{_capital(event)}. {_about(rng, topic)}."
 
 
 def _meaning(rng: random.Random) -> str:
