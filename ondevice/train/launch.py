@@ -32,6 +32,7 @@ from ondevice.run import control
 from ondevice.run.audit import story_end
 from ondevice.run.config import parse_config, read_limits
 from ondevice.run.directory import RunDir, RunLock, boot_id
+from ondevice.run.files import read_json
 from ondevice.run.liveness import read_status
 from ondevice.run.migrate import migrate
 from ondevice.run.papers import changed_papers, environment
@@ -276,7 +277,16 @@ def _origin(run: RunDir) -> dict[str, Any]:
         "config": run.config.read_text("utf-8", "replace"),
         "command": sys.argv,
         "environment": environment(),
+        "measured": _measured_step(run),
     }
+
+
+def _measured_step(run: RunDir) -> dict[str, Any] | None:
+    """What a step took that was made before the run was, as ``fit.json`` says; None: none was, or it is damaged."""
+    with suppress(DataError):
+        raw = read_json(run.fit)
+        return raw.get("measured") if isinstance(raw, dict) else None
+    return None
 
 
 def _settings(run: RunDir, limits: Limits | None) -> dict[str, Any]:

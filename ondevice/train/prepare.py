@@ -33,6 +33,7 @@ from ondevice.train.autotune import Choice, candidates, micro_batches_to_try, th
 from ondevice.train.chain_plan import chained, cut, with_parts
 from ondevice.train.examples_plan import plan_examples
 from ondevice.train.fitting import Way, choose_fit, frontier, optimizer_state_of, ways
+from ondevice.train.measure import Measured, Probed, is_worth_measuring, measured_fit
 from ondevice.train.order import data_recipe, with_order
 from ondevice.train.plan import (
     LARGEST_PANEL,
@@ -64,8 +65,8 @@ LAPTOP_SHARE = 0.6
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
     """A recipe with the fit it starts with and what it is expected to take at ``tok_s`` tokens a second (None: not
-    timed); what its checkpoints will take at the speed this disk was measured to have; what may disappoint; and the
-    ways to cut the work that there were to choose from, with the memory that may be used."""
+    timed); what its checkpoints will take at the speed this disk was measured to have; what may disappoint; the ways to
+    cut the work that there were to choose from, with the memory that may be used; and what a real step of it took."""
 
     recipe: Recipe
     fit: Fit
@@ -75,6 +76,7 @@ class Prepared:
     warnings: tuple[str, ...] = ()
     ways: tuple[Way, ...] = ()
     memory_mb: float | None = None
+    measured: Measured | None = None
 
 
 def measure_machine(config: Config, *, cores: int, android: bool, flops_s: float) -> Machine:
@@ -144,6 +146,9 @@ def prepare(
     recipe = with_adapter(recipe, config)
     if base is not None:
         recipe = dataclasses.replace(recipe, base=base_recipe(base))
+    known = ways(config, shape, batch=batch, threads=fit.threads)
+    probed = _probed(config, recipe, fit, known, machine)
+    fit = probed.fit
     expected = estimate(recipe, fit, tok_s=tok_s)
     return Prepared(
         recipe=recipe,
@@ -153,12 +158,20 @@ def prepare(
         tok_s=tok_s,
         warnings=(
             *warnings_of(expected),
+            *probed.said,
             *_order_warnings(recipe, dataset),
             *(examples.warnings() if examples is not None else ()),
         ),
-        ways=tuple(frontier(ways(config, shape, batch=batch, threads=fit.threads))),
+        ways=tuple(frontier(known)),
         memory_mb=machine.memory_mb,
+        measured=probed.measured,
     )
+
+
+def _probed(config: Config, recipe: Recipe, fit: Fit, known: list[Way], machine: Machine) -> Probed:
+    if not is_worth_measuring(config, recipe, fit, machine.memory_mb):
+        return Probed(fit=fit, measured=None)
+    return measured_fit(recipe, fit, known, memory_mb=machine.memory_mb)
 
 
 def _order_warnings(recipe: Recipe, dataset: Dataset) -> Iterator[str]:
@@ -264,5 +277,6 @@ def make_run(config: Config, prepared: Prepared, dataset: Dataset, *, folder: Pa
         config_toml=to_toml(config),
         recipe=prepared.recipe,
         fit=prepared.fit,
+        measured=None if prepared.measured is None else prepared.measured.to_json(),
         save_tokenizer=dataset.tokenizer().save,
     )
