@@ -208,6 +208,11 @@ class FitConfig:
         "before a run is made, let one real step in a process of its own show its memory, and take a leaner fit where "
         "that is too much; done for fine-tunes whose estimate is near a budget that was given",
     )
+    frozen_cache: bool = key(
+        False,
+        "keep what the blocks below train.top_layers give for each row of examples in a file of the run, and read it "
+        "in later passes; the same bits, for 4 bytes a number on the disk",
+    )
     loss_chunk_tokens: int = key(512, "tokens whose logits exist at the same time", unit="tokens", low=16, high=2**20)
     layerwise: bool | None = key(
         None, "use gradients block by block inside the backward pass; derived where memory is short"

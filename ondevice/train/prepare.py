@@ -30,6 +30,7 @@ from ondevice.run.schema import Config
 from ondevice.train.adapter import with_adapter
 from ondevice.train.adapter_wish import adapter_of
 from ondevice.train.autotune import Choice, candidates, micro_batches_to_try, threads_to_try
+from ondevice.train.caching import check_cache, plan_cache, told_cache
 from ondevice.train.chain_plan import chained, cut, with_parts
 from ondevice.train.examples_plan import plan_examples
 from ondevice.train.fitting import Way, choose_fit, frontier, optimizer_state_of, ways
@@ -118,6 +119,7 @@ def prepare(
     shape = choose_shape(config, corpus, machine, why, base=base.shape if base is not None else None)
     check_shape(shape)
     check_top_layers(config, shape, learned=base is not None)
+    check_cache(config, packed=examples is not None)
     batch = choose_batch(config, shape, expected_tokens(config, corpus, shape, machine), why)
     fit = choose_fit(config, shape, machine, batch=batch, why=why)
     timed = rate is None and (always_time or needs_rate(config))
@@ -149,6 +151,7 @@ def prepare(
     known = ways(config, shape, batch=batch, threads=fit.threads)
     probed = _probed(config, recipe, fit, known, machine)
     fit = probed.fit
+    recipe = _with_cache(config, recipe, fit, rows=None if examples is None else sum(examples.rows.counts))
     expected = estimate(recipe, fit, tok_s=tok_s)
     return Prepared(
         recipe=recipe,
@@ -166,6 +169,15 @@ def prepare(
         memory_mb=machine.memory_mb,
         measured=probed.measured,
     )
+
+
+def _with_cache(config: Config, recipe: Recipe, fit: Fit, *, rows: int | None) -> Recipe:
+    """The recipe, which says why a cache of frozen blocks pays or not; it changes nothing else."""
+    plan = None if rows is None else plan_cache(recipe, fit, rows=rows)
+    if plan is None:
+        return recipe
+    told = told_cache(plan, wished=config.fit.frozen_cache)
+    return dataclasses.replace(recipe, why={**recipe.why, "fit.frozen_cache": told})
 
 
 def _probed(config: Config, recipe: Recipe, fit: Fit, known: list[Way], machine: Machine) -> Probed:
