@@ -276,10 +276,11 @@ class Fit:
 
     @classmethod
     def from_json(cls, raw: Any, *, where: str) -> Fit:
-        """Reads `to_json`'s form. Raises CheckpointError for anything else."""
+        """Reads `to_json`'s form, and what a step of it took (``measured``) past. Raises CheckpointError for anything
+        else."""
         names = {item.name: bool if str(item.type) == "bool" else int for item in fields(cls)}
         if isinstance(raw, dict):
-            raw = {**_EARLIER_FIT, **raw}
+            raw = {**_EARLIER_FIT, **{key: value for key, value in raw.items() if key != "measured"}}
         if not isinstance(raw, dict) or {name: type(value) for name, value in raw.items()} != names:
             raise CheckpointError(f"{where}: not a fit; restore the file from a copy of the run.")
         counts = (raw["micro_batch"], raw["threads"], raw["loss_chunk_tokens"])

@@ -203,6 +203,16 @@ class FitConfig:
     micro_batch: int | None = key(None, "sequences in one forward and backward pass", low=1, high=65_536)
     threads: int | None = key(None, "threads of the arithmetic", low=1, high=256)
     activation_checkpointing: bool | None = key(None, "compute activations twice instead of keeping them")
+    probe: bool | None = key(
+        None,
+        "before a run is made, let one real step in a process of its own show its memory, and take a leaner fit where "
+        "that is too much; done for fine-tunes whose estimate is near a budget that was given",
+    )
+    frozen_cache: bool = key(
+        False,
+        "keep what the blocks below train.top_layers give for each row of examples in a file of the run, and read it "
+        "in later passes; the same bits, for 4 bytes a number on the disk",
+    )
     loss_chunk_tokens: int = key(512, "tokens whose logits exist at the same time", unit="tokens", low=16, high=2**20)
     layerwise: bool | None = key(
         None, "use gradients block by block inside the backward pass; derived where memory is short"

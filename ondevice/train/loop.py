@@ -206,6 +206,8 @@ class Loop:
         """Lets the training stand still, its state in memory, until the disk has room or someone asks to leave."""
         if self.keeper.shortage is None or self.orders.stop:
             return
+        if self.engine.below is not None and self.engine.below.cache is not None:
+            self.engine.below.cache.remove()  # what can be computed makes room for what cannot
         where = {"step": self.state.step, "tokens": self.state.tokens}
         with self.desk.waiting(str(self.keeper.shortage), **where):
             while self.keeper.shortage is not None and not self.orders.stop:

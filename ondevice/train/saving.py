@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ondevice.model.counts import count_breakdown, count_learned
+from ondevice.model.targets import adapter_parameters
 from ondevice.run.recipe import Recipe
 from ondevice.run.schema import Limits
 
@@ -65,6 +66,9 @@ def plan_saving(recipe: Recipe, limits: Limits, *, save_mb_s: float | None, tok_
 
 def _sizes_mb(recipe: Recipe) -> tuple[float, float]:
     """Megabytes (2^20 bytes) without and with optimizer state: two values a parameter, Muon's matrices one."""
+    if recipe.adapter is not None:  # the base stays where it is
+        light_mb = adapter_parameters(recipe.model, recipe.adapter) * _FLOAT / _MB
+        return light_mb, 3 * light_mb
     learned = count_learned(recipe.model, recipe.train.top_layers)
     single = learned.attention + learned.mlp if recipe.train.optimizer == "muon" else 0
     weights = count_breakdown(recipe.model).total * _FLOAT / _MB
