@@ -141,6 +141,13 @@ class TrainConfig:
         low=1,
         high=1_000,
     )
+    average: float = key(
+        0.0,
+        "share of the steps so far over whose weights the average is taken that is evaluated, sampled and saved for use "
+        "(0.1 is the last tenth); training goes on from its own; 0 turns it off and spares the memory of one copy",
+        low=0.0,
+        high=1.0,
+    )
     seed: int = key(1337, "seed of initialisation and dropout", low=0, high=LARGEST_SEED)
     precision: str = key(
         "auto",
