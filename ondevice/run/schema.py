@@ -143,8 +143,8 @@ class TrainConfig:
     )
     average: float = key(
         0.0,
-        "share of the steps so far over whose weights the average is taken that is evaluated, sampled and saved for use "
-        "(0.1 is the last tenth); training goes on from its own; 0 turns it off and spares the memory of one copy",
+        "evaluate, sample and save an average of the weights over this share of the steps so far (0.1: the last tenth) "
+        "while training goes on from its own; 0 turns it off and spares the memory of one copy",
         low=0.0,
         high=1.0,
     )
