@@ -43,7 +43,7 @@ _SINCE = (  # version, section and keys that earlier ones had not
     (4, "data", ("curriculum",)),
     (4, "train", ("clip_scope", "anchors")),
     (5, "train", ("top_layers",)),
-    (6, "train", ("average",)),
+    (6, "train", ("average", "init")),
 )
 _EARLIER_FIT = {"layerwise": False, "kept_blocks": 0, "repeated_blocks": 0}  # what fits of earlier versions had not
 
@@ -227,6 +227,7 @@ class TrainRecipe:
     anchors: tuple[Anchor, ...] = ()
     top_layers: int | None = None
     average: float = 0.0
+    init: str = "gpt2"
 
     @property
     def planned_steps(self) -> int:

@@ -168,6 +168,7 @@ def _train_recipe(
         clip_scope=train.clip_scope,
         top_layers=train.top_layers,
         average=train.average,
+        init=train.init,
         seed=train.seed,
         precision=precision,
     )
