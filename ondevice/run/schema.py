@@ -150,7 +150,7 @@ class TrainConfig:
     )
     init: str = key(
         "gpt2",
-        "first weights: gpt2 draws all at one size; fan-in goes by a matrix's columns, and blocks begin as if not there",
+        "first weights: gpt2 draws all at one size; fan-in goes by a matrix's columns, and blocks begin as nothing",
         choices=("gpt2", "fan-in"),
     )
     seed: int = key(1337, "seed of initialisation and dropout", low=0, high=LARGEST_SEED)
