@@ -24,7 +24,14 @@ from ondevice.train.launch import launch, make_state
 from ondevice.train.replay import replay
 from tests.displays import Crash, Silent
 
-SMALLEST = ("model.layers=1", "model.width=16", "eval.max_tokens=64", "sample.count=0", "train.steps=12")
+SMALLEST = (
+    'train.init="fan-in"',
+    "model.layers=1",
+    "model.width=16",
+    "eval.max_tokens=64",
+    "sample.count=0",
+    "train.steps=12",
+)
 AVERAGED = (*SMALLEST, "train.average=0.25", "limits.save_every_steps=6", "eval.count=5")
 
 
