@@ -141,6 +141,18 @@ class TrainConfig:
         low=1,
         high=1_000,
     )
+    average: float = key(
+        0.0,
+        "evaluate, sample and save an average of the weights over this share of the steps so far (0.1: the last tenth) "
+        "while training goes on from its own; 0 turns it off and spares the memory of one copy",
+        low=0.0,
+        high=1.0,
+    )
+    init: str = key(
+        "gpt2",
+        "first weights: gpt2 draws all at one size; fan-in goes by a matrix's columns, and blocks begin as nothing",
+        choices=("gpt2", "fan-in"),
+    )
     seed: int = key(1337, "seed of initialisation and dropout", low=0, high=LARGEST_SEED)
     precision: str = key(
         "auto",

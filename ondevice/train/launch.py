@@ -42,6 +42,7 @@ from ondevice.run.revision import complete
 from ondevice.run.schema import Config, Limits
 from ondevice.run.store import Checkpoint, Store
 from ondevice.run.telemetry import TelemetryWriter, as_number, launch_files
+from ondevice.train.averaging import average_of
 from ondevice.train.caching import keep_states
 from ondevice.train.checkpoint import exactness_facts, load_training
 from ondevice.train.desk import Desk, Display
@@ -275,7 +276,12 @@ def make_state(recipe: Recipe, dataset: Dataset, fit: Fit, checkpoint: Checkpoin
     cursor = BatchCursor.of(dataset, recipe.data, context=recipe.model.context, batch=recipe.train.batch)
     if cursor.order_sha256 != recipe.data.order_sha256:
         raise DataError(f"{dataset.folder}: gives another order than the recipe recorded; update ondevice back.")
-    state = TrainState(model=model, optimizer=make_optimizer(model, recipe.train), cursor=cursor)
+    state = TrainState(
+        model=model,
+        optimizer=make_optimizer(model, recipe.train),
+        cursor=cursor,
+        average=average_of(model, recipe.train),
+    )
     if checkpoint is not None:
         load_training(checkpoint, state, recipe)
     return state

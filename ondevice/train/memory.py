@@ -61,6 +61,7 @@ def estimate_run(recipe: Recipe, fit: Fit) -> MemoryEstimate:
         batch=train.batch,
         waits=train.clip > 0 and train.clip_scope == "all",
         top_layers=train.top_layers,
+        averaged=train.average > 0,
     )
 
 
@@ -73,10 +74,18 @@ def estimate_memory(
     batch: int | None = None,
     waits: bool = True,
     top_layers: int | None = None,
+    averaged: bool = False,
 ) -> MemoryEstimate:
     """Peak memory of fp32 training with an optimizer (``adamw``, ``muon``) or a kind of state (``adamw-int8``); with an
     ``adapter`` of that alone, by AdamW. Of a layerwise fit the sequences of a whole step count too (``batch``; None: of
-    a micro-batch), and whether gradients wait for the norm of all. With ``top_layers`` only so many blocks learn."""
+    a micro-batch), and whether gradients wait for the norm of all. With ``top_layers`` only so many blocks learn.
+    ``averaged``: an average of what learns is kept beside it."""
+    if averaged:
+        plain = estimate_memory(
+            shape, fit, optimizer=optimizer, adapter=adapter, batch=batch, waits=waits, top_layers=top_layers
+        )
+        learned_floats = adapter_parameters(shape, adapter) if adapter else count_learned(shape, top_layers).total
+        return dataclasses.replace(plain, weights_mb=plain.weights_mb + learned_floats * _FLOAT / _MB)
     if adapter is not None:
         return _adapter_memory(shape, fit, adapter)
     if fit.layerwise:

@@ -22,8 +22,8 @@ SHAPE = ModelShape(
 )
 
 
-def recipe(optimizer="adamw", steps=1000, top_layers=None):
-    sizes = {"batch": 4, "steps": steps, "planned_steps": steps, "top_layers": top_layers}
+def recipe(optimizer="adamw", steps=1000, top_layers=None, average=0.0):
+    sizes = {"batch": 4, "steps": steps, "planned_steps": steps, "top_layers": top_layers, "average": average}
     return SimpleNamespace(model=SHAPE, train=SimpleNamespace(optimizer=optimizer, **sizes), adapter=None)
 
 
