@@ -7,6 +7,7 @@ from typing import Any
 
 from ondevice.report.figures import UNKNOWN, duration, interval, loss, millions, moment, percent
 from ondevice.report.page import Chart, Curve, Page
+from ondevice.report.rises import RISE_HEAD, advice, rise_rows
 from ondevice.run.studies import StudyDir
 
 __all__ = ["study_page"]
@@ -50,7 +51,8 @@ def _standing(page: Page, record: dict[str, Any]) -> None:
 def _told_arm(arm: dict[str, Any]) -> str:
     changes = f"; {', '.join(arm['changes'])}" if arm["changes"] else ""
     if arm["from"] is None:
-        return f"order {arm['order']}{changes}"
+        stages = f" ({', then '.join(arm['stages'])})" if arm.get("stages") else ""
+        return f"order {arm['order']}{stages}{changes}"
     tail = f"{arm['tail']} tail" if arm["tail"] else "no tail"
     return f"from {arm['from']} at {millions(arm['at_tokens'])} tokens, {millions(arm['tokens'])} more, {tail}{changes}"
 
@@ -98,24 +100,21 @@ def _ends(page: Page, arms: dict[str, Any]) -> None:
     page.table(("arm", "lowest mean", "end", "end - lowest (95 %)", "effect size", "time after best"), rows)
     for name, arm in arms.items():
         if "best" in arm:
-            page.say(f"{name}: {_advice(arm)}")
+            page.say(f"{name}: {advice(arm)}")
+    rises = list(rise_rows(arms))
+    page.table(RISE_HEAD, rises, words=2)
+    if rises:
+        page.say(
+            "Nats a token above the lowest mean by the last reading, and above that of the last reading, with "
+            "intervals over seeds adjusted for the number of sources. A source that rises while it is read again is "
+            "over-trained; one that rises after its last reading is forgotten."
+        )
     read = [
         (name, str(source), millions(tokens), f"{arm['exposure']['epochs'].get(source, 0.0):.2f}")
         for name, arm in arms.items()
         for source, tokens in arm["exposure"]["tokens"].items()
     ]
     page.table(("arm", "source", "tokens read", "epochs"), read, words=2)
-
-
-def _advice(arm: dict[str, Any]) -> str:
-    """In a sentence: over-trained or not, and where stopping would have done."""
-    rise, after = arm["end_minus_best"], arm["tokens_after_best"]
-    if not after:
-        return "its last evaluation is the lowest on the mean; more training may lower it further."
-    spent = f"{millions(after)} tokens ({percent(after / max(1, arm['end']['tokens'] - arm['tokens'][0]))} of them)"
-    if rise["surely"] and rise["estimate"] > 0:
-        return f"over-trained: {spent} came after the best and raised the loss by {interval(rise)} nats; stop earlier."
-    return f"{spent} came after the lowest mean, but whether the loss rose is not sure ({interval(rise)} nats)."
 
 
 def _statistics(page: Page, arms: dict[str, Any]) -> None:
@@ -173,8 +172,8 @@ def _comparisons(page: Page, results: dict[str, Any]) -> None:
             rows.append((f"{each['second']} - {each['first']}", source or "all", at, interval(found), effect, sure))
     page.table(("pair", "source", "tokens", "difference in nats", "effect size", "differs"), rows, words=2)
     page.say(
-        f"Intervals of {results['level']:.1%}, adjusted for {_pairs(results)}; effect size: mean of "
-        "the paired differences over their standard deviation."
+        f"Intervals of {results['level']:.1%}, adjusted for {_pairs(results)}; effect size: Hedges' g, the mean of the "
+        "paired differences over their standard deviation, made smaller for few seeds; of two seeds there is none."
     )
 
 

@@ -1,4 +1,4 @@
-"""What the order of the text did, version 1: the early-against-late gap and recency, per source, over seeds.
+"""What the order of the text did, version 2: the early-against-late gap and recency, per source, over seeds.
 
 A source's centre is where in the training it was read on the mean (0 the beginning, 1 the end). The early half of the
 sources has the smaller centres; where all lie within a tenth of the training, the order tells no early from late.
@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.evaluate.intervals import paired_mean
+from ondevice.evaluate.intervals import paired_difference
 from ondevice.study.story import MIXED, Interval, Story
 
 __all__ = ["ORDER_EFFECTS_VERSION", "centres", "halves", "order_effects", "recency"]
 
-ORDER_EFFECTS_VERSION = 1
+ORDER_EFFECTS_VERSION = 2
 _APART = 0.1  # of the training
 
 
@@ -96,9 +96,9 @@ def _gaps(
     return {
         "tokens": [each.tokens for each in stories[seeds[0]].intervals[:length]],
         "curve": curve,
-        "end": _interval(end),
-        "mean_over_training": _interval([statistics.fmean(row[1:]) for row in rows if len(row) > 1]),
-        "quality": _interval(quality) if quality else None,
+        "end": paired_difference(end),
+        "mean_over_training": paired_difference([statistics.fmean(row[1:]) for row in rows if len(row) > 1]),
+        "quality": paired_difference(quality) if quality else None,
     }
 
 
@@ -123,20 +123,6 @@ def _quality_gap(story: Story, base: Story | None, sides: tuple[list[str], list[
     return _gap(last[0], sides) - (_gap(last[1], sides) if len(last) > 1 else 0.0)
 
 
-def _interval(values: Sequence[float]) -> dict[str, Any]:
-    found = paired_mean(values)
-    known = found.n > 1
-    deviation = statistics.stdev(values) if known else 0.0
-    return {
-        "estimate": found.estimate,
-        "low": found.low if known else None,
-        "high": found.high if known else None,
-        "n": found.n,
-        "standard_deviation": deviation if known else None,
-        "effect_size": found.estimate / deviation if deviation else None,
-    }
-
-
 def recency(intervals: Sequence[Interval], source: str) -> tuple[float, float]:
     """Share of the training since the source was last read, and nats by which its loss is above its best."""
     total = intervals[-1].tokens - intervals[0].tokens
@@ -158,12 +144,12 @@ def _recencies(stories: Mapping[int, Story], names: Sequence[str]) -> dict[str, 
     sources = {
         name: {
             "since_read": statistics.fmean(each[name][0] for each in found.values()),
-            "forgotten": _interval([each[name][1] for each in found.values()]),
+            "forgotten": paired_difference([each[name][1] for each in found.values()]),
         }
         for name in names
     }
     slopes = [slope for each in found.values() if (slope := _slope(list(each.values()))) is not None]
-    return {"sources": sources, "nats_forgotten_over_whole_training": _interval(slopes) if slopes else None}
+    return {"sources": sources, "nats_forgotten_over_whole_training": paired_difference(slopes) if slopes else None}
 
 
 def _slope(points: Sequence[tuple[float, float]]) -> float | None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from ondevice.evaluate.intervals import effect_size, paired_difference
 from ondevice.study.anova import repeated_measures
-from ondevice.study.results import loss_at, paired, results_of
+from ondevice.study.results import loss_at, results_of
 from ondevice.study.story import Interval, Story
 
 NOISE = {1: (0.0, 0.01, -0.02, 0.015), 2: (0.01, -0.01, 0.02, -0.02), 3: (-0.01, 0.02, 0.0, 0.01)}
@@ -69,10 +70,28 @@ def test_arms_are_compared_in_pairs_of_seeds_at_an_adjusted_level():
 
 def test_paired_interval_is_students():
     values = [0.3, 0.5, 0.2, 0.45]
-    found = paired(values, level=0.99)
+    found = paired_difference(values, level=0.99)
     oracle = scipy.stats.ttest_1samp(values, 0.0).confidence_interval(0.99)
     assert (found["low"], found["high"]) == pytest.approx((oracle.low, oracle.high), abs=1e-9)
-    assert found["effect_size"] == pytest.approx(np.mean(values) / np.std(values, ddof=1))
+    factor = math.gamma(3 / 2) / (math.sqrt(3 / 2) * math.gamma(1.0))  # Hedges 1981, three degrees of freedom
+    assert found["effect_size"] == pytest.approx(factor * np.mean(values) / np.std(values, ddof=1))
+
+
+def test_the_effect_size_has_no_bias_and_two_seeds_have_none():
+    """Of three normal differences with a true effect of 1 the mean estimate is 1; Cohen's d would be 1.77."""
+    draws = np.random.default_rng(3).normal(1.0, 1.0, (40_000, 3))
+    sizes = 0.5641895835 * draws.mean(axis=1) / draws.std(axis=1, ddof=1)
+    assert np.mean(sizes) == pytest.approx(1.0, abs=0.05)
+    assert effect_size(draws[0].tolist()) == pytest.approx(sizes[0])
+    assert effect_size([0.3, 0.5]) is None and effect_size([0.3, 0.3, 0.3]) is None
+    assert paired_difference([0.3, 0.5])["low"] is not None
+
+
+def test_two_seeds_say_that_there_is_no_effect_size():
+    done = {name: {seed: stories[seed] for seed in (1, 2)} for name, stories in arms(a=OVER, b=FALLING).items()}
+    found = results_of(done, reference=None, planned=2)
+    assert any(sentence.startswith("Two seeds:") and "three or more" in sentence for sentence in found["cannot"])
+    assert found["comparisons"][0]["loss"][""]["effect_size"] is None
 
 
 def test_one_seed_says_what_cannot_be_computed():
@@ -90,7 +109,7 @@ def test_a_missing_seed_is_named_and_the_others_count():
     done = arms(a=OVER, b=FALLING)
     del done["b"][3]
     found = results_of(done, reference=None, planned=3)
-    assert found["cannot"] == ["b: 2 of 3 seeds are finished; figures are of these."]
+    assert found["cannot"][0] == "b: 2 of 3 seeds are finished; figures are of these."
     assert found["comparisons"][0]["seeds"] == [1, 2]
 
 
