@@ -7,7 +7,7 @@ from typing import Any
 
 from ondevice.report.figures import UNKNOWN, interval, millions, percent
 
-__all__ = ["RISE_HEAD", "advice", "rise_rows"]
+__all__ = ["RISE_HEAD", "advice", "rise_rows", "seed_advice"]
 
 RISE_HEAD = ("arm", "source", "read until", "epochs", "rise while read", "rise after", "why")
 _WHY = {
@@ -28,6 +28,13 @@ def advice(arm: dict[str, Any]) -> str:
         told = f"{spent} came after the lowest mean, but whether the loss rose is not sure ({interval(rise)} nats)."
         return told + _though(rises)
     return f"{spent} came after the best and raised the mixed loss by {interval(rise)} nats: {_because(rises)}"
+
+
+def seed_advice(what: str, rises: dict[str, Any]) -> str:
+    """What one seed's mixed curve advises, in the light of what its sources did over all seeds."""
+    if what == "stop" and _named(rises, "forgotten") and not _named(rises, "over-trained"):
+        return "mix: forgotten, not over-trained"
+    return what
 
 
 def _because(rises: dict[str, Any]) -> str:

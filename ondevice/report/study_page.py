@@ -7,7 +7,7 @@ from typing import Any
 
 from ondevice.report.figures import UNKNOWN, duration, interval, loss, millions, moment, percent
 from ondevice.report.page import Chart, Curve, Page
-from ondevice.report.rises import RISE_HEAD, advice, rise_rows
+from ondevice.report.rises import RISE_HEAD, advice, rise_rows, seed_advice
 from ondevice.run.studies import StudyDir
 
 __all__ = ["study_page"]
@@ -155,7 +155,7 @@ def _shapes(name: str, arm: dict[str, Any]) -> Iterator[tuple[str, ...]]:
             str(shape["backslides"]["count"]),
             str(len(shape["spikes"])),
             f"{shape['best_step']:,}",
-            shape["advice"]["what"],
+            seed_advice(shape["advice"]["what"], arm.get("rises", {})),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ondevice.report.rises import advice, rise_rows
+from ondevice.report.rises import advice, rise_rows, seed_advice
 from ondevice.study.results import results_of
 from ondevice.study.story import Interval, Story
 
@@ -41,6 +41,7 @@ def test_a_source_that_rises_while_it_is_read_again_is_over_trained():
     assert (found["cause"], found["after_read"], found["read_until"]) == ("over-trained", None, 1.0)
     assert found["while_read"]["estimate"] == pytest.approx(1.0, abs=0.05)
     assert "text is over-trained" in advice(arm) and "stop earlier, or" in advice(arm)
+    assert seed_advice("stop", arm["rises"]) == "stop"
 
 
 def test_a_source_that_rises_after_its_last_reading_is_forgotten():
@@ -51,6 +52,7 @@ def test_a_source_that_rises_after_its_last_reading_is_forgotten():
     assert early["while_read"]["estimate"] == 0.0
     assert "early is forgotten" in advice(arm) and "rather than stop earlier" in advice(arm)
     assert "over-trained" not in advice(arm)
+    assert seed_advice("stop", arm["rises"]).startswith("mix") and seed_advice("go on", arm["rises"]) == "go on"
 
 
 def test_both_are_named_where_both_happened():
