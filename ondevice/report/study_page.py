@@ -49,7 +49,8 @@ def _standing(page: Page, record: dict[str, Any]) -> None:
 
 
 def _told_arm(arm: dict[str, Any]) -> str:
-    changes = f"; {', '.join(arm['changes'])}" if arm["changes"] else ""
+    learned = [change for change in arm["changes"] if not change.startswith(("limits.", "fit."))]
+    changes = f"; {', '.join(learned)}" if learned else ""
     if arm["from"] is None:
         stages = f" ({', then '.join(arm['stages'])})" if arm.get("stages") else ""
         return f"order {arm['order']}{stages}{changes}"
@@ -193,7 +194,8 @@ def _quality(page: Page, arms: dict[str, Any]) -> None:
         lowest = ", ".join(UNKNOWN if step is None else f"{step:,}" for step in found["lowest_loss_steps"].values())
         page.say(
             f"{name}: best by quality at steps {best}, by loss at {lowest}; difference in quality "
-            f"{interval(found['best_minus_lowest_loss'], digits=1)} points."
+            f"{interval(found['best_minus_lowest_loss'], digits=1)} points (never below 0, since the best was chosen "
+            "by it: what is sure of it stands in the selection of each run)."
         )
 
 

@@ -20,9 +20,9 @@ from ondevice.evaluate.trajectory import TRAJECTORY_VERSION, Settings, advise, d
 from ondevice.study.anova import ANOVA_VERSION, repeated_measures, spread
 from ondevice.study.order_effects import ORDER_EFFECTS_VERSION, order_effects
 from ondevice.study.rises import RISES_VERSION, rises_of
-from ondevice.study.story import MIXED, Interval, Story, points_of
+from ondevice.study.story import MIXED, Story, loss_at, points_of
 
-__all__ = ["RESULTS_VERSION", "loss_at", "results_of"]
+__all__ = ["RESULTS_VERSION", "results_of"]
 
 RESULTS_VERSION = 2
 Stories = Mapping[int, Story]  # by seed
@@ -283,19 +283,6 @@ def _comparison(
 def _loss(story: Story, tokens: int, source: str) -> float:
     found = loss_at(story.intervals, tokens, source)
     return math.nan if found is None else found
-
-
-def loss_at(intervals: Sequence[Interval], tokens: int, source: str) -> float | None:
-    """The loss when so many tokens were learned, on a straight line between evaluations; None beyond them."""
-    points = points_of(list(intervals), source)
-    for point in points:
-        if point.tokens == tokens:
-            return point.loss
-    for before, after in itertools.pairwise(points):
-        if before.tokens < tokens < after.tokens:
-            share = (tokens - before.tokens) / (after.tokens - before.tokens)
-            return before.loss + share * (after.loss - before.loss)
-    return None
 
 
 def _best_by(story: Story, tokens: int) -> float:

@@ -10,8 +10,8 @@ import scipy.stats
 
 from ondevice.evaluate.intervals import effect_size, paired_difference
 from ondevice.study.anova import repeated_measures
-from ondevice.study.results import loss_at, results_of
-from ondevice.study.story import Interval, Story
+from ondevice.study.results import results_of
+from ondevice.study.story import Interval, Story, loss_at
 
 NOISE = {1: (0.0, 0.01, -0.02, 0.015), 2: (0.01, -0.01, 0.02, -0.02), 3: (-0.01, 0.02, 0.0, 0.01)}
 OVER = (5.0, 3.0, 3.4, 3.9)
@@ -218,3 +218,49 @@ def test_the_reference_takes_out_how_hard_a_source_is():
     found = results_of(done, reference="even", planned=2)["order_effects"]["staged"]
     assert found["against_reference"] and found["gap"]["end"]["estimate"] == pytest.approx(0.0, abs=1e-12)
     assert not any(math.isnan(value) for value in found["gap"]["curve"])
+
+
+def test_a_source_that_is_never_read_is_neither_early_nor_late():
+    done = {"only": {s: staged("a", "b", seed=s) for s in (1, 2, 3)}}
+    unread = [{"a": 1000.0 * k, "b": 1000.0 * k, "outside": 0.0} for k in range(3)]
+    done["even"] = {s: story((5.0, 4.0, 3.0), seed=s, trained=unread) for s in (1, 2, 3)}
+    for each in done["even"].values():
+        for interval in each.intervals:
+            interval.losses.update({"a": 3.0, "b": 3.0, "outside": 6.0})
+    found = results_of(done, reference=None, planned=3)["order_effects"]["even"]
+    assert set(found["centres"]) == {"a", "b"}
+    assert found["gap"] is None and set(found["recency"]["sources"]) == {"a", "b"}
+
+
+def test_a_fork_is_held_against_its_reference_at_equal_tokens_or_not_at_all():
+    def shifted(plain, tokens):
+        return Story(
+            intervals=tuple(
+                Interval(
+                    step=each.step + tokens // 100,
+                    tokens=each.tokens + tokens,
+                    losses={name: loss - 1.0 for name, loss in each.losses.items()},
+                    trained=each.trained,
+                    epochs=each.epochs,
+                )
+                for each in plain.intervals
+            )
+        )
+
+    long = {
+        seed: Story(
+            intervals=(
+                *staged("a", "b", seed=seed).intervals,
+                *shifted(staged("a", "b", seed=seed), 4000).intervals,
+            )
+        )
+        for seed in (1, 2, 3)
+    }
+    done = {
+        "trunk": long,
+        "inside": {seed: shifted(staged("a", "b", seed=seed), 4000) for seed in long},
+        "beyond": {seed: shifted(staged("a", "b", seed=seed), 6000) for seed in long},
+    }
+    found = results_of(done, reference="trunk", planned=3)["order_effects"]
+    assert found["inside"]["against_reference"] and found["inside"]["gap"]["curve"] == pytest.approx([0.0] * 3)
+    assert not found["beyond"]["against_reference"] and found["beyond"]["gap"]["end"]["estimate"] < 0
