@@ -30,7 +30,7 @@ def study_page(study: StudyDir) -> Page:
     _ends(page, arms)
     _statistics(page, arms)
     _comparisons(page, results)
-    _quality(page, arms)
+    _quality(page, arms, results["comparisons"])
     _orders(page, results["order_effects"])
     _rates(page, record["lr_range"])
     _provenance(page, study, record)
@@ -178,7 +178,7 @@ def _comparisons(page: Page, results: dict[str, Any]) -> None:
     )
 
 
-def _quality(page: Page, arms: dict[str, Any]) -> None:
+def _quality(page: Page, arms: dict[str, Any], comparisons: list[dict[str, Any]]) -> None:
     judged = {name: arm["quality"] for name, arm in arms.items() if arm["quality"]}
     if not judged:
         return
@@ -196,6 +196,23 @@ def _quality(page: Page, arms: dict[str, Any]) -> None:
             f"{name}: best by quality at steps {best}, by loss at {lowest}; difference in quality "
             f"{interval(found['best_minus_lowest_loss'], digits=1)} points (never below 0, since the best was chosen "
             "by it: what is sure of it stands in the selection of each run)."
+        )
+
+    pairs = [
+        (
+            f"{each['second']} - {each['first']}",
+            group or "all",
+            interval(found, digits=1),
+            UNKNOWN if found["effect_size"] is None else f"{found['effect_size']:+.2f}",
+            "yes" if found["surely"] else "not sure",
+        )
+        for each in comparisons
+        for group, found in (each["quality"] or {}).items()
+    ]
+    page.table(("pair", "group", "difference in points", "effect size", "differs"), pairs, words=2)
+    if pairs:
+        page.say(
+            "Of the last judged checkpoint of each run, in pairs of seeds, with the intervals of the losses above."
         )
 
 
