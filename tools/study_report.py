@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -37,6 +38,8 @@ def main() -> None:
         call("report", args.name, "--out", out)
         if args.run:
             choose(study / "runs" / args.run, out, per_source=args.per_source)
+        for page in (*out.rglob("report.md"), *out.rglob("report.html")):
+            page.write_text(without_folders(page.read_text("utf-8")), "utf-8")
 
 
 def copied(source: Path, name: str, home: Path) -> Path:
@@ -66,8 +69,14 @@ def choose(run: Path, out: Path, *, per_source: str) -> None:
     grid = ("--try-temperature", *TEMPERATURES, "--try-top-p", *TOP_PS)
     call("sweep", run, "--per-source", per_source, *grid)
     call("report", run, "--out", out / run.name)
-    for file in (*(run / "evals").glob("*.csv"), *run.glob("generation_config.json")):
+    for file in (*(run / "evals").glob("sweep-*.csv"), run / "evals" / "generation_config.json"):
         shutil.copy(file, out / run.name / file.name)
+
+
+def without_folders(page: str) -> str:
+    """The commands on a page without the folders of the machine that they were typed on."""
+    command = re.compile(r"(\| command \| |command</td><td[^>]*>)([^|<]*)")
+    return command.sub(lambda found: found[1] + re.sub(r"(?<!\S)/(?:[^\s/]+/)+", "", found[2]), page)
 
 
 def call(*words: object) -> None:

@@ -124,7 +124,7 @@ def share_of_evaluations(text: Path, args: argparse.Namespace) -> dict[str, Any]
         "parameters": count_parameters(recipe.model),
         "evaluations": len(recipe.eval.steps),
         "tokens_each": recipe.eval.max_tokens,
-        "texts_each": recipe.eval.panel,
+        "texts_each": len(recipe.eval.panel_prompts),
         "threads": args.threads,
         "step_s": round(statistics.median(steps), 3),
         "evaluation_s": round(statistics.median(evaluations), 3),
