@@ -13,13 +13,15 @@ from ondevice.cli.folding import tell
 from ondevice.errors import DataError, UsageError
 from ondevice.run.directory import RunDir, find_run
 from ondevice.run.store import Checkpoint, Store
+from ondevice.run.studies import find_study
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ondevice.export.onnx import ExportInfo
+    from ondevice.study.winner import Winner
 
-__all__ = ["EXAMPLES", "add_arguments", "export_run", "run"]
+__all__ = ["EXAMPLES", "add_arguments", "export_run", "run", "run_or_winner"]
 
 EXAMPLES = """examples:
   ondevice export notes                      the best checkpoint, to runs/notes/exports/onnx-<step>
@@ -29,13 +31,14 @@ EXAMPLES = """examples:
   ondevice export notes --format hf          a folder that transformers loads, with a model card
   ondevice export notes --format gguf --type q8_0      one file for llama.cpp and its relatives
   ondevice export notes --format bundle --licence LICENSE   all of it for others, with reports and hashes
+  ondevice export decay-tails --format bundle               of the run that won a study
   ondevice export tuned --format peft        the adapter alone, as the PEFT library loads it"""
 
 _WINDOW = 256  # tokens
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", help="name or path of the run")
+    parser.add_argument("run", help="name or path of the run, or of a study whose winner is taken")
     parser.add_argument("--step", type=int, help="this checkpoint instead of the best by validation loss")
     parser.add_argument(
         "--format",
@@ -70,11 +73,11 @@ def run(args: argparse.Namespace) -> int:
     from ondevice.infer.export_folder import IN_PLACE, NATIVE, PORTABLE
     from ondevice.infer.open import choose_checkpoint
 
-    run_dir = find_run(args.run)
+    run_dir, winner = run_or_winner(args.run)
     if args.format == "bundle":
         from ondevice.cli.export_bundle import export_bundle
 
-        return export_bundle(args, run_dir)
+        return export_bundle(args, run_dir, winner)
     if args.licence:
         raise UsageError("--licence is for --format bundle.")
     checkpoint, why = choose_checkpoint(run_dir, args.step)
@@ -110,6 +113,26 @@ def run(args: argparse.Namespace) -> int:
             tell(f"Written with portable operators: {info.trial.not_native}")
         tell(f'Try it: ondevice generate {folder} "..."')
     return 0
+
+
+def run_or_winner(name: str) -> tuple[RunDir, Winner | None]:
+    """The run of that name, else the winner of the study of that name. Raises UsageError, DataError."""
+    try:
+        return find_run(name), None
+    except UsageError:
+        try:
+            study = find_study(name)
+        except UsageError:
+            study = None
+        if study is None:
+            raise
+    from ondevice.study.winner import winner_of
+
+    winner = winner_of(study)
+    run_dir = study.run(winner.run)
+    run_dir.read_identity()
+    tell(f"{winner.run}, {winner.sentence}.", sys.stderr)
+    return run_dir, winner
 
 
 def default_folder(run_dir: RunDir, checkpoint: Checkpoint, kind: str = "onnx") -> Path:
