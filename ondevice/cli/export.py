@@ -62,6 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="use operators of opset 23 where onnxruntime runs them: faster, needs onnxruntime 1.23 to load",
     )
+    parser.add_argument(
+        "--separate-adapter",
+        action="store_true",
+        help="keep an adapter beside its matrices, unrounded and exchangeable, instead of merging it (--format onnx)",
+    )
     parser.add_argument("--type", choices=("f32", "f16", "q8_0", "q4_0"), help="how a GGUF file stores matrices (f16)")
     parser.add_argument("--licence", metavar="FILE", help="the model's licence, for a bundle")
     parser.add_argument("--out", metavar="FOLDER", help="where to write")
@@ -83,12 +88,15 @@ def run(args: argparse.Namespace) -> int:
     checkpoint, why = choose_checkpoint(run_dir, args.step)
     if (args.native or args.in_place) and args.format != "onnx":
         raise UsageError("--native and --in-place are for --format onnx and bundle.")
+    if args.separate_adapter and (args.format != "onnx" or run_dir.read_recipe().adapter is None):
+        raise UsageError("--separate-adapter is for --format onnx, of a run that trained an adapter.")
     if args.quantize and args.format not in ("onnx", "genai"):
         raise UsageError("--quantize is for --format onnx, genai and bundle.")
     if args.type and args.format != "gguf":
         raise UsageError("--type is for --format gguf; --quantize is for --format onnx.")
     bits = args.quantize or args.type
-    kind = "-".join(each for each in (args.format, bits, "in-place" if args.in_place else "") if each)
+    ways = ("in-place" if args.in_place else "", "adapter" if args.separate_adapter else "")
+    kind = "-".join(each for each in (args.format, bits, *ways) if each)
     folder = default_folder(run_dir, checkpoint, kind)
     if args.out:
         folder = Path(os.path.expanduser(args.out)).absolute()
@@ -101,6 +109,7 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         quantize=args.quantize or "fp32",
         form=NATIVE if args.native else IN_PLACE if args.in_place else PORTABLE,
+        separate=args.separate_adapter,
     )
     if args.json:
         print_json({"path": str(folder), "step": checkpoint.step, "why": why, **export_facts(info)})
@@ -283,19 +292,22 @@ def export_run(
     overwrite: bool,
     quantize: str = "fp32",
     form: str = "portable",
+    separate: bool = False,
 ) -> ExportInfo:
-    """Exports a checkpoint while holding a lease on it. Raises as `export_onnx`."""
+    """Exports a checkpoint while holding a lease on it; ``separate`` keeps its adapter beside the matrices. Raises as
+    `export_onnx`."""
     from ondevice.data.tokenizer import load_tokenizer
     from ondevice.export.onnx import export_onnx
     from ondevice.infer.generation_config import copy_generation_config
-    from ondevice.infer.open import load_decoder
+    from ondevice.infer.open import load_adapted, load_decoder
     from ondevice.infer.torch_backend import TorchBackend
+    from ondevice.model.lora import beside
 
     with Store(run_dir.checkpoints).lease(checkpoint.step) as leased:
-        model = load_decoder(run_dir, leased)
+        model = load_adapted(run_dir, leased) if separate else load_decoder(run_dir, leased)
         info = export_onnx(
             model.shape,
-            dict(model.named_parameters()),
+            beside(model) if separate else dict(model.named_parameters()),
             folder,
             metadata=lineage(run_dir, leased),
             tokenizer=load_tokenizer(run_dir.tokenizer).save,
