@@ -65,7 +65,7 @@ def test_large_weights_go_beside_the_model(parts, tmp_path: Path, monkeypatch) -
     texts = [OnnxBackend(tmp_path / each, threads=1).logits(TEXT[0][None]) for each in "xy"]
     assert np.abs(texts[0] - texts[1]).max() < 1e-4
     (tmp_path / "y" / "model.onnx.data").write_bytes(b"short")
-    with pytest.raises(DataError, match="model.onnx.data"):
+    with pytest.raises(DataError, match=r"model\.onnx\.data"):
         OnnxBackend(tmp_path / "y", verify=True)
 
 
