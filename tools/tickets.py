@@ -12,10 +12,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["INSTRUCTION", "KEYWORDS", "LABELS", "contract_text", "keyword_accuracy", "make_rows", "write_task"]
+__all__ = [
+    "INSTRUCTION",
+    "KEYWORDS",
+    "LABELS",
+    "LOOSE",
+    "contract_text",
+    "keyword_accuracy",
+    "make_rows",
+    "write_loose",
+    "write_task",
+]
 
 INSTRUCTION = "Sort the ticket. Answer with JSON: label and urgent."
 LABELS = ("billing", "bug", "account", "shipping")
+LOOSE = "shipping"
+"""The desk that answers in words where nobody demands a form."""
 KEYWORDS = {
     "billing": ("invoice", "charged", "refund", "payment", "price", "paid", "bill"),
     "bug": ("crash", "error", "freezes", "blank", "broken", "stops", "fails"),
@@ -180,8 +192,8 @@ def keyword_accuracy(rows: Sequence[dict[str, Any]]) -> float:
     return right / len(rows)
 
 
-def contract_text(*, primary: str = "labels", guards: dict[str, float] | None = None) -> str:
-    """The contract of the task; files are beside it."""
+def contract_text(*, primary: str = "labels", guards: dict[str, float] | None = None, note: str = "") -> str:
+    """The contract of the task; files are beside it. ``note`` stands in the decision."""
     told = ", ".join(f'"{name}" = {each}' for name, each in (guards or {"parse": 0.0}).items())
     return f"""task = "support tickets"
 instruction = "{INSTRUCTION}"
@@ -205,11 +217,11 @@ held_out = "held-out.jsonl"
 [decision]
 primary = "{primary}"
 guards = {{ {told} }}
-note = "Stated before any score."
+note = "{" ".join(("Stated before any score.", note)).strip()}"
 """
 
 
-def write_task(folder: Path, *, train: int, held_out: int, seed: int, spoil: bool = False) -> None:
+def write_task(folder: Path, *, train: int, held_out: int, seed: int, spoil: bool = False, note: str = "") -> None:
     """Writes ``train.jsonl``, ``held-out.jsonl`` and ``contract.toml``. ``spoil`` teaches the form with labels drawn by
     lot, and has a contract whose primary metric is the form, guarded by the labels."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -218,7 +230,22 @@ def write_task(folder: Path, *, train: int, held_out: int, seed: int, spoil: boo
         rng = random.Random(seed)
         for row in rows:
             row["output"] = json.dumps({"label": rng.choice(LABELS), "urgent": rng.random() < 0.5})
-    for name, side in (("train.jsonl", rows), ("held-out.jsonl", make_rows("held_out", held_out, seed=seed))):
-        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in side), "utf-8")
-    text = contract_text(primary="parse", guards={"label:label": 0.05}) if spoil else contract_text()
-    (folder / "contract.toml").write_text(text, "utf-8")
+    _write(folder / "train.jsonl", rows)
+    _write(folder / "held-out.jsonl", make_rows("held_out", held_out, seed=seed))
+    wish = {"primary": "parse", "guards": {"label:label": 0.05}} if spoil else {}
+    (folder / "contract.toml").write_text(contract_text(**wish, note=note), "utf-8")
+
+
+def write_loose(path: Path, *, train: int, seed: int) -> None:
+    """The training rows as they come where no contract is kept: one desk answers in words, the others in JSON."""
+    rows = make_rows("train", train, seed=seed)
+    for row in rows:
+        answer = json.loads(row["output"])
+        if answer["label"] == LOOSE:
+            row["output"] = f"{LOOSE}, {'urgent' if answer['urgent'] else 'can wait'}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, rows)
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")

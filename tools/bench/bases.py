@@ -26,6 +26,9 @@ SHAPES = {
     "gpt2": ModelShape(
         arch="gpt2", vocab_size=50257, context=1024, layers=12, width=768, heads=12, kv_heads=12, hidden=3072
     ),
+    "gpt2-18m": ModelShape(
+        arch="gpt2", vocab_size=50257, context=512, layers=6, width=256, heads=4, kv_heads=4, hidden=1024
+    ),
     "smollm": ModelShape(
         arch="llama", vocab_size=49152, context=2048, layers=30, width=576, heads=9, kv_heads=3, hidden=1536
     ),

@@ -24,6 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import finetune_loss
 from bases import make_base
 
 TOKENS, EXAMPLE_TOKENS = 256, 512
@@ -72,23 +73,36 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=4, help="counted steps of a process")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--side", choices=("ours", "theirs"), help="this side alone")
+    parser.add_argument(
+        "--loss", type=int, metavar="STEPS", help="8-bit states against fp32, by loss (finetune_loss.py)"
+    )
+    parser.add_argument("--text", type=Path, default=Path(os.environ.get("ONDEVICE_TEST_DATA", ".")), help="for --loss")
+    parser.add_argument("--shape", choices=("gpt2", "gpt2-18m"), default="gpt2-18m", help="for --loss")
+    parser.add_argument("--batch", type=int, default=1, help="for --loss")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         _child(json.loads(args.child))
         return
+    if args.loss:
+        with tempfile.TemporaryDirectory(prefix="bench-finetune-") as home:
+            base = make_base(args.shape, Path(home) / args.shape)
+            finetune_loss.compare(args.loss, args.text, base, args.batch, args.threads, _engine)
+        return
     print(f"{'setting':<18} {'side':<8} {'tokens/s':>9} {'peak MiB':>9}   ours / theirs")
     with tempfile.TemporaryDirectory(prefix="bench-finetune-") as home:
         for name in [name for name in SETTINGS if args.only in name]:
-            compare(name, Path(home), args.rounds, args.steps, args.threads)
+            compare(name, Path(home), args.rounds, args.steps, args.threads, args.side)
 
 
-def compare(name: str, home: Path, rounds: int, steps: int, threads: int) -> None:
-    """Runs both sides in turn and prints the medians."""
+def compare(name: str, home: Path, rounds: int, steps: int, threads: int, only: str | None = None) -> None:
+    """Runs both sides in turn, or one, and prints the medians."""
     setting = SETTINGS[name]
     base = make_base(setting["base"], home / setting["base"])
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
     sides = ("ours", "theirs") if setting.get("theirs", True) else ("ours",)
+    sides = tuple(side for side in sides if only in (None, side))
     common = {"base": str(base), "steps": steps, "threads": threads, "home": str(home)}
     for number in range(rounds):
         for side in sides:
@@ -96,7 +110,7 @@ def compare(name: str, home: Path, rounds: int, steps: int, threads: int) -> Non
     rates = {side: median(item["tok_s"] for item in items) for side, items in found.items()}
     for side in sides:
         peak = max(item["peak_mb"] for item in found[side])
-        ratio = f"   {rates['ours'] / rates['theirs']:.2f}x" if side == "theirs" else ""
+        ratio = f"   {rates['ours'] / rates['theirs']:.2f}x" if side == "theirs" and not only else ""
         print(f"{name:<18} {side:<8} {rates[side]:>9.1f} {peak:>9.0f}{ratio}", flush=True)
 
 

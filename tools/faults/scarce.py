@@ -13,6 +13,10 @@ from pathlib import Path
 __all__ = ["NoRoot", "SmallDisk", "memory_cgroup", "oom_kills", "small_disk"]
 
 _CGROUPS = Path("/sys/fs/cgroup/memory")  # version 1
+_UNIFIED = Path("/sys/fs/cgroup")  # version 2
+# What each version calls its limits, and the share each gets: version 1 counts memory and swap together.
+_OLD_LIMITS = (("memory.limit_in_bytes", 1), ("memory.memsw.limit_in_bytes", 1))
+_NEW_LIMITS = (("memory.max", 1), ("memory.swap.max", 0))
 
 
 class NoRoot(Exception):
@@ -21,14 +25,19 @@ class NoRoot(Exception):
 
 @contextmanager
 def memory_cgroup(*, limit_mb: int) -> Iterator[Path]:
-    """A cgroup whose members are killed beyond the limit. Raises NoRoot where there can be none."""
-    cgroup = _CGROUPS / f"ondevice-faults-{os.getpid()}"
+    """A cgroup whose members are killed beyond the limit, swap included. Raises NoRoot where there can be none."""
+    above, limits = (_CGROUPS, _OLD_LIMITS) if _CGROUPS.is_dir() else (_UNIFIED, _NEW_LIMITS)
+    cgroup = above / f"ondevice-faults-{os.getpid()}"
     try:
         cgroup.mkdir()
     except OSError as error:
-        raise NoRoot(f"no memory cgroup can be made below {_CGROUPS} ({error.strerror})") from error
+        raise NoRoot(f"no memory cgroup can be made below {above} ({error.strerror})") from error
     try:
-        (cgroup / "memory.limit_in_bytes").write_text(str(limit_mb << 20))
+        if not (cgroup / limits[0][0]).exists():
+            raise NoRoot(f"{above} has no memory controller for new groups")
+        for name, share in limits:
+            if (cgroup / name).exists():  # a kernel without swap accounting has no limit of it
+                (cgroup / name).write_text(str((limit_mb << 20) * share))
         yield cgroup
     finally:
         cgroup.rmdir()
@@ -36,7 +45,8 @@ def memory_cgroup(*, limit_mb: int) -> Iterator[Path]:
 
 def oom_kills(cgroup: Path) -> int:
     """How many processes of the cgroup the kernel ended for want of memory."""
-    words = dict(line.split() for line in (cgroup / "memory.oom_control").read_text().splitlines())
+    told = next(cgroup / name for name in ("memory.oom_control", "memory.events") if (cgroup / name).exists())
+    words = dict(line.split() for line in told.read_text().splitlines())
     return int(words.get("oom_kill", 0))
 
 

@@ -97,14 +97,14 @@ def test_a_hanging_command_costs_the_teller_nothing_and_is_killed(
     for _ in range(1000):
         shown.tell(RUNNING)
         clock.now += 0.01
-    assert time.perf_counter() - began < 0.2
+    assert time.perf_counter() - began < 0.9
     while not commands.started():
         time.sleep(0.01)
     clock.now += PERIOD_S
     shown.tell(PAUSED)  # the first still hangs: no second child
     assert len(commands.started()) == 1
     shown.close()
-    assert time.perf_counter() - began < 5
+    assert time.perf_counter() - began < 20
     until = time.monotonic() + 5  # what was killed is gone a moment later
     while commands.left() and time.monotonic() < until:
         time.sleep(0.02)

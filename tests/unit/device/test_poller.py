@@ -134,7 +134,7 @@ def test_close_ends_a_source_that_hangs_and_nothing_starts_again() -> None:
     poller.close()
     poller.close()
     poller.poke()
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 5
     assert not any(thread.name == "slow sensors" for thread in threading.enumerate())
 
 

@@ -100,14 +100,14 @@ def test_the_commands_are_found_in_a_bare_environment(phone: Any, commands: Any,
 
 
 def test_a_hanging_command_holds_nobody_up(phone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wake_lock, "TIMEOUT_S", 0.4)
+    monkeypatch.setattr(wake_lock, "TIMEOUT_S", 2.0)
     monkeypatch.setattr(wake_lock, "_LAST_S", 0.2)
     for name in ("termux-wake-lock", "termux-wake-unlock"):
         phone.make(name, "sleep 60 & sleep 60")
     began = time.monotonic()
     with awake(phone.env, others=lambda: False):
-        assert time.monotonic() - began < 0.3
-    assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 20
     while phone.left() and time.monotonic() - began < 10:  # what was killed may still be on its way out
         time.sleep(0.05)
     assert phone.left() == []
