@@ -18,7 +18,7 @@ import torch
 from ondevice.data.cursor import Batch
 from ondevice.data.packed import flattened
 from ondevice.model.decoder import Decoder, Entering
-from ondevice.model.layers import Embedding
+from ondevice.model.layers import Embedding, Linear
 from ondevice.model.layerwise import LayerwiseBatch
 from ondevice.model.loss import IGNORE, WeightGradient, linear_cross_entropy
 from ondevice.run.recipe import Fit, Recipe
@@ -77,7 +77,8 @@ class Engine:
         self._head_gradient: WeightGradient | None = None
         if isinstance(model.embed, Embedding):
             model.embed.adds_to_grad = model.head is None
-        self._tokens = 0
+        self._linear = [module for module in model.modules() if isinstance(module, Linear)]
+        self._rows = self._tokens = 0
         self._loss_sum = 0.0
         self._random: torch.Tensor | None = None
 
@@ -108,7 +109,7 @@ class Engine:
 
     def begin(self, y_BT: np.ndarray) -> None:
         """Starts a step whose whole effective batch has labels ``y_BT`` (`IGNORE` where masked)."""
-        self._tokens = int(np.count_nonzero(y_BT != IGNORE))
+        self._rows, self._tokens = len(y_BT), int(np.count_nonzero(y_BT != IGNORE))
         self._loss_sum = 0.0
         self._random = torch.get_rng_state() if self.model.draws else None
         self.model.train()
@@ -152,6 +153,8 @@ class Engine:
         """Adds the gradient of one micro-batch, of a layerwise step only its forward pass; ``lengths`` of the examples
         that it holds, which came in ``rows``. Raises NonFiniteError at the first loss that is not finite.
         """
+        for layer in self._linear:  # torch's own way is the shorter where there is nothing to add to
+            layer.adds_to_grad = len(x_BT) < self._rows
         entering = self._entering(x_BT, rows)
         if self._step is not None:
             self._step.add(torch.from_numpy(x_BT), torch.from_numpy(y_BT).flatten(), lengths, entering)
