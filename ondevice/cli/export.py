@@ -13,13 +13,15 @@ from ondevice.cli.folding import tell
 from ondevice.errors import DataError, UsageError
 from ondevice.run.directory import RunDir, find_run
 from ondevice.run.store import Checkpoint, Store
+from ondevice.run.studies import find_study
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ondevice.export.onnx import ExportInfo
+    from ondevice.study.winner import Winner
 
-__all__ = ["EXAMPLES", "add_arguments", "export_run", "run"]
+__all__ = ["EXAMPLES", "add_arguments", "export_run", "run", "run_or_winner"]
 
 EXAMPLES = """examples:
   ondevice export notes                      the best checkpoint, to runs/notes/exports/onnx-<step>
@@ -29,13 +31,14 @@ EXAMPLES = """examples:
   ondevice export notes --format hf          a folder that transformers loads, with a model card
   ondevice export notes --format gguf --type q8_0      one file for llama.cpp and its relatives
   ondevice export notes --format bundle --licence LICENSE   all of it for others, with reports and hashes
+  ondevice export decay-tails --format bundle               of the run that won a study
   ondevice export tuned --format peft        the adapter alone, as the PEFT library loads it"""
 
 _WINDOW = 256  # tokens
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", help="name or path of the run")
+    parser.add_argument("run", help="name or path of the run, or of a study whose winner is taken")
     parser.add_argument("--step", type=int, help="this checkpoint instead of the best by validation loss")
     parser.add_argument(
         "--format",
@@ -59,6 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="use operators of opset 23 where onnxruntime runs them: faster, needs onnxruntime 1.23 to load",
     )
+    parser.add_argument(
+        "--separate-adapter",
+        action="store_true",
+        help="keep an adapter beside its matrices, unrounded and exchangeable, instead of merging it (--format onnx)",
+    )
     parser.add_argument("--type", choices=("f32", "f16", "q8_0", "q4_0"), help="how a GGUF file stores matrices (f16)")
     parser.add_argument("--licence", metavar="FILE", help="the model's licence, for a bundle")
     parser.add_argument("--out", metavar="FOLDER", help="where to write")
@@ -70,22 +78,25 @@ def run(args: argparse.Namespace) -> int:
     from ondevice.infer.export_folder import IN_PLACE, NATIVE, PORTABLE
     from ondevice.infer.open import choose_checkpoint
 
-    run_dir = find_run(args.run)
+    run_dir, winner = run_or_winner(args.run)
     if args.format == "bundle":
         from ondevice.cli.export_bundle import export_bundle
 
-        return export_bundle(args, run_dir)
+        return export_bundle(args, run_dir, winner)
     if args.licence:
         raise UsageError("--licence is for --format bundle.")
     checkpoint, why = choose_checkpoint(run_dir, args.step)
     if (args.native or args.in_place) and args.format != "onnx":
         raise UsageError("--native and --in-place are for --format onnx and bundle.")
+    if args.separate_adapter and (args.format != "onnx" or run_dir.read_recipe().adapter is None):
+        raise UsageError("--separate-adapter is for --format onnx, of a run that trained an adapter.")
     if args.quantize and args.format not in ("onnx", "genai"):
         raise UsageError("--quantize is for --format onnx, genai and bundle.")
     if args.type and args.format != "gguf":
         raise UsageError("--type is for --format gguf; --quantize is for --format onnx.")
     bits = args.quantize or args.type
-    kind = "-".join(each for each in (args.format, bits, "in-place" if args.in_place else "") if each)
+    ways = ("in-place" if args.in_place else "", "adapter" if args.separate_adapter else "")
+    kind = "-".join(each for each in (args.format, bits, *ways) if each)
     folder = default_folder(run_dir, checkpoint, kind)
     if args.out:
         folder = Path(os.path.expanduser(args.out)).absolute()
@@ -98,6 +109,7 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         quantize=args.quantize or "fp32",
         form=NATIVE if args.native else IN_PLACE if args.in_place else PORTABLE,
+        separate=args.separate_adapter,
     )
     if args.json:
         print_json({"path": str(folder), "step": checkpoint.step, "why": why, **export_facts(info)})
@@ -110,6 +122,26 @@ def run(args: argparse.Namespace) -> int:
             tell(f"Written with portable operators: {info.trial.not_native}")
         tell(f'Try it: ondevice generate {folder} "..."')
     return 0
+
+
+def run_or_winner(name: str) -> tuple[RunDir, Winner | None]:
+    """The run of that name, else the winner of the study of that name. Raises UsageError, DataError."""
+    try:
+        return find_run(name), None
+    except UsageError:
+        try:
+            study = find_study(name)
+        except UsageError:
+            study = None
+        if study is None:
+            raise
+    from ondevice.study.winner import winner_of
+
+    winner = winner_of(study)
+    run_dir = study.run(winner.run)
+    run_dir.read_identity()
+    tell(f"{winner.run}, {winner.sentence}.", sys.stderr)
+    return run_dir, winner
 
 
 def default_folder(run_dir: RunDir, checkpoint: Checkpoint, kind: str = "onnx") -> Path:
@@ -260,19 +292,22 @@ def export_run(
     overwrite: bool,
     quantize: str = "fp32",
     form: str = "portable",
+    separate: bool = False,
 ) -> ExportInfo:
-    """Exports a checkpoint while holding a lease on it. Raises as `export_onnx`."""
+    """Exports a checkpoint while holding a lease on it; ``separate`` keeps its adapter beside the matrices. Raises as
+    `export_onnx`."""
     from ondevice.data.tokenizer import load_tokenizer
     from ondevice.export.onnx import export_onnx
     from ondevice.infer.generation_config import copy_generation_config
-    from ondevice.infer.open import load_decoder
+    from ondevice.infer.open import load_adapted, load_decoder
     from ondevice.infer.torch_backend import TorchBackend
+    from ondevice.model.lora import beside
 
     with Store(run_dir.checkpoints).lease(checkpoint.step) as leased:
-        model = load_decoder(run_dir, leased)
+        model = load_adapted(run_dir, leased) if separate else load_decoder(run_dir, leased)
         info = export_onnx(
             model.shape,
-            dict(model.named_parameters()),
+            beside(model) if separate else dict(model.named_parameters()),
             folder,
             metadata=lineage(run_dir, leased),
             tokenizer=load_tokenizer(run_dir.tokenizer).save,

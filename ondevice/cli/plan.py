@@ -25,6 +25,7 @@ __all__ = ["EXAMPLES", "add_arguments", "run"]
 EXAMPLES = """examples:
   ondevice plan --data ~/notes --minutes 30
   ondevice plan my.toml --memory 800 --json
+  ondevice plan my.toml --probe         ... and let one real step show its memory
   ondevice plan my.toml --rate 900      use this many tokens/s instead of a timed probe
   ondevice plan my.toml --price 0.30    ... and what it will cost at that price of a kWh"""
 
@@ -38,11 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--price", type=at_least(0, float), metavar="MONEY", help="of a kWh; else what limits.price_per_kwh says"
     )
+    parser.add_argument("--probe", action="store_true", help="measure one real step in a process of its own")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
     config = config_from(args, args.target)
+    if args.probe:
+        config = dataclasses.replace(config, fit=dataclasses.replace(config.fit, probe=True))
     from ondevice.data.inventory import take_inventory  # after the config: what is wrong with it is told at once
     from ondevice.train.prepare import prepare
 
@@ -71,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
                     for way in prepared.ways
                 ],
                 "memory_mb": prepared.memory_mb,
+                "measured": None if prepared.measured is None else prepared.measured.to_json(),
                 "saving": dataclasses.asdict(prepared.saving),
                 "tok_s": prepared.tok_s,
                 "inventory": dataclasses.asdict(inventory),

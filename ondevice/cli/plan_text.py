@@ -31,6 +31,8 @@ def plan_lines(prepared: Prepared, foreseen: Foresight | None = None) -> Iterato
     yield f"Steps    {train.steps:,} x {train.batch} x {model.context} = {train.tokens / 1e6:.2f} M tokens"
     yield f"         {expected.epochs:.2f} passes over the text, {train.precision}, peak rate {train.lr:.2g}"
     yield f"Memory   about {expected.memory.total_mb:,.0f} MB, micro-batch {fit.micro_batch}, {fit.threads} threads"
+    if prepared.measured is not None:
+        yield f"         {prepared.measured.peak_mb:,.0f} MB measured, {prepared.measured.step_s:.1f}s a step"
     yield from _memory_lines(prepared)
     if prepared.tok_s is not None:
         yield f"Time     about {duration(expected.train_s)} at {prepared.tok_s:,.0f} tokens/s"
@@ -52,10 +54,12 @@ def _memory_lines(prepared: Prepared) -> Iterator[str]:
     if not ways[1:]:
         return
     limit = "" if prepared.memory_mb is None else f" ({prepared.memory_mb:,.0f} MB may be used)"
-    yield f"Ways     MB     time of a step{limit}"
+    more_mb = 0.0 if prepared.measured is None else prepared.measured.peak_mb - prepared.measured.estimated_mb
+    corrected = "" if prepared.measured is None else ", corrected by what was measured"
+    yield f"Ways     MB     time of a step{limit}{corrected}"
     for way in ways:
         mark = ">" if _is_taken(way, prepared.fit) else " "
-        yield f"       {mark} {way.memory.total_mb:<6,.0f} x{way.time:.2f} {describe(way.fit)}"
+        yield f"       {mark} {way.memory.total_mb + more_mb:<6,.0f} x{way.time:.2f} {describe(way.fit)}"
 
 
 def _some(ways: Sequence[Way], taken: Fit) -> list[Way]:

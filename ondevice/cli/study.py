@@ -20,6 +20,8 @@ from ondevice.run.studies import StudyDir, find_study, list_studies
 
 __all__ = ["EXAMPLES", "add_arguments", "run"]
 
+_TRAINED = "trained, and still to be judged"
+
 EXAMPLES = """examples:
   ondevice study run unique-tokens.toml        every arm with every seed; the same command goes on after a kill
   ondevice study run mine.toml --lr-range 1e-5..1e-1 --steps 200
@@ -151,8 +153,9 @@ def _list(*, as_json: bool) -> int:
 
 
 def _show(study: StudyDir, record: dict[str, Any]) -> None:
-    states = {cell["name"]: cell["state"] for cell in record["cells"]} | _live(study, record)
+    states = {cell["name"]: cell["state"] for cell in record["cells"]}
     done = sum(state == "finished" for state in states.values())
+    states |= {name: _TRAINED if state == "finished" else state for name, state in _live(study, record).items()}
     held = " (under way)" if lock_holder(RunDir(study.path)) is not None else ""
     tell(f"{for_terminal(study.name)}: {done} of {len(record['planned'])} runs finished{held}")
     for name in record["planned"]:

@@ -36,13 +36,15 @@ _COUNTED_ON = 1 << 16  # windows up to which exposure is counted on from the las
 class Batch:
     """``y_BT`` is ``x_BT`` one token later (int64); ``sources_B`` holds indices into ``Dataset.sources``.
 
-    Rows of examples have ``lengths_B``: how long each example in them is. They must not see each other.
+    Rows of examples have ``lengths_B``: how long each example in them is. They must not see each other. ``rows_B`` are
+    their numbers among all rows, equal in every pass.
     """
 
     x_BT: npt.NDArray[np.int64]  # noqa: N815
     y_BT: npt.NDArray[np.int64]  # noqa: N815
     sources_B: npt.NDArray[np.int64]  # noqa: N815
     lengths_B: tuple[tuple[int, ...], ...] | None = None  # noqa: N815
+    rows_B: npt.NDArray[np.int64] | None = None  # noqa: N815
 
 
 class BatchCursor:
@@ -131,6 +133,11 @@ class BatchCursor:
         )
 
     @property
+    def packed_rows(self) -> int | None:
+        """Rows of examples there are; None of plain text, whose windows are others in every pass."""
+        return None if self._packed is None else sum(self._packed.counts)
+
+    @property
     def epoch(self) -> int:
         """Epochs completed: how often as many windows were served as there are."""
         return self.position // self.windows_per_epoch
@@ -141,7 +148,7 @@ class BatchCursor:
         if self._packed is not None:
             rows = self._packed.rows(sources, starts)
             self.position += self.batch
-            return Batch(rows.x_BT, rows.y_BT, sources.copy(), rows.lengths_B)
+            return Batch(rows.x_BT, rows.y_BT, sources.copy(), rows.lengths_B, self._packed.firsts[sources] + starts)
         width = self.context + 1
         tokens = np.empty((self.batch, width), dtype=np.int64)
         for row, (source, start) in enumerate(zip(sources.tolist(), starts.tolist(), strict=True)):

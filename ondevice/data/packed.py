@@ -115,6 +115,11 @@ class PackedRows:
         ]
         self.identity = ["packed", PACKING_VERSION, shuffled, dataset.examples.too_long]
 
+    @cached_property
+    def firsts(self) -> Ints:
+        """The number of each source's first row among the rows of all."""
+        return np.cumsum([0, *self.counts])[:-1]
+
     @property
     def counts(self) -> list[int]:
         """Rows of each source."""

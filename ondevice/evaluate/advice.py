@@ -1,7 +1,8 @@
-"""Advice while a run trains, version 1: what its evaluations so far say, each piece told once when it becomes true.
+"""Advice while a run trains, version 2: what its evaluations so far say, each piece told once when it becomes true.
 
 - ``stop``, ``start the tail``: the best is older than the patience of `ondevice.evaluate.trajectory`, and the loss no
-  longer falls.
+  longer falls. ``stop`` is withheld where sources are being forgotten while another has its best among the last three
+  evaluations: then the order of the text lifts the mixture, and what is learned is not yet learned (version 1 told it).
 - ``spike``: the loss rose as suddenly as that module calls a spike.
 - ``forgetting`` of a source: at two evaluations in a row its loss was above its own best by 3 % more than the mixture
   is above its best; over once that is below 1.5 %.
@@ -22,12 +23,13 @@ from ondevice.evaluate.trajectory import Point, advise, spikes
 
 __all__ = ["ADVICE_VERSION", "Adviser", "Seen", "Told"]
 
-ADVICE_VERSION = 1
+ADVICE_VERSION = 2
 _REMEMBERED = 200
 _MOST_SOURCES = 200
 _FORGOTTEN, _RECOVERED = 0.03, 0.015
 _FELL, _REPEATED = 0.005, 0.05
 _MANY_EPOCHS = 4.0
+_LATELY = 3  # evaluations
 _FOR_SPIKES = 7  # evaluations: the last change and the five before it
 
 
@@ -92,18 +94,24 @@ class Adviser:
     def _all(self, seen: Seen, *, before_tail: bool) -> Iterator[Told]:
         points = [Point(step=step, tokens=tokens, loss=loss) for step, tokens, loss, _ in self._points]
         advice = advise(points, in_stable_phase_of_wsd=before_tail)
-        if advice.what != "go on":
+        forgetting = list(self._forgetting(seen, min(point.loss for point in points)))
+        if advice.what != "go on" and not (advice.what == "stop" and forgetting and self._learns()):
             yield Told(what=advice.what, source="", text=advice.why)
         recent = [point.loss for point in points[-_FOR_SPIKES:]]
         if len(recent) - 1 in spikes(recent):
             rise = points[-1].loss - points[-2].loss
             yield Told(what="spike", source="", text=f"The validation loss jumped by {rise:.4f} at step {seen.step:,}.")
-        yield from self._forgetting(seen, min(point.loss for point in points))
+        yield from forgetting
         yield from self._parting()
         for source, epochs in seen.epochs.items():
             if epochs > _MANY_EPOCHS:
                 text = f"{source} was read {epochs:.1f} times; more than {_MANY_EPOCHS:g} teach little that is new."
                 yield Told(what="repeats", source=source, text=text)
+
+    def _learns(self) -> bool:
+        """Whether a source has its best among the last few evaluations."""
+        since = self._points[-_LATELY:][0][0]
+        return any(known.best_step >= since for known in self._sources.values())
 
     def _forgetting(self, seen: Seen, best_mixed: float) -> Iterator[Told]:
         """Of sources that do worse than the mixture does."""

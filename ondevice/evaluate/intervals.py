@@ -4,14 +4,25 @@ and the interval of the mean of paired differences. Numbers in, numbers out."""
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ondevice.evaluate.distributions import normal_quantile, t_quantile
 
-__all__ = ["Interval", "Paired", "mcnemar_exact", "newcombe_paired", "paired_mean", "wilson"]
+__all__ = [
+    "Interval",
+    "Paired",
+    "effect_size",
+    "mcnemar_exact",
+    "newcombe_paired",
+    "paired_difference",
+    "paired_mean",
+    "wilson",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,3 +127,32 @@ def paired_mean(differences: Sequence[float], *, level: float = 0.95) -> Interva
     mean = float(values.mean())
     half = t_quantile((1 + level) / 2, n - 1) * float(values.std(ddof=1)) / math.sqrt(n)
     return Interval(estimate=mean, low=mean - half, high=mean + half, n=n)
+
+
+def effect_size(differences: Sequence[float]) -> float | None:
+    """Hedges' g of paired differences: mean over standard deviation, times the factor that takes its bias away.
+
+    None where they do not differ, and for fewer than three: of two the standard deviation has one degree of freedom,
+    with which the estimate has no mean at all (the factor is 0)."""
+    n = len(differences)
+    deviation = statistics.stdev(differences) if n > 2 else 0.0
+    if not deviation:
+        return None
+    df = n - 1
+    factor = math.exp(math.lgamma(df / 2) - math.lgamma((df - 1) / 2)) / math.sqrt(df / 2)
+    return factor * statistics.fmean(differences) / deviation
+
+
+def paired_difference(differences: Sequence[float], *, level: float = 0.95) -> dict[str, Any]:
+    """`paired_mean` and `effect_size` as JSON values, and whether it surely is not 0; of one pair the mean alone."""
+    found = paired_mean(differences, level=level)
+    known = found.n > 1
+    return {
+        "estimate": found.estimate,
+        "low": found.low if known else None,
+        "high": found.high if known else None,
+        "n": found.n,
+        "level": level,
+        "effect_size": effect_size(differences),
+        "surely": known and len(set(differences)) > 1 and found.excludes_zero,
+    }

@@ -9,7 +9,7 @@
       native/               a run with this one checkpoint: weights, papers, tokenizer, every line of telemetry
       hf/                   the folder of Hugging Face: safetensors, tokenizer, generation config
       onnx/                 an ONNX export with its parity
-      reports/              losses, benchmarks, decoding sweep, probes, raw generations
+      reports/              losses, benchmarks, decoding sweep, probes, raw generations; the study that was won
 
 Copies what the run has and says what it lacks; measures nothing itself. `check_bundle` re-checks every byte.
 """
@@ -32,6 +32,7 @@ from ondevice.run.directory import RunDir
 from ondevice.run.files import make_folder, read_sealed, sha256_of, write_atomic, write_sealed
 from ondevice.run.manifest import DROPPABLE, MANIFEST
 from ondevice.run.store import Checkpoint
+from ondevice.run.studies import StudyDir
 
 __all__ = ["Bundle", "BundleInfo", "check_bundle", "read_bundle", "write_bundle"]
 
@@ -77,12 +78,14 @@ def write_bundle(
     card: str,
     lineage: Mapping[str, Any],
     licence: Path | None = None,
+    study: StudyDir | None = None,
     overwrite: bool = False,
 ) -> BundleInfo:
     """Builds the folder beside its place and renames it, so it is whole or absent.
 
-    ``exports`` writes one subfolder each (``hf``, ``onnx``). Raises UsageError for a folder that exists or a licence
-    that is none, ResourceError for a full disk, and as the exports do; in each case nothing is left behind.
+    ``exports`` writes one subfolder each (``hf``, ``onnx``). ``study`` is the one that the run won. Raises
+    UsageError for a folder that exists or a licence that is none, ResourceError for a full disk, and as the exports do;
+    in each case nothing is left behind.
     """
     check_place(folder, marker=BUNDLE_FILE, overwrite=overwrite)
     text = _licence(licence)
@@ -92,6 +95,10 @@ def write_bundle(
         for name, write in exports.items():
             write(temporary / name)
             parts[name] = name
+        if study is not None:
+            for path in (study.design, study.record):
+                _copy(path, temporary / "reports" / path.name)
+            parts["study"] = "reports/study.json"
         write_atomic(temporary / "README.md", card.encode())
         parts["release note"] = "README.md"
         if text is None:

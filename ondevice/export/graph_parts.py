@@ -38,6 +38,11 @@ class Weights:
         self._state = state
         self._left = set(state)
 
+    def rank(self, layer: str) -> int:
+        """Of the adapter beside a layer; 0 where there is none."""
+        beside = self._state.get(f"{layer}.lora_A")
+        return 0 if beside is None else int(beside.shape[0])
+
     def take(self, name: str, *dims: int) -> Any:
         """The tensor of this name. Raises CheckpointError when it is missing or has another shape."""
         if name not in self._state:
@@ -118,10 +123,17 @@ class Decoder:
         return self._table.rows(g.node("Reshape", self.ids_BT, g.ints(-1)))
 
     def linear(self, x: str, name: str, out: int, into: int, *, bias: bool) -> str:
-        """``x @ weight.T + bias`` of flat activations, ``[N, into] -> [N, out]``, in the bits of the plan."""
+        """``x @ weight.T + bias`` of flat activations, ``[N, into] -> [N, out]``, in the bits of the plan; an adapter
+        that lies beside the matrix stays there, in fp32."""
         layer = int(name.split(".")[1])
         weight = self._matrix(f"{name}.weight", self.plan.block(layer, self.shape), out, into)
-        return weight.linear(x, self.weight(f"{name}.bias", out) if bias else None, name=name)
+        y = weight.linear(x, self.weight(f"{name}.bias", out) if bias else None, name=name)
+        rank = self.weights.rank(name)
+        if not rank:
+            return y
+        down, up = self.weight(f"{name}.lora_A", rank, into), self.weight(f"{name}.lora_B", out, rank)
+        low = self.graph.node("Gemm", x, down, transB=1)
+        return self.graph.node("Gemm", low, up, y, transB=1, name=f"{name}.adapted")
 
     def split_heads(self, qkv_NX: str) -> str:
         """``[N, (H+2K)*D] -> [B, H+2K, T, D]``."""

@@ -76,7 +76,7 @@ def session_logits(session: OnnxSession) -> LogitsFn:
     """The logits of a session from an empty cache."""
 
     def logits(ids_BT: np.ndarray) -> np.ndarray:
-        session.start(len(ids_BT))
+        session.start(len(ids_BT), capacity=ids_BT.shape[1])
         return session.run(ids_BT)
 
     return logits
@@ -84,9 +84,10 @@ def session_logits(session: OnnxSession) -> LogitsFn:
 
 def decode_rate(session: OnnxSession, shape: ModelShape, *, seconds: float = _RATE_S) -> float:
     """Tokens a second of greedy decoding after a short prompt, for about so long."""
-    session.start(1)
-    token = session.run(np.zeros((1, min(8, shape.context)), dtype=np.int64))[:, -1:].argmax(-1)
-    steps = min(_MOST_STEPS, shape.context - session.length)
+    prompt = min(8, shape.context)
+    steps = min(_MOST_STEPS, shape.context - prompt)
+    session.start(1, capacity=prompt + steps)
+    token = session.run(np.zeros((1, prompt), dtype=np.int64))[:, -1:].argmax(-1)
     began, done = time.perf_counter(), 0
     while done < steps and time.perf_counter() - began < seconds:
         token = session.run(token)[:, -1:].argmax(-1)

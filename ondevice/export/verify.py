@@ -23,6 +23,7 @@ TOLERANCE = 1e-4  # largest absolute error of a logit in fp32
 UNRELATED = 1.0  # relative error of a quantized file: logits that have nothing to do with the model's come to 1.4
 _LONGEST = 24  # tokens: with a large vocabulary the compared logits would be the largest arrays of an export
 _DECODED = 6
+_ROOM = 8  # columns of a cache of fixed length that stay empty: of the whole context they would be half the model
 
 LogitsFn = Callable[[np.ndarray], np.ndarray]  # ids_BT int64 -> logits_BTV
 
@@ -116,8 +117,12 @@ def _cases(session: OnnxSession, reference: LogitsFn, ids_BT: np.ndarray, wanted
 
 def _run(session: OnnxSession, ids_BT: np.ndarray, *cuts: int) -> np.ndarray:
     """Logits of all positions, the tokens given in pieces that end at ``cuts``."""
-    session.start(len(ids_BT))
+    _start(session, *ids_BT.shape)
     return np.concatenate([session.run(piece) for piece in np.split(ids_BT, list(cuts), axis=1)], axis=1)
+
+
+def _start(session: OnnxSession, batch: int, length: int) -> None:
+    session.start(batch, capacity=min(length + _ROOM, session.context))
 
 
 def _padded_cases(session: OnnxSession, reference: LogitsFn, ids_BT: np.ndarray, first: int) -> Iterator[_Case]:
@@ -125,7 +130,7 @@ def _padded_cases(session: OnnxSession, reference: LogitsFn, ids_BT: np.ndarray,
     length = ids_BT.shape[1]
     pads = [0, min(3, first - 1), min(7, first - 1)]
     mask_BT = np.arange(length) >= np.array(pads)[:, None]
-    session.start(3)
+    _start(session, 3, length)
     padded = np.where(mask_BT, ids_BT, 0)
     cuts = list(range(first, length))
     pieces = zip(np.split(padded, cuts, axis=1), np.split(mask_BT, cuts, axis=1), strict=True)

@@ -7,6 +7,7 @@ business of `ondevice.governor.decide`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -54,9 +55,14 @@ class History:
     def from_json(cls, value: dict[str, Any]) -> History:
         """The same back; a fresh one where the dictionary is of another make."""
         try:
-            return cattrs.Converter(forbid_extra_keys=True).structure(value, cls)
+            return _converter().structure(value, cls)
         except (cattrs.BaseValidationError, TypeError, ValueError, AttributeError):
             return cls()
+
+
+@functools.cache
+def _converter() -> cattrs.Converter:
+    return cattrs.Converter(forbid_extra_keys=True)
 
 
 def begin(

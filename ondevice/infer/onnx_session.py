@@ -75,6 +75,11 @@ class OnnxSession:
         self.start(1)
 
     @property
+    def context(self) -> int:
+        """The most tokens a cache may hold."""
+        return self._shape.context
+
+    @property
     def length(self) -> int:
         """Columns in the cache, padding included."""
         return int(self._mask_BS.shape[1])

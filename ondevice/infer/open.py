@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _FOR_OTHERS = ("model.gguf", "genai_config.json")
 _HUGGING_FACE = ("config.json", "adapter_config.json")
 
-__all__ = ["Opened", "choose_checkpoint", "load_decoder", "open_checkpoint", "open_target"]
+__all__ = ["Opened", "choose_checkpoint", "load_adapted", "load_decoder", "open_checkpoint", "open_target"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,13 +128,20 @@ def _by_validation_loss(run: RunDir, kept: list[int]) -> list[tuple[int, str]]:
 
 def load_decoder(run: RunDir, checkpoint: Checkpoint) -> Decoder:
     """The model of a checkpoint, an adapter merged in, in evaluation mode."""
-    from ondevice.model.base import build_for
     from ondevice.model.lora import merge
+
+    model = load_adapted(run, checkpoint)
+    merge(model)
+    return model
+
+
+def load_adapted(run: RunDir, checkpoint: Checkpoint) -> Decoder:
+    """The model of a checkpoint as it was trained, an adapter beside its matrices, in evaluation mode."""
+    from ondevice.model.base import build_for
     from ondevice.model.weights import load_weights
 
     model = build_for(run.read_recipe(), fresh=False)
     load_weights(checkpoint.path / "model.safetensors", model)
-    merge(model)
     return model.eval()
 
 

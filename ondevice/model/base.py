@@ -40,7 +40,7 @@ def build_for(recipe: Recipe, *, fresh: bool) -> Decoder:
     begins = fresh and recipe.base is None
     form = "fp32" if recipe.adapter is None else recipe.adapter.base_format
     if form == "fp32":
-        model = build_model(recipe.model, seed=recipe.train.seed if begins else None)
+        model = build_model(recipe.model, seed=recipe.train.seed if begins else None, init=recipe.train.init)
     else:
         give_back_large_blocks()
         model = build_frozen(recipe.model, form)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +19,15 @@ from ondevice.model.recompute import recomputed
 from ondevice.model.rope import Rotation
 from ondevice.run.recipe import ModelShape
 
-__all__ = ["Decoder"]
+__all__ = ["Decoder", "Entering"]
+
+
+@dataclass(frozen=True)
+class Entering:
+    """Hidden states ``[B, T, C]`` that come into the block of this number."""
+
+    block: int
+    x_BTC: Tensor  # noqa: N815
 
 
 class Decoder(nn.Module):
@@ -60,17 +70,19 @@ class Decoder(nn.Module):
         start: int = 0,
         lead_B: Tensor | None = None,
         lengths: Sequence[int] | None = None,
+        entering: Entering | None = None,
     ) -> Tensor:
         """Hidden states after the final norm, ``[B, T, C]``.
 
         With a cache, ``ids`` are the tokens at positions ``start ...``; their keys and values are stored, and the
         cache must hold those of every earlier position. The first ``lead_B`` columns of each row are padding: nobody
         looks at them, and positions count from after them. With ``lengths`` each row holds texts of these lengths side
-        by side, each with positions of its own, none of which sees another. Raises ValueError for more tokens than fit.
+        by side, each with positions of its own, none of which sees another. What is ``entering`` a block spares those
+        below it. Raises ValueError for more tokens than fit.
         """
         place = self.place(ids_BT, cache, start, lead_B) if lengths is None else self.place_apart(ids_BT, lengths)
-        x_BTC = self.embedded(ids_BT, place)
-        for block in self.blocks:
+        first, x_BTC = (0, self.embedded(ids_BT, place)) if entering is None else (entering.block, entering.x_BTC)
+        for block in islice(self.blocks, first, None):
             x_BTC = self._through(block, x_BTC, place)
         hidden_BTC: Tensor = self.norm(x_BTC)
         return hidden_BTC

@@ -13,14 +13,71 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from ondevice.model.products import layers_by_one_dnn, times_transposed
+
 __all__ = ["Embedding", "Linear", "RMSNorm", "add_rows", "rms_norm", "swiglu"]
+
+_LARGE = 1 << 25  # multiplications of a product; for smaller ones oneDNN's preparations cost more than it gains
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` that leaves its weights uninitialised and the global random state alone; see `build_model`."""
+    """`nn.Linear` that leaves its weights uninitialised and the global random state alone; see `build_model`.
+
+    With ``adds_to_grad`` backward adds the gradient to ``weight.grad`` where there is one, within the product: made
+    apart and added, it is written once and read twice more for each further micro-batch. In training mode large
+    products are by the faster library, with and without gradients, so that recomputed blocks have the same bits.
+    """
+
+    adds_to_grad = False
 
     def reset_parameters(self) -> None:
         """Nothing: weights come from `build_model` or from a file."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        large = x.numel() * self.out_features >= _LARGE
+        foreign = large and x.dtype == self.weight.dtype == torch.float32 and layers_by_one_dnn()
+        if not (self.training and (foreign or self.adds_to_grad)) or torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        y: Tensor = _Product.apply(x, self.weight, self.bias, self.adds_to_grad, foreign)
+        return y
+
+
+class _Product(torch.autograd.Function):
+    """``x @ weight.T + bias``; ``foreign`` by oneDNN, but for the weight's gradient, where it is not the faster."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight_OI: Tensor, bias_O: Tensor | None, adds_to_grad: bool, foreign: bool
+    ) -> Tensor:
+        ctx.kept = weight_OI if adds_to_grad else None  # itself, not a saved copy: its .grad is wanted
+        ctx.foreign = foreign
+        ctx.save_for_backward(x, weight_OI)
+        x_NI = x.reshape(-1, x.shape[-1])
+        y_NO = times_transposed(x_NI, weight_OI, bias_O) if foreign else F.linear(x_NI, weight_OI, bias_O)
+        # No view, for adapters add to it in place.
+        y: Tensor = torch.ops.aten._unsafe_view(y_NO, (*x.shape[:-1], len(weight_OI)))
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight_OI = ctx.saved_tensors
+        grad_NO = grad.reshape(-1, len(weight_OI))
+        grad_x = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            product = times_transposed(grad_NO, weight_OI.t()) if ctx.foreign else grad_NO @ weight_OI
+            grad_x = product.view_as(x)
+        if ctx.needs_input_grad[1]:
+            grad_weight = _added(ctx.kept, grad_NO, x.reshape(-1, x.shape[-1]))
+        return grad_x, grad_weight, grad_NO.sum(0) if ctx.needs_input_grad[2] else None, None, None
+
+
+def _added(kept: Tensor | None, grad_NO: Tensor, x_NI: Tensor) -> Tensor | None:
+    """The weight's gradient; None where it was added to that of ``kept``."""
+    if kept is None or kept.grad is None:
+        return grad_NO.t() @ x_NI
+    kept.grad.addmm_(grad_NO.t(), x_NI)
+    return None
 
 
 class Embedding(nn.Embedding):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ondevice.model.attention import Place
-from ondevice.model.decoder import Decoder
+from ondevice.model.decoder import Decoder, Entering
 from ondevice.model.layers import add_rows
 from ondevice.model.loss import linear_cross_entropy
 from ondevice.model.recompute import backward_from
@@ -74,16 +74,25 @@ class LayerwiseBatch:
         self._embeds = bool(_learning(model.embed, model.position))
         self._lowest = 0 if self._embeds else min(learning, default=self._count)
 
-    def add(self, ids_BT: Tensor, targets_N: Tensor, lengths: Sequence[int] | None = None) -> None:
-        """Forward of one micro-batch, to the last block's output; ``lengths`` of texts that lie side by side in it."""
+    def add(
+        self,
+        ids_BT: Tensor,
+        targets_N: Tensor,
+        lengths: Sequence[int] | None = None,
+        entering: Entering | None = None,
+    ) -> None:
+        """Forward of one micro-batch, to the last block's output; ``lengths`` of texts that lie side by side in it.
+        What is ``entering`` a block, at most the lowest that learns, spares those below it."""
         model = self.model
         place = model.place(ids_BT) if lengths is None else model.place_apart(ids_BT, lengths)
         with torch.no_grad(), self._autocast():
             before = self._random()
-            piece = _Piece(ids_BT, targets_N, place, model.embedded(ids_BT, place))
+            x_BTC = model.embedded(ids_BT, place) if entering is None else entering.x_BTC
+            piece = _Piece(ids_BT, targets_N, place, x_BTC)
             piece.random |= {} if before is None else {-1: before}
             for number, block in enumerate(model.blocks):
-                self._forward(piece, number, block)
+                if entering is None or number >= entering.block:
+                    self._forward(piece, number, block)
         self._pieces.append(piece)
 
     def _forward(self, piece: _Piece, number: int, block: nn.Module) -> None:

@@ -22,6 +22,7 @@ from ondevice.run.recipe import AdapterRecipe
 __all__ = [
     "LoraLinear",
     "add_lora",
+    "beside",
     "freeze",
     "lora_layers",
     "merge",
@@ -143,6 +144,31 @@ def lora_layers(model: Decoder) -> Iterator[tuple[int, LoraLinear]]:
         for module in block.modules():
             if isinstance(module, LoraLinear):
                 yield number, module
+
+
+@torch.no_grad()
+def beside(model: Decoder) -> dict[str, Tensor]:
+    """The weights of the base under the plain decoder's names, and the adapter of every adapted layer beside them:
+    ``<layer>.lora_A [R, in]`` and ``<layer>.lora_B [out, R]``, the scaling in B, with R the sum of the ranks of its
+    targets: ``y += lora_B lora_A x``. Frozen matrices are unpacked for it."""
+    unpack(model)
+    state = {name.replace(".base.", "."): each for name, each in model.state_dict().items() if ".lora_" not in name}
+    for path, layer in model.named_modules():
+        if isinstance(layer, LoraLinear):
+            state[f"{path}.lora_A"], state[f"{path}.lora_B"] = _stacked(layer)
+    return state
+
+
+def _stacked(layer: LoraLinear) -> tuple[Tensor, Tensor]:
+    """A and B of all targets together: each target's columns of B reach its own rows only."""
+    weight = layer.base.weight
+    assert isinstance(weight, Tensor)
+    pairs = [layer.pair(target) for target in layer.targets]
+    columns = []
+    for target, (_, b) in zip(layer.targets, pairs, strict=True):
+        columns.append(torch.zeros(len(weight), b.shape[1]))
+        columns[-1].narrow(0, target.first, target.rows).copy_(b).mul_(layer.scaling)
+    return torch.cat([a.float() for a, _ in pairs]), torch.cat(columns, dim=1)
 
 
 @torch.no_grad()

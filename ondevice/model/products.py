@@ -1,19 +1,23 @@
 """Matrix products where another library than torch's default one is the faster.
 
 oneDNN is in torch for x86, but torch gives it no fp32 products of its own accord: MKL does them, which on processors of
-AMD is at half its rate for the product of a vocabulary. In Termux torch has no oneDNN; on other ARM nobody measured it.
-Which library it is depends on the build of torch and the machine alone, so a resumed run meets the same one.
+AMD is at half its rate for the product of a vocabulary, and keeps to AVX2 where they have AVX-512. In Termux torch has
+no oneDNN; on other ARM nobody measured it. Which library it is depends on the build of torch, the machine and the
+instruction set alone, so a resumed run meets the same one.
 """
 
 from __future__ import annotations
 
 import platform
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-__all__ = ["has_one_dnn", "times_transposed"]
+__all__ = ["has_one_dnn", "layers_by_one_dnn", "times_transposed"]
+
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 @cache
@@ -26,7 +30,20 @@ def has_one_dnn() -> bool:
     )
 
 
-def times_transposed(x_NC: Tensor, weight_VC: Tensor) -> Tensor:
-    """``x @ weight.T`` of fp32 -> ``[N, V]``, by oneDNN. No gradient."""
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x_NC, weight_VC, None, "none", [], "")
+@cache
+def layers_by_one_dnn() -> bool:
+    """Whether `times_transposed` is also the faster for the layers: elsewhere MKL is as fast."""
+    return has_one_dnn() and torch.backends.cpu.get_cpu_capability() == "AVX512" and _made_by_amd()
+
+
+def _made_by_amd() -> bool:
+    try:
+        return "AuthenticAMD" in _CPUINFO.read_text("utf-8", "replace")
+    except OSError:  # no Linux
+        return False
+
+
+def times_transposed(x_NC: Tensor, weight_VC: Tensor, bias_V: Tensor | None = None) -> Tensor:
+    """``x @ weight.T + bias`` of fp32 -> ``[N, V]``, by oneDNN. No gradient."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x_NC, weight_VC, bias_V, "none", [], "")
     return product

@@ -47,4 +47,8 @@ def interval(found: dict[str, Any] | None, *, digits: int = 4) -> str:
     if found is None:
         return UNKNOWN
     text = f"{found['estimate']:+.{digits}f}"
-    return text if found["low"] is None else f"{text} ({found['low']:+.{digits}f} to {found['high']:+.{digits}f})"
+    return (
+        text
+        if found["low"] is None or found["low"] == found["high"]
+        else f"{text} ({found['low']:+.{digits}f} to {found['high']:+.{digits}f})"
+    )

@@ -7,6 +7,7 @@ from typing import Any
 
 from ondevice.report.figures import UNKNOWN, duration, interval, loss, millions, moment, percent
 from ondevice.report.page import Chart, Curve, Page
+from ondevice.report.rises import RISE_HEAD, advice, rise_rows, seed_advice
 from ondevice.run.studies import StudyDir
 
 __all__ = ["study_page"]
@@ -29,7 +30,7 @@ def study_page(study: StudyDir) -> Page:
     _ends(page, arms)
     _statistics(page, arms)
     _comparisons(page, results)
-    _quality(page, arms)
+    _quality(page, arms, results["comparisons"])
     _orders(page, results["order_effects"])
     _rates(page, record["lr_range"])
     _provenance(page, study, record)
@@ -48,9 +49,11 @@ def _standing(page: Page, record: dict[str, Any]) -> None:
 
 
 def _told_arm(arm: dict[str, Any]) -> str:
-    changes = f"; {', '.join(arm['changes'])}" if arm["changes"] else ""
+    learned = [change for change in arm["changes"] if not change.startswith(("limits.", "fit."))]
+    changes = f"; {', '.join(learned)}" if learned else ""
     if arm["from"] is None:
-        return f"order {arm['order']}{changes}"
+        stages = f" ({', then '.join(arm['stages'])})" if arm.get("stages") else ""
+        return f"order {arm['order']}{stages}{changes}"
     tail = f"{arm['tail']} tail" if arm["tail"] else "no tail"
     return f"from {arm['from']} at {millions(arm['at_tokens'])} tokens, {millions(arm['tokens'])} more, {tail}{changes}"
 
@@ -98,24 +101,21 @@ def _ends(page: Page, arms: dict[str, Any]) -> None:
     page.table(("arm", "lowest mean", "end", "end - lowest (95 %)", "effect size", "time after best"), rows)
     for name, arm in arms.items():
         if "best" in arm:
-            page.say(f"{name}: {_advice(arm)}")
+            page.say(f"{name}: {advice(arm)}")
+    rises = list(rise_rows(arms))
+    page.table(RISE_HEAD, rises, words=2)
+    if rises:
+        page.say(
+            "Nats a token above the lowest mean by the last reading, and above that of the last reading, with "
+            "intervals over seeds adjusted for the number of sources. A source that rises while it is read again is "
+            "over-trained; one that rises after its last reading is forgotten."
+        )
     read = [
         (name, str(source), millions(tokens), f"{arm['exposure']['epochs'].get(source, 0.0):.2f}")
         for name, arm in arms.items()
         for source, tokens in arm["exposure"]["tokens"].items()
     ]
     page.table(("arm", "source", "tokens read", "epochs"), read, words=2)
-
-
-def _advice(arm: dict[str, Any]) -> str:
-    """In a sentence: over-trained or not, and where stopping would have done."""
-    rise, after = arm["end_minus_best"], arm["tokens_after_best"]
-    if not after:
-        return "its last evaluation is the lowest on the mean; more training may lower it further."
-    spent = f"{millions(after)} tokens ({percent(after / max(1, arm['end']['tokens'] - arm['tokens'][0]))} of them)"
-    if rise["surely"] and rise["estimate"] > 0:
-        return f"over-trained: {spent} came after the best and raised the loss by {interval(rise)} nats; stop earlier."
-    return f"{spent} came after the lowest mean, but whether the loss rose is not sure ({interval(rise)} nats)."
 
 
 def _statistics(page: Page, arms: dict[str, Any]) -> None:
@@ -156,7 +156,7 @@ def _shapes(name: str, arm: dict[str, Any]) -> Iterator[tuple[str, ...]]:
             str(shape["backslides"]["count"]),
             str(len(shape["spikes"])),
             f"{shape['best_step']:,}",
-            shape["advice"]["what"],
+            seed_advice(shape["advice"]["what"], arm.get("rises", {})),
         )
 
 
@@ -173,12 +173,12 @@ def _comparisons(page: Page, results: dict[str, Any]) -> None:
             rows.append((f"{each['second']} - {each['first']}", source or "all", at, interval(found), effect, sure))
     page.table(("pair", "source", "tokens", "difference in nats", "effect size", "differs"), rows, words=2)
     page.say(
-        f"Intervals of {results['level']:.1%}, adjusted for {_pairs(results)}; effect size: mean of "
-        "the paired differences over their standard deviation."
+        f"Intervals of {results['level']:.1%}, adjusted for {_pairs(results)}; effect size: Hedges' g, the mean of the "
+        "paired differences over their standard deviation, made smaller for few seeds; of two seeds there is none."
     )
 
 
-def _quality(page: Page, arms: dict[str, Any]) -> None:
+def _quality(page: Page, arms: dict[str, Any], comparisons: list[dict[str, Any]]) -> None:
     judged = {name: arm["quality"] for name, arm in arms.items() if arm["quality"]}
     if not judged:
         return
@@ -194,7 +194,25 @@ def _quality(page: Page, arms: dict[str, Any]) -> None:
         lowest = ", ".join(UNKNOWN if step is None else f"{step:,}" for step in found["lowest_loss_steps"].values())
         page.say(
             f"{name}: best by quality at steps {best}, by loss at {lowest}; difference in quality "
-            f"{interval(found['best_minus_lowest_loss'], digits=1)} points."
+            f"{interval(found['best_minus_lowest_loss'], digits=1)} points (never below 0, since the best was chosen "
+            "by it: what is sure of it stands in the selection of each run)."
+        )
+
+    pairs = [
+        (
+            f"{each['second']} - {each['first']}",
+            group or "all",
+            interval(found, digits=1),
+            UNKNOWN if found["effect_size"] is None else f"{found['effect_size']:+.2f}",
+            "yes" if found["surely"] else "not sure",
+        )
+        for each in comparisons
+        for group, found in (each["quality"] or {}).items()
+    ]
+    page.table(("pair", "group", "difference in points", "effect size", "differs"), pairs, words=2)
+    if pairs:
+        page.say(
+            "Of the last judged checkpoint of each run, in pairs of seeds, with the intervals of the losses above."
         )
 
 

@@ -6,6 +6,7 @@ Used by `ondevice.run.config` alone. Knows no meaning beyond the schema's own ty
 from __future__ import annotations
 
 import dataclasses
+import functools
 import reprlib
 import tomllib
 import typing
@@ -82,8 +83,13 @@ def hint_of(path: tuple[str, ...]) -> Any:
     hint: Any = Config
     for part in path:
         table = nested(hint)
-        hint = typing.get_type_hints(table).get(part) if table else None
+        hint = _hints(table).get(part) if table else None
     return hint
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 def checked(raw: dict[str, Any], origin: Origin) -> Config:
@@ -97,7 +103,7 @@ def checked(raw: dict[str, Any], origin: Origin) -> Config:
 def _refuse_unknown(cls: type, raw: Any, path: tuple[str, ...], origin: Origin) -> None:
     if not isinstance(raw, dict):
         raise UsageError(f"{origin.of(path)}: '{'.'.join(path)}' must be a table, not {_kind(raw)}.")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     for key, value in raw.items():
         here = (*path, key)
         if key not in hints:
@@ -169,6 +175,7 @@ def _strict_bool(value: Any, _: Any) -> bool:
     return value
 
 
+@functools.cache  # what it learns of a class takes 50 ms
 def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
     converter.register_structure_hook(int, _strict_int)

@@ -39,11 +39,13 @@ def create_run(
     save_tokenizer: Callable[[Path], object],
     parent: dict[str, Any] | None = None,
     fill: Callable[[RunDir], object] | None = None,
+    measured: dict[str, float] | None = None,
 ) -> RunDir:
     """Makes a run directory in one instant (built beside, then renamed). Raises UsageError if it exists.
 
     ``save_tokenizer`` fills the tokenizer's folder, so that a run copied elsewhere can still speak. ``fill`` may put
-    more into the new run before anyone sees it, such as a fork's first checkpoint.
+    more into the new run before anyone sees it, such as a fork's first checkpoint. ``measured``: what a step of the fit
+    took, where one was made.
     """
     if os.path.lexists(path):
         raise _exists(path)
@@ -52,7 +54,15 @@ def create_run(
         _remove_abandoned(path.parent)
         draft = RunDir(path.with_name(f"{_HALF_MADE}{path.name}-{secrets.token_hex(4)}"))
         try:
-            _fill(draft, config_toml=config_toml, recipe=recipe, fit=fit, save_tokenizer=save_tokenizer, parent=parent)
+            fit_json = fit.to_json() if measured is None else {**fit.to_json(), "measured": measured}
+            _fill(
+                draft,
+                config_toml=config_toml,
+                recipe=recipe,
+                fit=fit_json,
+                save_tokenizer=save_tokenizer,
+                parent=parent,
+            )
             if fill is not None:
                 fill(draft)
             draft.path.rename(path)
@@ -74,7 +84,7 @@ def _fill(
     *,
     config_toml: str,
     recipe: Recipe,
-    fit: Fit,
+    fit: dict[str, Any],
     save_tokenizer: Callable[[Path], object],
     parent: dict[str, Any] | None,
 ) -> None:
@@ -84,7 +94,7 @@ def _fill(
         make_folder(folder)
     write_atomic(draft.config, config_toml.encode())
     write_json(draft.recipe, recipe.to_json())
-    write_json(draft.fit, fit.to_json())
+    write_json(draft.fit, fit)
     save_tokenizer(draft.tokenizer)
     identity = {
         "v": LAYOUT,

@@ -34,7 +34,7 @@ __all__ = [
     "TrainRecipe",
 ]
 
-RECIPE_VERSION = 5
+RECIPE_VERSION = 6
 _SINCE = (  # version, section and keys that earlier ones had not
     (2, "train", ("start_step", "start_tokens")),
     (3, "data", ("temperature", "groups", "stages", "parts")),
@@ -43,6 +43,7 @@ _SINCE = (  # version, section and keys that earlier ones had not
     (4, "data", ("curriculum",)),
     (4, "train", ("clip_scope", "anchors")),
     (5, "train", ("top_layers",)),
+    (6, "train", ("average", "init")),
 )
 _EARLIER_FIT = {"layerwise": False, "kept_blocks": 0, "repeated_blocks": 0}  # what fits of earlier versions had not
 
@@ -198,7 +199,8 @@ class TrainRecipe:
 
     ``tokens`` = start_tokens + (steps - start_step) x batch x context. The schedule counts from ``start_step``, or from
     the last of the ``anchors`` that revisions left. Of the blocks only the last ``top_layers`` learn (None: everything
-    does).
+    does). What is evaluated, sampled and saved is an average over the last ``average`` of the run's own steps (a share;
+    0: the last step's weights).
     """
 
     steps: int
@@ -224,6 +226,8 @@ class TrainRecipe:
     clip_scope: str = "all"
     anchors: tuple[Anchor, ...] = ()
     top_layers: int | None = None
+    average: float = 0.0
+    init: str = "gpt2"
 
     @property
     def planned_steps(self) -> int:
@@ -276,10 +280,11 @@ class Fit:
 
     @classmethod
     def from_json(cls, raw: Any, *, where: str) -> Fit:
-        """Reads `to_json`'s form. Raises CheckpointError for anything else."""
+        """Reads `to_json`'s form, and what a step of it took (``measured``) past. Raises CheckpointError for anything
+        else."""
         names = {item.name: bool if str(item.type) == "bool" else int for item in fields(cls)}
         if isinstance(raw, dict):
-            raw = {**_EARLIER_FIT, **raw}
+            raw = {**_EARLIER_FIT, **{key: value for key, value in raw.items() if key != "measured"}}
         if not isinstance(raw, dict) or {name: type(value) for name, value in raw.items()} != names:
             raise CheckpointError(f"{where}: not a fit; restore the file from a copy of the run.")
         counts = (raw["micro_batch"], raw["threads"], raw["loss_chunk_tokens"])

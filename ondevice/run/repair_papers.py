@@ -91,7 +91,9 @@ def _candidates(run: RunDir, name: str) -> Iterator[tuple[bytes, str]]:
             yield json_bytes(state.get("recipe"), indent=1), f"the checkpoint of step {step}"
     elif name == "fit.json":
         for record in launch_records(run):
-            yield json_bytes(record.get("fit"), indent=1), f"the record of launch {record.get('launch')}"
+            fit, measured = record.get("fit"), record.get("measured")
+            first = {**fit, "measured": measured} if measured and isinstance(fit, dict) else fit
+            yield json_bytes(first, indent=1), f"the record of launch {record.get('launch')}"
         for step, facts in _facts(run):
             yield json_bytes(facts.get("fit"), indent=1), f"the checkpoint of step {step}"
     elif name.startswith("tokenizer/"):

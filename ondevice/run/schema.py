@@ -141,6 +141,18 @@ class TrainConfig:
         low=1,
         high=1_000,
     )
+    average: float = key(
+        0.0,
+        "evaluate, sample and save an average of the weights over this share of the steps so far (0.1: the last tenth) "
+        "while training goes on from its own; 0 turns it off and spares the memory of one copy",
+        low=0.0,
+        high=1.0,
+    )
+    init: str = key(
+        "gpt2",
+        "first weights: gpt2 draws all at one size; fan-in goes by a matrix's columns, and blocks begin as nothing",
+        choices=("gpt2", "fan-in"),
+    )
     seed: int = key(1337, "seed of initialisation and dropout", low=0, high=LARGEST_SEED)
     precision: str = key(
         "auto",
@@ -203,6 +215,16 @@ class FitConfig:
     micro_batch: int | None = key(None, "sequences in one forward and backward pass", low=1, high=65_536)
     threads: int | None = key(None, "threads of the arithmetic", low=1, high=256)
     activation_checkpointing: bool | None = key(None, "compute activations twice instead of keeping them")
+    probe: bool | None = key(
+        None,
+        "before a run is made, let one real step in a process of its own show its memory, and take a leaner fit where "
+        "that is too much; done for fine-tunes whose estimate is near a budget that was given",
+    )
+    frozen_cache: bool = key(
+        False,
+        "keep what the blocks below train.top_layers give for each row of examples in a file of the run, and read it "
+        "in later passes; the same bits, for 4 bytes a number on the disk",
+    )
     loss_chunk_tokens: int = key(512, "tokens whose logits exist at the same time", unit="tokens", low=16, high=2**20)
     layerwise: bool | None = key(
         None, "use gradients block by block inside the backward pass; derived where memory is short"

@@ -305,6 +305,7 @@ def _told_arm(arm: Arm, arms: Sequence[Arm]) -> dict[str, Any]:
         "tokens": arm.tokens or None,
         "tail": arm.tail,
         "order": arm.config.data.order,
+        "stages": [stage.name for stage in arm.config.data.stages],
         "changes": list(arm.changes if arm.parent else _own(arm, arms)),
     }
 

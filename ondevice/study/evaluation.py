@@ -153,7 +153,7 @@ def _measure(
         **_loss_record(target, losses),
         "degeneration": _by_group(prompts, written, lambda some: _degeneration(some).to_json()),
         "quality": _quality(prompts, judged) if judged else {"skipped": target.no_dataset},
-        "confusion": judges.confusion() if judges else None,
+        "confusion": judges.confusion if judges else None,
         "probes": _probe_summary(prompts, probes),
         "task": _task(prompts, texts),
         "language_use": _language_use(prompts, texts),

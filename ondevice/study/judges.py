@@ -6,6 +6,7 @@ Code is judged by the code score, everything else by the prose score. Trained fr
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ class Judges:
             prose, [text for language in texts if not is_code(language) for text in self._held_out(language)]
         )
 
+    @cached_property
     def confusion(self) -> dict[str, dict[str, int]]:
         """True language -> what the classifier says, of pieces it never saw, as long as a generation."""
         return confusion(self._classifier, {name: self._held_out(name) for name in self._classifier.languages})

@@ -1,28 +1,30 @@
-"""What the order of the text did, version 1: the early-against-late gap and recency, per source, over seeds.
+"""What the order of the text did, version 2: the early-against-late gap and recency, per source, over seeds.
 
 A source's centre is where in the training it was read on the mean (0 the beginning, 1 the end). The early half of the
 sources has the smaller centres; where all lie within a tenth of the training, the order tells no early from late.
 gap = mean loss of the late half - mean loss of the early half; since sources differ in how hard they are, the same gap
-of the reference arm (same seed, same tokens, same halves) is subtracted where there is one: above 0 the late ones are
-behind, below 0 the early ones. Recency of a source: how much of the training went by since it was last read, and how
-much its loss has risen from its best. Pure.
+of the reference arm (same seed, same tokens, same halves) is subtracted where there is one that was measured over all
+of these tokens: above 0 the late ones are behind, below 0 the early ones. A source that is measured and never read has
+no place in the order (version 1 counted it as late). Recency of a source: how much of the training went by since it was
+last read, and how much its loss has risen from its best. Pure.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ondevice.evaluate.intervals import paired_mean
-from ondevice.study.story import MIXED, Interval, Story
+from ondevice.evaluate.intervals import paired_difference
+from ondevice.study.story import MIXED, Interval, Story, loss_at
 
 __all__ = ["ORDER_EFFECTS_VERSION", "centres", "halves", "order_effects", "recency"]
 
-ORDER_EFFECTS_VERSION = 1
+ORDER_EFFECTS_VERSION = 2
 _APART = 0.1  # of the training
 
 
@@ -32,22 +34,36 @@ def order_effects(done: Mapping[str, Mapping[int, Story]], *, reference: str | N
     for name, stories in done.items():
         told = {seed: story for seed, story in stories.items() if len(_sources(story)) > 1}
         if told:
-            base = done.get(reference, {}) if reference not in (None, name) else {}
+            base = _covering(done.get(reference, {}), told) if reference not in (None, name) else {}
             found[name] = _of_arm(told, base)
     return found
 
 
+def _covering(base: Mapping[int, Story], stories: Mapping[int, Story]) -> dict[int, Story]:
+    """The seeds of a reference that was measured from where the arm began to where it ended."""
+    return {
+        seed: story
+        for seed, story in base.items()
+        if seed in stories
+        and story.intervals
+        and story.intervals[0].tokens <= stories[seed].intervals[0].tokens
+        and story.intervals[-1].tokens >= stories[seed].intervals[-1].tokens
+    }
+
+
 def _sources(story: Story) -> list[str]:
-    """With a loss and known exposure."""
+    """With a loss, and read at least once since the arm began."""
     if not story.intervals:
         return []
-    last = story.intervals[-1]
-    return sorted(name for name in last.losses if name != MIXED and name in last.trained)
+    first, last = story.intervals[0], story.intervals[-1]
+    return sorted(
+        name for name in last.losses if name != MIXED and last.trained.get(name, 0.0) > first.trained.get(name, 0.0)
+    )
 
 
 def _of_arm(stories: Mapping[int, Story], base: Mapping[int, Story]) -> dict[str, Any]:
     per_seed = {seed: centres(story.intervals) for seed, story in stories.items()}
-    names = sorted(set.intersection(*(set(each) for each in per_seed.values())))
+    names = sorted(set.intersection(*(set(_sources(story)) for story in stories.values())))
     mean = {name: statistics.fmean(each[name] for each in per_seed.values()) for name in names}
     sides = halves(mean)
     return {
@@ -96,18 +112,22 @@ def _gaps(
     return {
         "tokens": [each.tokens for each in stories[seeds[0]].intervals[:length]],
         "curve": curve,
-        "end": _interval(end),
-        "mean_over_training": _interval([statistics.fmean(row[1:]) for row in rows if len(row) > 1]),
-        "quality": _interval(quality) if quality else None,
+        "end": paired_difference(end),
+        "mean_over_training": paired_difference([statistics.fmean(row[1:]) for row in rows if len(row) > 1]),
+        "quality": paired_difference(quality) if quality else None,
     }
 
 
 def _seed_gaps(story: Story, base: Story | None, sides: tuple[list[str], list[str]]) -> list[float]:
-    own = [_gap(each.losses, sides) for each in story.intervals]
-    if base is None:
-        return own
-    theirs = [_gap(each.losses, sides) for each in base.intervals]
-    return [mine - other for mine, other in zip(own, theirs, strict=False)]
+    """At every interval; the reference's at the same tokens, on a line between its evaluations."""
+    gaps = []
+    for each in story.intervals:
+        gap = _gap(each.losses, sides)
+        if base is not None:
+            theirs = {name: loss_at(base.intervals, each.tokens, name) for side in sides for name in side}
+            gap -= _gap({name: math.nan if loss is None else loss for name, loss in theirs.items()}, sides)
+        gaps.append(gap)
+    return gaps
 
 
 def _gap(values: Mapping[str, float], sides: tuple[list[str], list[str]]) -> float:
@@ -121,20 +141,6 @@ def _quality_gap(story: Story, base: Story | None, sides: tuple[list[str], list[
     if not all(name in scores for scores in last for side in sides for name in side):
         return None
     return _gap(last[0], sides) - (_gap(last[1], sides) if len(last) > 1 else 0.0)
-
-
-def _interval(values: Sequence[float]) -> dict[str, Any]:
-    found = paired_mean(values)
-    known = found.n > 1
-    deviation = statistics.stdev(values) if known else 0.0
-    return {
-        "estimate": found.estimate,
-        "low": found.low if known else None,
-        "high": found.high if known else None,
-        "n": found.n,
-        "standard_deviation": deviation if known else None,
-        "effect_size": found.estimate / deviation if deviation else None,
-    }
 
 
 def recency(intervals: Sequence[Interval], source: str) -> tuple[float, float]:
@@ -158,12 +164,12 @@ def _recencies(stories: Mapping[int, Story], names: Sequence[str]) -> dict[str, 
     sources = {
         name: {
             "since_read": statistics.fmean(each[name][0] for each in found.values()),
-            "forgotten": _interval([each[name][1] for each in found.values()]),
+            "forgotten": paired_difference([each[name][1] for each in found.values()]),
         }
         for name in names
     }
     slopes = [slope for each in found.values() if (slope := _slope(list(each.values()))) is not None]
-    return {"sources": sources, "nats_forgotten_over_whole_training": _interval(slopes) if slopes else None}
+    return {"sources": sources, "nats_forgotten_over_whole_training": paired_difference(slopes) if slopes else None}
 
 
 def _slope(points: Sequence[tuple[float, float]]) -> float | None:

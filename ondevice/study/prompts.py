@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ _LONGEST_FILE = 64 << 20
 _SEARCHED_TOKENS = 1 << 20
 _NEAR_TOKENS = 4096  # of a document are looked at
 _TRIES = 12
+_MORE_ROUNDS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,25 +145,37 @@ def _of_source(dataset: Dataset, entry: SourceEntry, count: int, size: int, new:
     long_enough = [span for span in spans if span[1] - span[0] >= least]
     if not long_enough:
         return
-    rounds = -(-count // len(long_enough))
-    made = 0
-    for turn in range(rounds):
-        wanted = min(count - made, len(long_enough))
+    made: set[str] = set()
+    for document, shift in _looked_at(ids, long_enough, count, made):
+        at = _place(document, entry.language, tokenizer, size, new, shift)
+        if at is None:
+            continue
+        begin = max(0, at - size)
+        text = tokenizer.decode(document[begin:at].tolist())
+        if text in made:
+            continue
+        made.add(text)
+        yield Prompt(
+            prompt=text,
+            group=entry.name,
+            language=entry.language,
+            expected=tokenizer.decode(document[at : at + 8].tolist()),
+            before=tokenizer.decode(document[:begin].tolist()) if is_code(entry.language) else "",
+        )
+
+
+def _looked_at(
+    ids: np.ndarray, spans: Sequence[tuple[int, int]], count: int, made: Collection[str]
+) -> Iterator[tuple[np.ndarray, float]]:
+    """Documents spread over the text with where to begin in each, as often as it takes, and a few times more where
+    prompts are still missing: because a document has no place to cut, or gave one that there is already."""
+    rounds = -(-count // len(spans))
+    for turn in range(rounds + _MORE_ROUNDS):
+        wanted = min(count - len(made), len(spans))
+        more = max(0, turn - rounds + 1)
         for index in range(wanted):
-            start, end = long_enough[index * len(long_enough) // wanted]
-            document = ids[start:end]
-            at = _place(document, entry.language, tokenizer, size, new, turn / rounds)
-            if at is None:
-                continue
-            begin = max(0, at - size)
-            made += 1
-            yield Prompt(
-                prompt=tokenizer.decode(document[begin:at].tolist()),
-                group=entry.name,
-                language=entry.language,
-                expected=tokenizer.decode(document[at : at + 8].tolist()),
-                before=tokenizer.decode(document[:begin].tolist()) if is_code(entry.language) else "",
-            )
+            start, end = spans[(index * len(spans) // wanted + more) % len(spans)]
+            yield ids[start:end], (turn + more / (_MORE_ROUNDS + 1)) / rounds
 
 
 def _place(document: np.ndarray, language: str, tokenizer: Any, size: int, new: int, shift: float) -> int | None:

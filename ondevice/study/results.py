@@ -1,7 +1,7 @@
-"""What the finished seeds of a study say, version 1: trajectories with spread, repeated measures, paired differences.
+"""What the finished seeds of a study say, version 2: trajectories with spread, repeated measures, paired differences.
 
-Every statement about chance is an interval over seeds with its effect size (Cohen's d of paired differences: their mean
-over their standard deviation); a p stands only beside the effect size of its analysis of variance. What cannot be
+Every statement about chance is an interval over seeds with its effect size (Hedges' g of paired differences, from three
+seeds on; version 1 had Cohen's d); a p stands only beside the effect size of its analysis of variance. What cannot be
 computed is said in a sentence. Pure: numbers of runs in, JSON values out.
 """
 
@@ -15,17 +15,21 @@ from dataclasses import asdict
 from typing import Any
 
 from ondevice.errors import DataError
-from ondevice.evaluate.intervals import paired_mean
+from ondevice.evaluate.intervals import paired_difference
 from ondevice.evaluate.trajectory import TRAJECTORY_VERSION, Settings, advise, diminishing, trajectory
 from ondevice.study.anova import ANOVA_VERSION, repeated_measures, spread
 from ondevice.study.order_effects import ORDER_EFFECTS_VERSION, order_effects
-from ondevice.study.story import MIXED, Interval, Story, points_of
+from ondevice.study.rises import RISES_VERSION, rises_of
+from ondevice.study.story import MIXED, Story, loss_at, points_of
 
-__all__ = ["RESULTS_VERSION", "loss_at", "paired", "results_of"]
+__all__ = ["RESULTS_VERSION", "results_of"]
 
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 Stories = Mapping[int, Story]  # by seed
 ONE_SEED = "one seed: neither a spread nor an analysis of variance nor an interval of a difference can be computed"
+NO_EFFECT_SIZES = (
+    "Two seeds: intervals are wide, and no effect size can be estimated; give three or more, six are good."
+)
 
 
 def results_of(
@@ -47,6 +51,7 @@ def results_of(
             "trajectory": TRAJECTORY_VERSION,
             "anova": ANOVA_VERSION,
             "order_effects": ORDER_EFFECTS_VERSION,
+            "rises": RISES_VERSION,
         },
         "settings": Settings().to_json(),
         "arms": arms,
@@ -59,12 +64,13 @@ def results_of(
 
 def _missing(done: Mapping[str, Stories], planned: int) -> list[str]:
     if planned == 1:
-        return [f"The study has {ONE_SEED}. Give two or more seeds; six are good."]
-    return [
+        return [f"The study has {ONE_SEED}. Give three or more seeds; six are good."]
+    said = [
         f"{name}: {len(stories)} of {planned} seeds are finished; figures are of these."
         for name, stories in done.items()
         if len(stories) < planned
     ]
+    return said + [NO_EFFECT_SIZES] * any(len(stories) == 2 for stories in done.values())
 
 
 def _arm(stories: Stories) -> dict[str, Any]:
@@ -83,6 +89,7 @@ def _arm(stories: Stories) -> dict[str, Any]:
         "anova": _anova(tables[MIXED]) if MIXED in tables else None,
         "shape": {str(seed): _shape(story) for seed, story in stories.items()},
         **_best_and_end(stories, grid),
+        "rises": rises_of(stories, grid),
         "exposure": _exposure(stories),
         "cost": _cost(stories),
         "quality": _quality(stories),
@@ -138,24 +145,8 @@ def _best_and_end(stories: Stories, grid: Sequence[int]) -> dict[str, Any]:
     return {
         "best": {"interval": best, "step": grid[best], "tokens": tokens[0], "loss": means[best]},
         "end": {"interval": len(grid) - 1, "step": grid[-1], "tokens": tokens[-1], "loss": means[-1]},
-        "end_minus_best": paired(rises),
+        "end_minus_best": paired_difference(rises),
         "tokens_after_best": tokens[-1] - tokens[0],
-    }
-
-
-def paired(differences: Sequence[float], *, level: float = 0.95) -> dict[str, Any]:
-    """Mean of paired differences with its interval and effect size; of one pair the mean alone is known."""
-    found = paired_mean(differences, level=level)
-    known = found.n > 1
-    deviation = statistics.stdev(differences) if known else 0.0
-    return {
-        "estimate": found.estimate,
-        "low": found.low if known else None,
-        "high": found.high if known else None,
-        "n": found.n,
-        "level": level,
-        "effect_size": found.estimate / deviation if deviation else None,
-        "surely": known and deviation > 0 and found.excludes_zero,
     }
 
 
@@ -204,7 +195,7 @@ def _quality(stories: Stories) -> dict[str, Any] | None:
         "best": {name: _spread_of([judged[seed][best[seed]].get(name) for seed in judged]) for name in names},
         "best_steps": {str(seed): step for seed, step in best.items()},
         "lowest_loss_steps": {str(seed): _lowest(stories[seed], judged[seed]) for seed in judged},
-        "best_minus_lowest_loss": paired(
+        "best_minus_lowest_loss": paired_difference(
             [
                 judged[seed][best[seed]].get(MIXED, 0.0) - judged[seed][low].get(MIXED, 0.0)
                 for seed in judged
@@ -272,7 +263,7 @@ def _comparison(
         cannot.append(f"{first} and {second} share one seed: whether they differ by more than chance cannot be said.")
     sources = set.intersection(*(set(each.intervals[-1].losses) for pair in runs for each in pair))
     at_end = {
-        source: paired([_loss(b, tokens, source) - _loss(a, tokens, source) for a, b in runs], level=level)
+        source: paired_difference([_loss(b, tokens, source) - _loss(a, tokens, source) for a, b in runs], level=level)
         for source in sorted(sources)
     }
     best = [_best_by(b, tokens) - _best_by(a, tokens) for a, b in runs]
@@ -284,7 +275,7 @@ def _comparison(
         "tokens": tokens,
         "interpolated": not exact,
         "loss": at_end,
-        "best_loss": paired(best, level=level),
+        "best_loss": paired_difference(best, level=level),
         "quality": _quality_difference(runs, level),
     }
 
@@ -292,19 +283,6 @@ def _comparison(
 def _loss(story: Story, tokens: int, source: str) -> float:
     found = loss_at(story.intervals, tokens, source)
     return math.nan if found is None else found
-
-
-def loss_at(intervals: Sequence[Interval], tokens: int, source: str) -> float | None:
-    """The loss when so many tokens were learned, on a straight line between evaluations; None beyond them."""
-    points = points_of(list(intervals), source)
-    for point in points:
-        if point.tokens == tokens:
-            return point.loss
-    for before, after in itertools.pairwise(points):
-        if before.tokens < tokens < after.tokens:
-            share = (tokens - before.tokens) / (after.tokens - before.tokens)
-            return before.loss + share * (after.loss - before.loss)
-    return None
 
 
 def _best_by(story: Story, tokens: int) -> float:
@@ -317,4 +295,4 @@ def _quality_difference(runs: Sequence[tuple[Story, Story]], level: float) -> di
         return None
     last = [(a.quality[max(a.quality)], b.quality[max(b.quality)]) for a, b in runs]
     names = set.intersection(*(set(each) for pair in last for each in pair))
-    return {name: paired([b[name] - a[name] for a, b in last], level=level) for name in sorted(names)}
+    return {name: paired_difference([b[name] - a[name] for a, b in last], level=level) for name in sorted(names)}

@@ -5,7 +5,8 @@ Reads telemetry and the selection beside it; computes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,7 @@ from ondevice.run.files import read_sealed
 from ondevice.run.telemetry import as_number, read_records
 from ondevice.study.selection import SELECTION_FILE, SELECTION_VERSION
 
-__all__ = ["Interval", "Story", "intervals_of", "lr_losses", "points_of", "read_story", "validation_points"]
+__all__ = ["Interval", "Story", "intervals_of", "loss_at", "lr_losses", "points_of", "read_story", "validation_points"]
 
 MIXED = ""  # the name of the mixture of all sources
 
@@ -93,6 +94,19 @@ def points_of(intervals: Iterator[Interval] | tuple[Interval, ...] | list[Interv
         for each in intervals
         if source in each.losses
     ]
+
+
+def loss_at(intervals: Sequence[Interval], tokens: int, source: str) -> float | None:
+    """The loss when so many tokens were learned, on a straight line between evaluations; None beyond them."""
+    points = points_of(list(intervals), source)
+    for point in points:
+        if point.tokens == tokens:
+            return point.loss
+    for before, after in itertools.pairwise(points):
+        if before.tokens < tokens < after.tokens:
+            share = (tokens - before.tokens) / (after.tokens - before.tokens)
+            return before.loss + share * (after.loss - before.loss)
+    return None
 
 
 def validation_points(run: RunDir, source: str | None = None) -> list[Point]:

@@ -1,6 +1,8 @@
 """State <-> bytes: freezes a `TrainState`, writes it into a store's draft and reads it back, bit for bit.
 
-``model.safetensors`` and ``optimizer.safetensors`` hold tensors, ``state.json`` the rest. Written by the trainer only.
+``model.safetensors`` and ``optimizer.safetensors`` hold tensors, ``state.json`` the rest. Where a run averages, the
+model is the average, and the weights in training are ``live.`` tensors beside the optimizer's. Written by the trainer
+only.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from ondevice.model.weights import load_weights
 from ondevice.run.files import read_json
 from ondevice.run.recipe import Fit, Recipe
 from ondevice.run.store import Checkpoint, Store
+from ondevice.train.averaging import WeightAverage
 from ondevice.train.optimizer import Optimizer, load_state, state_tensors
 from ondevice.train.state import TrainState, capture_rng, restore_rng
 
@@ -35,6 +38,7 @@ __all__ = [
 ]
 
 STATE_VERSION = 2
+_LIVE = "live."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +67,7 @@ def freeze(
 ) -> Frozen:
     """The state between two steps. ``previous`` names the checkpoint before it (``step``, ``sha256``), ``telemetry``
     is how far the story goes (`TelemetryWriter.position`). ``copied`` lets training go on while it is written."""
-    model, optimizer = _model_tensors(state.model), state_tensors(state.model, state.optimizer)
+    model, optimizer = _model_tensors(state), _training_tensors(state)
     if copied:
         model = {name: tensor.detach().clone() for name, tensor in model.items()}
         optimizer = {name: tensor.detach().clone() for name, tensor in optimizer.items()}
@@ -98,12 +102,19 @@ def write(store: Store, frozen: Frozen) -> Checkpoint:
 
 def tensor_bytes(state: TrainState) -> int:
     """Bytes of every tensor that a checkpoint of this state holds."""
-    tensors = [*_model_tensors(state.model).values(), *state_tensors(state.model, state.optimizer).values()]
+    tensors = [*_model_tensors(state).values(), *_training_tensors(state).values()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _model_tensors(model: Decoder) -> dict[str, torch.Tensor]:
-    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+def _model_tensors(state: TrainState) -> dict[str, torch.Tensor]:
+    averaged = {} if state.average is None else state.average.tensors
+    return {name: averaged.get(name, parameter.detach()) for name, parameter in state.model.named_parameters()}
+
+
+def _training_tensors(state: TrainState) -> dict[str, torch.Tensor]:
+    """What only training needs: the optimizer's state, and its weights where those of the model file are averaged."""
+    live = {} if state.average is None else state.average.live
+    return state_tensors(state.model, state.optimizer) | {_LIVE + name: tensor for name, tensor in live.items()}
 
 
 def _body(state: TrainState, recipe: Recipe) -> dict[str, Any]:
@@ -143,12 +154,31 @@ def exactness_facts() -> dict[str, Any]:
     }
 
 
-def load_tensors(checkpoint: Checkpoint, model: Decoder, optimizer: Optimizer | None) -> None:
-    """Restores weights and, unless it is None, the optimizer's state. Raises CheckpointError."""
+def load_tensors(
+    checkpoint: Checkpoint, model: Decoder, optimizer: Optimizer | None, average: WeightAverage | None = None
+) -> None:
+    """Restores weights and, unless it is None, the optimizer's state with the weights in training, where the file's
+    are averaged. An ``average`` begins with the file's. Raises CheckpointError."""
     load_weights(checkpoint.path / "model.safetensors", model)
+    if average is not None:
+        average.restart()
     if optimizer is not None:
         with safetensors.open_file(checkpoint.path / "optimizer.safetensors") as file:
-            load_state(model, optimizer, {name: file.tensor(name) for name in file.names})
+            tensors = {name: file.tensor(name) for name in file.names if not name.startswith(_LIVE)}
+            load_state(model, optimizer, tensors)
+            _load_live(file, model)
+
+
+def _load_live(file: safetensors.SafeFile, model: Decoder) -> None:
+    own = {_LIVE + name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    found = {name for name in file.names if name.startswith(_LIVE)}
+    if not found:
+        return
+    if found != set(own) or any(tuple(file.shape(name)) != tuple(own[name].shape) for name in found):
+        raise CheckpointError(f"{file.path}: its live weights are not this model's; restore the file from a copy.")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            file.copy_into(name, parameter)
 
 
 def load_training(checkpoint: Checkpoint, state: TrainState, recipe: Recipe) -> None:
@@ -163,7 +193,7 @@ def load_training(checkpoint: Checkpoint, state: TrainState, recipe: Recipe) -> 
     raw = read_json(checkpoint.path / "state.json")
     if raw.get("v") not in (1, STATE_VERSION):
         raise CheckpointError(f"{checkpoint.path}: state version {raw.get('v')}, this program reads {STATE_VERSION}.")
-    load_tensors(checkpoint, state.model, state.optimizer)
+    load_tensors(checkpoint, state.model, state.optimizer, state.average)
     if raw["cursor"] is not None:
         state.cursor.load_state_dict(raw["cursor"])
     state.step, state.tokens, state.train_s = raw["step"], raw["tokens"], raw["train_s"]

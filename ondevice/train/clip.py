@@ -35,12 +35,17 @@ class Clip:
         """Scales gradients whose norms were added to ``norms``."""
         if not self.most:
             return
-        whole = norms.total() if self.scope == "all" else None
-        for parameter in parameters:
-            if parameter.grad is not None:
-                factor = self.most / ((norms.of(parameter) if whole is None else whole) + _EPS)
-                if not factor >= 1.0:  # else a pass over all gradients would change no bit of them
-                    parameter.grad.mul_(factor)
+        found = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
+        if self.scope == "all":
+            self._scale([grad for _, grad in found], norms.total())
+        else:
+            for parameter, grad in found:
+                self._scale([grad], norms.of(parameter))
+
+    def _scale(self, gradients: list[Tensor], norm: Tensor) -> None:
+        factor = self.most / (norm + _EPS)
+        if gradients and not factor >= 1.0:  # else a pass over all gradients would change no bit of them
+            torch._foreach_mul_(gradients, factor)
 
 
 class Norms:
@@ -53,9 +58,10 @@ class Norms:
     @torch.no_grad()
     def add(self, parameters: Iterable[nn.Parameter]) -> None:
         """Takes the norms of gradients that are whole; parameters without one count nothing."""
-        for parameter in parameters:
-            if parameter.grad is not None:
-                self._found[parameter] = torch.linalg.vector_norm(parameter.grad)
+        having = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
+        if having:
+            norms = torch._foreach_norm([grad for _, grad in having])
+            self._found.update(zip((parameter for parameter, _ in having), norms, strict=True))
 
     def of(self, parameter: nn.Parameter) -> Tensor:
         return self._found[parameter]

@@ -17,11 +17,12 @@ import torch
 
 from ondevice.data.cursor import Batch
 from ondevice.data.packed import flattened
-from ondevice.model.decoder import Decoder
-from ondevice.model.layers import Embedding
+from ondevice.model.decoder import Decoder, Entering
+from ondevice.model.layers import Embedding, Linear
 from ondevice.model.layerwise import LayerwiseBatch
 from ondevice.model.loss import IGNORE, WeightGradient, linear_cross_entropy
 from ondevice.run.recipe import Fit, Recipe
+from ondevice.train.below import Below, Row
 from ondevice.train.clip import Clip, Norms
 from ondevice.train.layerwise import LayerwiseStep, NonFiniteError, TornError
 from ondevice.train.optimizer import Optimizer
@@ -40,15 +41,17 @@ class StepResult:
     tokens: int
 
 
-def micro_batches(batch: Batch, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray, Lengths]]:
+def micro_batches(batch: Batch, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray, Lengths, tuple[Row, ...]]]:
     """Inputs and labels of the effective batch in pieces of ``rows`` sequences, the last maybe smaller; of examples
-    also their lengths, all of a piece in one row."""
+    also their lengths, all of a piece in one row, and which rows they came in."""
     for first in range(0, len(batch.x_BT), rows):
         piece = slice(first, first + rows)
         if batch.lengths_B is None:
-            yield batch.x_BT[piece], batch.y_BT[piece], None
+            yield batch.x_BT[piece], batch.y_BT[piece], None, ()
         else:
-            yield flattened(batch.x_BT[piece], batch.y_BT[piece], batch.lengths_B[piece])
+            numbers = () if batch.rows_B is None else batch.rows_B[piece].tolist()
+            named = tuple(Row(*each) for each in zip(numbers, batch.lengths_B[piece], strict=False))
+            yield *flattened(batch.x_BT[piece], batch.y_BT[piece], batch.lengths_B[piece]), named
 
 
 class Engine:
@@ -68,12 +71,14 @@ class Engine:
         self.loss_chunk_tokens = loss_chunk_tokens
         self._clip, self._precision = Clip(most=clip, scope=clip_scope), precision
         self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self.below = Below.of(model)
         self._layerwise: tuple[int, int] | None = None  # kept and repeated blocks
         self._step: LayerwiseStep | None = None
         self._head_gradient: WeightGradient | None = None
         if isinstance(model.embed, Embedding):
             model.embed.adds_to_grad = model.head is None
-        self._tokens = 0
+        self._linear = [module for module in model.modules() if isinstance(module, Linear)]
+        self._rows = self._tokens = 0
         self._loss_sum = 0.0
         self._random: torch.Tensor | None = None
 
@@ -104,7 +109,7 @@ class Engine:
 
     def begin(self, y_BT: np.ndarray) -> None:
         """Starts a step whose whole effective batch has labels ``y_BT`` (`IGNORE` where masked)."""
-        self._tokens = int(np.count_nonzero(y_BT != IGNORE))
+        self._rows, self._tokens = len(y_BT), int(np.count_nonzero(y_BT != IGNORE))
         self._loss_sum = 0.0
         self._random = torch.get_rng_state() if self.model.draws else None
         self.model.train()
@@ -142,15 +147,20 @@ class Engine:
         if self._random is not None:
             torch.set_rng_state(self._random)
 
-    def accumulate(self, x_BT: np.ndarray, y_BT: np.ndarray, lengths: Lengths = None) -> None:
+    def accumulate(
+        self, x_BT: np.ndarray, y_BT: np.ndarray, lengths: Lengths = None, rows: tuple[Row, ...] = ()
+    ) -> None:
         """Adds the gradient of one micro-batch, of a layerwise step only its forward pass; ``lengths`` of the examples
-        that a row of them holds. Raises NonFiniteError at the first loss that is not finite.
+        that it holds, which came in ``rows``. Raises NonFiniteError at the first loss that is not finite.
         """
+        for layer in self._linear:  # torch's own way is the shorter where there is nothing to add to
+            layer.adds_to_grad = len(x_BT) < self._rows
+        entering = self._entering(x_BT, rows)
         if self._step is not None:
-            self._step.add(torch.from_numpy(x_BT), torch.from_numpy(y_BT).flatten(), lengths)
+            self._step.add(torch.from_numpy(x_BT), torch.from_numpy(y_BT).flatten(), lengths, entering)
             return
         with _precision(self._precision):
-            hidden = self.model(torch.from_numpy(x_BT), lengths=lengths)
+            hidden = self.model(torch.from_numpy(x_BT), lengths=lengths, entering=entering)
             loss_sum = linear_cross_entropy(
                 hidden.flatten(0, 1),
                 self.model.head_weight,
@@ -166,6 +176,13 @@ class Engine:
         if self._head_gradient is not None and isinstance(self.model.head_weight, torch.nn.Parameter):
             self.model.head_weight.grad = self._head_gradient.total
         loss_sum.backward()  # gradients come scaled already
+
+    def _entering(self, x_BT: np.ndarray, rows: tuple[Row, ...]) -> Entering | None:
+        """What comes into the first block that learns, where rows of examples go through frozen ones below it."""
+        if self.below is None or not rows:
+            return None
+        with _precision(self._precision):
+            return self.below.entering(torch.from_numpy(x_BT), rows)
 
     def pieces(self, lr: float | None) -> Iterator[None]:
         """What is left of a layerwise step when all micro-batches are in, a block at a time; nothing of another.

@@ -83,7 +83,14 @@ def ways(config: Config, shape: ModelShape, *, batch: int, threads: int) -> list
     found = []
     for fit in _fits(config, shape, start=start, threads=threads, adapter=adapter, waits=waits):
         memory = estimate_memory(
-            shape, fit, optimizer=optimizer, adapter=adapter, batch=batch, waits=waits, top_layers=top_layers
+            shape,
+            fit,
+            optimizer=optimizer,
+            adapter=adapter,
+            batch=batch,
+            waits=waits,
+            top_layers=top_layers,
+            averaged=config.train.average > 0,
         )
         time = time_of(fit, shape, start=start, chunk=_chunk(config, fit, shape), top_layers=top_layers)
         found.append(Way(fit=fit, memory=memory, time=time))

@@ -30,6 +30,7 @@ from ondevice.run.files import read_json
 from ondevice.run.recipe import DataRecipe, Fit, Recipe
 from ondevice.run.schema import Config
 from ondevice.run.store import Checkpoint, Store
+from ondevice.train.averaging import average_of
 from ondevice.train.checkpoint import exactness_facts, freeze, load_tensors, write
 from ondevice.train.fitting import optimizer_state_of
 from ondevice.train.fork_config import ForkWish, child_config, child_fit
@@ -298,9 +299,12 @@ def _first_checkpoint(fork: Fork, store: Store) -> None:
     raw = read_json(checkpoint.path / "state.json")
     model = build_for(recipe, fresh=False)
     optimizer = make_optimizer(model, recipe.train)
-    load_tensors(checkpoint, model, optimizer if fork.keeps_optimizer else None)
+    average = average_of(model, recipe.train)
+    load_tensors(checkpoint, model, optimizer if fork.keeps_optimizer else None, average)
     if fork.averaged:
         load_average([each.path / "model.safetensors" for each in fork.averaged], model)
+        if average is not None:
+            average.restart()
     state = TrainState(
         model=model,
         optimizer=optimizer,
@@ -308,6 +312,7 @@ def _first_checkpoint(fork: Fork, store: Store) -> None:
         step=checkpoint.step,
         tokens=recipe.train.start_tokens,
         train_s=raw["train_s"],
+        average=average,
     )
     restore_rng(raw["rng"])
     frozen = freeze(state, recipe=recipe, fit=fork.fit, launch=0)

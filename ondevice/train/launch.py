@@ -32,6 +32,7 @@ from ondevice.run import control
 from ondevice.run.audit import story_end
 from ondevice.run.config import parse_config, read_limits
 from ondevice.run.directory import RunDir, RunLock, boot_id
+from ondevice.run.files import read_json
 from ondevice.run.liveness import read_status
 from ondevice.run.migrate import migrate
 from ondevice.run.papers import changed_papers, environment
@@ -41,10 +42,13 @@ from ondevice.run.revision import complete
 from ondevice.run.schema import Config, Limits
 from ondevice.run.store import Checkpoint, Store
 from ondevice.run.telemetry import TelemetryWriter, as_number, launch_files
+from ondevice.train.averaging import average_of
+from ondevice.train.caching import keep_states
 from ondevice.train.checkpoint import exactness_facts, load_training
 from ondevice.train.desk import Desk, Display
 from ondevice.train.ending import Outcome, tell_end
 from ondevice.train.engine import Engine
+from ondevice.train.frozen_cache import remove_cache
 from ondevice.train.keeper import Keeper
 from ondevice.train.loop import Loop
 from ondevice.train.optimizer import make_optimizer
@@ -96,12 +100,17 @@ def launch(
 
 def _launch(run: RunDir, loop: Loop) -> Outcome:
     try:
-        return loop.run_to_end()
+        outcome = loop.run_to_end()
+        if outcome.outcome == "finished":
+            remove_cache(run.path / "cache")
+        return outcome
     except (Exception, KeyboardInterrupt) as error:
         tell_end(run.name, loop.telemetry, loop.state.step, error)
         raise
     finally:
         loop.telemetry.close()
+        if loop.engine.below is not None and loop.engine.below.cache is not None:
+            loop.engine.below.cache.close()
 
 
 def make_loop(
@@ -163,6 +172,10 @@ def make_loop(
     if forgotten:
         telemetry.write("note", step, text=forgotten)
     engine = Engine.of(state.model, state.optimizer, recipe, fit)
+    if _wish(run).fit.frozen_cache and (
+        told := keep_states(engine.below, run, recipe, limits, rows=state.cursor.packed_rows)
+    ):
+        display.say(told)
     desk = Desk(
         run=run,
         limits=limits,
@@ -263,7 +276,12 @@ def make_state(recipe: Recipe, dataset: Dataset, fit: Fit, checkpoint: Checkpoin
     cursor = BatchCursor.of(dataset, recipe.data, context=recipe.model.context, batch=recipe.train.batch)
     if cursor.order_sha256 != recipe.data.order_sha256:
         raise DataError(f"{dataset.folder}: gives another order than the recipe recorded; update ondevice back.")
-    state = TrainState(model=model, optimizer=make_optimizer(model, recipe.train), cursor=cursor)
+    state = TrainState(
+        model=model,
+        optimizer=make_optimizer(model, recipe.train),
+        cursor=cursor,
+        average=average_of(model, recipe.train),
+    )
     if checkpoint is not None:
         load_training(checkpoint, state, recipe)
     return state
@@ -276,7 +294,16 @@ def _origin(run: RunDir) -> dict[str, Any]:
         "config": run.config.read_text("utf-8", "replace"),
         "command": sys.argv,
         "environment": environment(),
+        "measured": _measured_step(run),
     }
+
+
+def _measured_step(run: RunDir) -> dict[str, Any] | None:
+    """What a step took that was made before the run was, as ``fit.json`` says; None: none was, or it is damaged."""
+    with suppress(DataError):
+        raw = read_json(run.fit)
+        return raw.get("measured") if isinstance(raw, dict) else None
+    return None
 
 
 def _settings(run: RunDir, limits: Limits | None) -> dict[str, Any]:
@@ -360,8 +387,13 @@ def _read_limits(run: RunDir) -> tuple[Limits, list[str]]:
 
 def _chain_wish(run: RunDir, recipe: Recipe) -> Config:
     """How a chain is to go on; where that was damaged, to its end."""
+    return _wish(run) if recipe.data.parts else Config()
+
+
+def _wish(run: RunDir) -> Config:
+    """What was wished for; nothing, where that was damaged."""
     with suppress(OndeviceError):
-        return _config(run) if recipe.data.parts else Config()
+        return _config(run)
     return Config()
 
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from ondevice.device.memory import give_back_freed_blocks
 from ondevice.errors import OndeviceError
+from ondevice.model.decoder import Entering
 from ondevice.model.layerwise import LayerwiseBatch
 from ondevice.train.clip import Clip, Norms
 from ondevice.train.optimizer import Optimizer
@@ -42,9 +43,15 @@ class LayerwiseStep:
         self.torn = self.done = False
         self.loss_sum = 0.0
 
-    def add(self, ids_BT: torch.Tensor, targets_N: torch.Tensor, lengths: Sequence[int] | None = None) -> None:
-        """Forward of one micro-batch; ``lengths`` of texts that lie side by side in it."""
-        self._batch.add(ids_BT, targets_N, lengths)
+    def add(
+        self,
+        ids_BT: torch.Tensor,
+        targets_N: torch.Tensor,
+        lengths: Sequence[int] | None = None,
+        entering: Entering | None = None,
+    ) -> None:
+        """Forward of one micro-batch; ``lengths`` of texts that lie side by side; on from what is ``entering``."""
+        self._batch.add(ids_BT, targets_N, lengths, entering)
 
     @property
     def norm(self) -> float:

@@ -166,13 +166,16 @@ class Loop:
                 raise NonFiniteError(f"{error} at step {state.step + 1} (learning rate {lr:.3g})") from error
             raise
         step_s = self.world.monotonic() - started - waited
-        state.step += 1
-        state.tokens += batch.x_BT.size
+        state.advance(batch.x_BT.size, start_step=self.recipe.train.start_step)
         state.train_s += step_s
         tell_step(self.desk, state, result, lr=lr, step_s=step_s, tokens=batch.x_BT.size)
 
     def _evaluate(self) -> bool | None:
         """Measures the validation text; gives whether it is the best so far, None when it was asked to leave."""
+        with self.state.shown():
+            return self._measure()
+
+    def _measure(self) -> bool | None:
         state, began = self.state, self.world.monotonic()
         self.pulse.enter("evaluate", step=state.step, tokens=state.tokens)
         evaluation = Evaluation.of(state.model, self.dataset, self.recipe, self.fit)
@@ -190,8 +193,9 @@ class Loop:
 
     def _sample(self, requests: list[SampleRequest]) -> None:
         self.pulse.enter("sample", step=self.state.step, tokens=self.state.tokens)
-        for request in requests:
-            tell_sample(self.desk, self.state, self.dataset, self.recipe.sample, request)
+        with self.state.shown():
+            for request in requests:
+                tell_sample(self.desk, self.state, self.dataset, self.recipe.sample, request)
 
     def _save(self, *, at_once: bool = False) -> None:
         """Commits a checkpoint; waits for the one in flight before, and for room on the disk."""
@@ -206,6 +210,8 @@ class Loop:
         """Lets the training stand still, its state in memory, until the disk has room or someone asks to leave."""
         if self.keeper.shortage is None or self.orders.stop:
             return
+        if self.engine.below is not None and self.engine.below.cache is not None:
+            self.engine.below.cache.remove()  # what can be computed makes room for what cannot
         where = {"step": self.state.step, "tokens": self.state.tokens}
         with self.desk.waiting(str(self.keeper.shortage), **where):
             while self.keeper.shortage is not None and not self.orders.stop:

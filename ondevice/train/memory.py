@@ -20,6 +20,8 @@ __all__ = ["RUNTIME_MB", "MemoryEstimate", "estimate_memory", "estimate_run"]
 
 RUNTIME_MB = 240.0  # python, torch and its thread pools after a first step
 _TOKENIZER_MB = 45.0  # the package of a learned tokenizer, its vocabulary, and the mapped chunks of a larger text
+_LARGE_VOCABULARY = 16_384  # ids up to which that holds
+_ID_MB = 0.8 / 1024  # of each id beyond: its letters and its merge, in tables both ways
 _BYTES_VOCABULARY = 300  # at most this many ids: no tokenizer package
 _KEPT_BY_MALLOC = 0.15  # of the activations: glibc cannot give back what lies between living blocks
 _UNPACKING_MB = 8.0  # tiles of frozen matrices, and what they are unpacked through
@@ -59,6 +61,7 @@ def estimate_run(recipe: Recipe, fit: Fit) -> MemoryEstimate:
         batch=train.batch,
         waits=train.clip > 0 and train.clip_scope == "all",
         top_layers=train.top_layers,
+        averaged=train.average > 0,
     )
 
 
@@ -71,10 +74,18 @@ def estimate_memory(
     batch: int | None = None,
     waits: bool = True,
     top_layers: int | None = None,
+    averaged: bool = False,
 ) -> MemoryEstimate:
     """Peak memory of fp32 training with an optimizer (``adamw``, ``muon``) or a kind of state (``adamw-int8``); with an
     ``adapter`` of that alone, by AdamW. Of a layerwise fit the sequences of a whole step count too (``batch``; None: of
-    a micro-batch), and whether gradients wait for the norm of all. With ``top_layers`` only so many blocks learn."""
+    a micro-batch), and whether gradients wait for the norm of all. With ``top_layers`` only so many blocks learn.
+    ``averaged``: an average of what learns is kept beside it."""
+    if averaged:
+        plain = estimate_memory(
+            shape, fit, optimizer=optimizer, adapter=adapter, batch=batch, waits=waits, top_layers=top_layers
+        )
+        learned_floats = adapter_parameters(shape, adapter) if adapter else count_learned(shape, top_layers).total
+        return dataclasses.replace(plain, weights_mb=plain.weights_mb + learned_floats * _FLOAT / _MB)
     if adapter is not None:
         return _adapter_memory(shape, fit, adapter)
     if fit.layerwise:
@@ -90,7 +101,7 @@ def estimate_memory(
     again = 2 * tokens * block if fit.activation_checkpointing else 0  # blocks computed again lie in gaps of others
     chunk = min(fit.loss_chunk_tokens, tokens)
     return MemoryEstimate(
-        runtime_mb=RUNTIME_MB + (_TOKENIZER_MB if shape.vocab_size > _BYTES_VOCABULARY else 0.0),
+        runtime_mb=RUNTIME_MB + _tokenizer_mb(shape.vocab_size),
         weights_mb=count_breakdown(shape).total * _FLOAT / _MB,
         gradients_mb=learned.total * _FLOAT / _MB,
         optimizer_mb=state * (_PACKED if optimizer.endswith("int8") else _FLOAT) / _MB,
@@ -118,6 +129,13 @@ def _layerwise_memory(
     )
 
 
+def _tokenizer_mb(vocab_size: int) -> float:
+    """Measured at 151,936 ids: the tokenizer alone is 107 MB there, and nearly twice that with what reads its file."""
+    if vocab_size <= _BYTES_VOCABULARY:
+        return 0.0
+    return _TOKENIZER_MB + _ID_MB * max(0, vocab_size - _LARGE_VOCABULARY)
+
+
 def _block_floats(shape: ModelShape) -> int:
     """Numbers a block keeps for its backward pass, per token: inputs and outputs of both norms, the joint q, k and v,
     for Llama q and k after rotation, attention's output, and the feed-forward layer's inner values."""
@@ -141,7 +159,7 @@ def _adapter_memory(shape: ModelShape, fit: Fit, adapter: AdapterRecipe) -> Memo
         logits -= tokens * block  # no block is computed again while they exist
     packed = adapter.base_format != "fp32"
     return MemoryEstimate(
-        runtime_mb=RUNTIME_MB + (_TOKENIZER_MB if shape.vocab_size > _BYTES_VOCABULARY else 0.0),
+        runtime_mb=RUNTIME_MB + _tokenizer_mb(shape.vocab_size),
         weights_mb=(frozen_bytes(shape, adapter.base_format) + learned * _FLOAT) / _MB,
         gradients_mb=learned * _FLOAT / _MB,
         optimizer_mb=2 * learned * _FLOAT / _MB,

@@ -167,6 +167,8 @@ def _train_recipe(
         clip=train.clip,
         clip_scope=train.clip_scope,
         top_layers=train.top_layers,
+        average=train.average,
+        init=train.init,
         seed=train.seed,
         precision=precision,
     )

@@ -30,9 +30,11 @@ from ondevice.run.schema import Config
 from ondevice.train.adapter import with_adapter
 from ondevice.train.adapter_wish import adapter_of
 from ondevice.train.autotune import Choice, candidates, micro_batches_to_try, threads_to_try
+from ondevice.train.caching import check_cache, plan_cache, told_cache
 from ondevice.train.chain_plan import chained, cut, with_parts
 from ondevice.train.examples_plan import plan_examples
 from ondevice.train.fitting import Way, choose_fit, frontier, optimizer_state_of, ways
+from ondevice.train.measure import Measured, Probed, is_worth_measuring, measured_fit
 from ondevice.train.order import data_recipe, with_order
 from ondevice.train.plan import (
     LARGEST_PANEL,
@@ -64,8 +66,8 @@ LAPTOP_SHARE = 0.6
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
     """A recipe with the fit it starts with and what it is expected to take at ``tok_s`` tokens a second (None: not
-    timed); what its checkpoints will take at the speed this disk was measured to have; what may disappoint; and the
-    ways to cut the work that there were to choose from, with the memory that may be used."""
+    timed); what its checkpoints will take at the speed this disk was measured to have; what may disappoint; the ways to
+    cut the work that there were to choose from, with the memory that may be used; and what a real step of it took."""
 
     recipe: Recipe
     fit: Fit
@@ -75,6 +77,7 @@ class Prepared:
     warnings: tuple[str, ...] = ()
     ways: tuple[Way, ...] = ()
     memory_mb: float | None = None
+    measured: Measured | None = None
 
 
 def measure_machine(config: Config, *, cores: int, android: bool, flops_s: float) -> Machine:
@@ -116,6 +119,7 @@ def prepare(
     shape = choose_shape(config, corpus, machine, why, base=base.shape if base is not None else None)
     check_shape(shape)
     check_top_layers(config, shape, learned=base is not None)
+    check_cache(config, packed=examples is not None)
     batch = choose_batch(config, shape, expected_tokens(config, corpus, shape, machine), why)
     fit = choose_fit(config, shape, machine, batch=batch, why=why)
     timed = rate is None and (always_time or needs_rate(config))
@@ -144,6 +148,10 @@ def prepare(
     recipe = with_adapter(recipe, config)
     if base is not None:
         recipe = dataclasses.replace(recipe, base=base_recipe(base))
+    known = ways(config, shape, batch=batch, threads=fit.threads)
+    probed = _probed(config, recipe, fit, known, machine)
+    fit = probed.fit
+    recipe = _with_cache(config, recipe, fit, rows=None if examples is None else sum(examples.rows.counts))
     expected = estimate(recipe, fit, tok_s=tok_s)
     return Prepared(
         recipe=recipe,
@@ -153,12 +161,29 @@ def prepare(
         tok_s=tok_s,
         warnings=(
             *warnings_of(expected),
+            *probed.said,
             *_order_warnings(recipe, dataset),
             *(examples.warnings() if examples is not None else ()),
         ),
-        ways=tuple(frontier(ways(config, shape, batch=batch, threads=fit.threads))),
+        ways=tuple(frontier(known)),
         memory_mb=machine.memory_mb,
+        measured=probed.measured,
     )
+
+
+def _with_cache(config: Config, recipe: Recipe, fit: Fit, *, rows: int | None) -> Recipe:
+    """The recipe, which says why a cache of frozen blocks pays or not; it changes nothing else."""
+    plan = None if rows is None else plan_cache(recipe, fit, rows=rows)
+    if plan is None:
+        return recipe
+    told = told_cache(plan, wished=config.fit.frozen_cache)
+    return dataclasses.replace(recipe, why={**recipe.why, "fit.frozen_cache": told})
+
+
+def _probed(config: Config, recipe: Recipe, fit: Fit, known: list[Way], machine: Machine) -> Probed:
+    if not is_worth_measuring(config, recipe, fit, machine.memory_mb):
+        return Probed(fit=fit, measured=None)
+    return measured_fit(recipe, fit, known, memory_mb=machine.memory_mb)
 
 
 def _order_warnings(recipe: Recipe, dataset: Dataset) -> Iterator[str]:
@@ -264,5 +289,6 @@ def make_run(config: Config, prepared: Prepared, dataset: Dataset, *, folder: Pa
         config_toml=to_toml(config),
         recipe=prepared.recipe,
         fit=prepared.fit,
+        measured=None if prepared.measured is None else prepared.measured.to_json(),
         save_tokenizer=dataset.tokenizer().save,
     )

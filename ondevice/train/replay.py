@@ -155,8 +155,7 @@ class _Pass:
         for piece in micro_batches(batch, self.fit.micro_batch):
             engine.accumulate(*piece)
         result = engine.update(learning_rate(self.recipe.train, state.step))  # of a layerwise step all that is left
-        state.step += 1
-        state.tokens += batch.x_BT.size
+        state.advance(batch.x_BT.size, start_step=self.recipe.train.start_step)
         return result
 
     def measure(self) -> None:
@@ -167,8 +166,9 @@ class _Pass:
         if not planned and (lost is None or state.losses.get(state.step) == lost):
             return
         evaluation = Evaluation.of(state.model, self.dataset, self.recipe, self.fit)
-        for _ in evaluation.batches():
-            pass
+        with state.shown():
+            for _ in evaluation.batches():
+                pass
         mixed = mixed_loss(evaluation.losses)
         if mixed is not None and math.isfinite(mixed):
             state.measured(mixed)

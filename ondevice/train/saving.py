@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ondevice.model.counts import count_breakdown, count_learned
+from ondevice.model.targets import adapter_parameters
 from ondevice.run.recipe import Recipe
 from ondevice.run.schema import Limits
 
@@ -64,8 +65,13 @@ def plan_saving(recipe: Recipe, limits: Limits, *, save_mb_s: float | None, tok_
 
 
 def _sizes_mb(recipe: Recipe) -> tuple[float, float]:
-    """Megabytes (2^20 bytes) without and with optimizer state: two values a parameter, Muon's matrices one."""
+    """Megabytes (2^20 bytes) without and with optimizer state: two values a parameter, Muon's matrices one; and one
+    more where the weights in training are saved beside their average."""
+    if recipe.adapter is not None:  # the base stays where it is
+        light_mb = adapter_parameters(recipe.model, recipe.adapter) * _FLOAT / _MB
+        return light_mb, (4 if recipe.train.average else 3) * light_mb
     learned = count_learned(recipe.model, recipe.train.top_layers)
     single = learned.attention + learned.mlp if recipe.train.optimizer == "muon" else 0
     weights = count_breakdown(recipe.model).total * _FLOAT / _MB
-    return weights, weights + (2 * learned.total - single) * _FLOAT / _MB
+    live = learned.total if recipe.train.average else 0
+    return weights, weights + (2 * learned.total - single + live) * _FLOAT / _MB

@@ -212,7 +212,9 @@ def _splits(shape: ModelShape) -> bool:
 
 def _fits(config: Config, shape: ModelShape, machine: Machine) -> bool:
     fit = Fit(micro_batch=1, threads=1, activation_checkpointing=False, loss_chunk_tokens=256)
-    return estimate_memory(shape, fit, optimizer=optimizer_state_of(config)).total_mb <= machine.memory_mb
+    averaged = config.train.average > 0
+    need_mb = estimate_memory(shape, fit, optimizer=optimizer_state_of(config), averaged=averaged).total_mb
+    return need_mb <= machine.memory_mb
 
 
 def choose_batch(config: Config, shape: ModelShape, expected_tokens: float, why: dict[str, str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from ondevice.data.cursor import BatchCursor
 from ondevice.evaluate.advice import Adviser
 from ondevice.model.decoder import Decoder
+from ondevice.train.averaging import WeightAverage
 from ondevice.train.optimizer import Optimizer
 
 __all__ = ["MOST_LOSSES", "TrainState", "capture_rng", "restore_rng"]
@@ -22,7 +24,8 @@ MOST_LOSSES = 1000  # a run measured more often forgets its worst
 
 @dataclass
 class TrainState:
-    """``step`` updates are done. ``best_loss`` is the lowest mixed validation loss so far, reached at ``best_step``."""
+    """``step`` updates are done. ``best_loss`` is the lowest mixed validation loss so far, reached at ``best_step``.
+    ``average``: what evaluations, samples and checkpoints show instead of the weights in training."""
 
     model: Decoder
     optimizer: Optimizer
@@ -36,6 +39,18 @@ class TrainState:
     evaluated: list[int] = field(default_factory=list)
     sampled: list[int] = field(default_factory=list)
     adviser: Adviser = field(default_factory=Adviser)
+    average: WeightAverage | None = None
+
+    def advance(self, tokens: int, *, start_step: int) -> None:
+        """Counts a step that was done, the first of the run's own after ``start_step``."""
+        self.step += 1
+        self.tokens += tokens
+        if self.average is not None:
+            self.average.add(self.step - start_step)
+
+    def shown(self) -> AbstractContextManager[None]:
+        """Inside it the model has the weights that are for use, between two steps only."""
+        return nullcontext() if self.average is None else self.average.shown()
 
     def measured(self, loss: float) -> bool:
         """Remembers a finite validation loss of this step; gives whether it is the best so far."""

@@ -1,6 +1,8 @@
 """Our training step beside transformers' Trainer, a bare nanoGPT-like loop and the machine's fp32 matrix products.
 
-    python tools/bench/step.py                                        every size and batch, 1 and 2 threads, both ISAs
+    python tools/bench/step.py                                        the settings that count, two threads, some minutes
+    python tools/bench/step.py --all --rounds 3 --json FILE           every size and batch, 1 and 2 threads, both ISAs
+    python tools/bench/step.py --isa avx2                             the same, as on a processor without AVX-512
     python tools/bench/step.py --sizes 10M 124M --batches 4x256 --threads 1 --isa native --rounds 8
     python tools/bench/step.py --profile --sizes 10M --batches 4x256 --threads 1 --isa native
 
@@ -32,26 +34,28 @@ BATCHES = ("1x128", "4x128", "4x256", "8x512")
 WARM = 2  # rounds that are not counted
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 SIDES = ("ours", "trainer", "bare")
+COUNTS = (  # what is measured where no size and batch is asked for
+    ("1M", "4x128"),
+    ("10M", "1x128"),
+    ("10M", "4x256"),
+    ("124M", "1x128"),
+    ("124M", "4x256"),
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
-    parser.add_argument("--batches", nargs="+", default=list(BATCHES), metavar="BxT")
-    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--isa", nargs="+", choices=["native", "avx2"], default=["native", "avx2"])
+    parser.add_argument("--all", action="store_true", help="the whole grid, but for what other flags narrow")
+    parser.add_argument("--sizes", nargs="+", choices=list(SHAPES))
+    parser.add_argument("--batches", nargs="+", type=_batch, metavar="BxT")
+    parser.add_argument("--threads", nargs="+", type=int)
+    parser.add_argument("--isa", nargs="+", choices=["native", "avx2"])
     parser.add_argument("--sides", nargs="+", default=list(SIDES), help="ours, muon, trainer, bare")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--json", type=Path, help="file to which a line is added for every setting")
     args = parser.parse_args()
-    jobs = [
-        {"size": size, "batch": int(batch.split("x")[0]), "tokens": int(batch.split("x")[1]), "threads": n, "isa": isa}
-        for size in args.sizes
-        for batch in args.batches
-        for n in args.threads
-        for isa in args.isa
-    ]
+    jobs = jobs_of(args)
     if not args.profile:
         print(f"{'setting':<26} {'side':<8} {'wall s':>8} {'cpu s':>8} {'tokens/s':>9} {'MFU':>5}   theirs / ours")
     for job in jobs:
@@ -61,6 +65,27 @@ def main() -> None:
         if args.json:
             with args.json.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({**job, "found": found}) + "\n")
+
+
+def jobs_of(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The settings that are asked for, sizes outermost."""
+    whole = args.all or args.sizes is not None or args.batches is not None
+    settings = [(size, batch) for size in args.sizes or SHAPES for batch in args.batches or BATCHES]
+    threads = args.threads or ([1, 2] if args.all else [2])
+    isas = args.isa or (["native", "avx2"] if args.all else ["native"])
+    return [
+        {"size": size, "batch": int(batch.split("x")[0]), "tokens": int(batch.split("x")[1]), "threads": n, "isa": isa}
+        for size, batch in (settings if whole else COUNTS)
+        for n in threads
+        for isa in isas
+    ]
+
+
+def _batch(text: str) -> str:
+    rows, _, tokens = text.partition("x")
+    if not (rows.isdecimal() and tokens.isdecimal()):
+        raise argparse.ArgumentTypeError(f"'{text}' is no batch; write rows x tokens, as 4x256")
+    return text
 
 
 def race(job: dict[str, Any], sides: tuple[str, ...], rounds: int) -> dict[str, list[dict[str, Any]]]:

@@ -5,8 +5,9 @@
 The peer is a loop as nanoGPT writes it, with its settings for a CPU: 2000 steps of 12 x 64 tokens, AdamW, 1e-3 to 1e-4,
 no dropout. Ours is the shipped character preset on the same tokens, split and batch. Peer and ours take turns, a seed
 at a time, each on one thread; what is done is in FILE and is not done again, so a broken run goes on where it stopped.
-Ours are told apart by their settings: other ``--set`` are other rows. Losses are over the whole validation text in
-windows of 64; between two evaluations the tokens at which ours passes the target are interpolated. Seconds are wall
+Ours are told apart by their settings: other ``--set`` are other rows (another ``train.batch`` with ``train.steps`` for
+the same tokens). Losses are over the whole validation text in windows of 64; between two evaluations the tokens and
+seconds at which ours passes the target are interpolated, and given as shares of all of the peer's. Seconds are wall
 time of the training steps alone: on a loaded machine only the tokens can be compared.
 """
 
@@ -63,35 +64,38 @@ def found(out: Path, wish: dict[str, Any]) -> dict[str, Any] | None:
 
 def show(args: argparse.Namespace) -> None:
     """Each seed's figures and the medians, at the peer's own final loss and at the published one."""
-    print(f"{'seed':<6} {'peer':>7} {'ours':>7} {'peer s':>7} {'ours s':>7} {'to peer':>12} {'to published':>14}")
+    print("shares of the peer's tokens and seconds, to the peer's own loss and to the published one")
+    print(f"{'seed':<6} {'peer':>7} {'ours':>7} {'peer s':>7} {'ours s':>7} {'to peer':>15} {'to published':>15}")
     rows = []
     for seed in range(args.seeds):
         theirs = found(args.out, {"side": "peer", "seed": seed, "steps": args.steps, "set": []})
         mine = found(args.out, {"side": "ours", "seed": seed, "steps": args.steps, "set": args.set})
         assert theirs is not None and mine is not None
-        shares = [share_to(mine["curve"], target) for target in (theirs["loss"], PUBLISHED)]
+        whole = args.steps * BATCH * CONTEXT, theirs["wall_s"]
+        shares = [share for target in (theirs["loss"], PUBLISHED) for share in shares_to(mine["curve"], target, whole)]
         rows.append((theirs["loss"], mine["curve"][-1][1], theirs["wall_s"], mine["wall_s"], *shares))
         print(line(str(seed), rows[-1]), flush=True)
     print(line("median", tuple(median(column) for column in zip(*rows, strict=True))))
 
 
 def line(name: str, row: tuple[float, ...]) -> str:
-    """Tokens to a loss are shares of the tokens of the whole run; the peer takes all of them to its own."""
-    theirs, mine, their_s, my_s, to_peer, to_published = row
-    return f"{name:<6} {theirs:>7.4f} {mine:>7.4f} {their_s:>7.1f} {my_s:>7.1f} {to_peer:>12.1%} {to_published:>14.1%}"
+    """Each share of tokens with its share of seconds; the peer takes all of both to its own loss."""
+    theirs, mine, their_s, my_s, *shares = row
+    told = [f"{tokens:>7.1%} {seconds:>7.1%}" for tokens, seconds in zip(shares[::2], shares[1::2], strict=True)]
+    return f"{name:<6} {theirs:>7.4f} {mine:>7.4f} {their_s:>7.1f} {my_s:>7.1f} {' '.join(told)}"
 
 
-def share_to(curve: list[list[float]], target: float) -> float:
-    """The share of the run's tokens at which the loss first is ``target``; infinite where it never is."""
-    last = curve[-1][0]
-    for (before, high), (after, low) in pairwise(curve):
+def shares_to(curve: list[list[float]], target: float, whole: tuple[float, float]) -> tuple[float, float]:
+    """Shares of the ``whole`` tokens and seconds at which the loss first is ``target``; infinite where it never is."""
+    for (tokens, high, seconds), (later_tokens, low, later_s) in pairwise(curve):
         if low <= target:
-            return (before + (after - before) * max(0.0, high - target) / max(1e-9, high - low)) / last
-    return math.inf
+            way = max(0.0, high - target) / max(1e-9, high - low)
+            return (tokens + (later_tokens - tokens) * way) / whole[0], (seconds + (later_s - seconds) * way) / whole[1]
+    return math.inf, math.inf
 
 
 def ours(text: Path, wish: dict[str, Any]) -> dict[str, Any]:
-    """Trains the preset; its evaluations, as [tokens, loss], and the seconds of its steps."""
+    """Trains the preset; its evaluations, as [tokens, loss, seconds of steps until then], and the seconds of all."""
     command = [sys.executable, "-m", "ondevice", "train", "shakespeare-char", "--data", str(text.absolute()), "--quiet"]
     seed, steps = 1337 + wish["seed"], wish["steps"]
     changes = [f"train.seed={seed}", f"data.seed={seed}", f"train.steps={steps}", "eval.count=40", "sample.count=0"]
@@ -101,8 +105,13 @@ def ours(text: Path, wish: dict[str, Any]) -> dict[str, Any]:
         subprocess.run([*command, "--name", "run"], check=True, env=_environment(home), stdout=subprocess.DEVNULL)
         story = (Path(home) / "runs" / "run" / "telemetry" / "0001.jsonl").read_text(encoding="utf-8")
     records = [json.loads(each) for each in story.splitlines()]
-    curve = [[each["tokens"], each["val_loss_mixed"]] for each in records if each["kind"] == "eval"]
-    return {"curve": curve, "wall_s": sum(each["step_s"] for each in records if each["kind"] == "step")}
+    curve, spent_s = [], 0.0
+    for each in records:
+        if each["kind"] == "step":
+            spent_s += each["step_s"]
+        elif each["kind"] == "eval":
+            curve.append([each["tokens"], each["val_loss_mixed"], spent_s])
+    return {"curve": curve, "wall_s": spent_s}
 
 
 def _environment(home: str) -> dict[str, str]:

@@ -97,6 +97,20 @@ def test_one_buffer_holds_the_cache_from_the_first_step_to_the_last(tmp_path: Pa
     assert [each.data_ptr() for each in session._past] == places and session.length == 96
 
 
+def test_the_check_of_an_export_holds_no_cache_of_the_whole_context(tmp_path: Path, monkeypatch) -> None:
+    """Of three rows it would be half the size of a GPT-2 of 124 M, beside its weights."""
+    model = perturbed(replace(SHAPES["gpt2"], context=4096))
+    start, rows = OnnxSession.start, []
+
+    def spy(session: OnnxSession, batch: int, *, capacity: int | None = None) -> None:
+        start(session, batch, capacity=capacity)
+        rows.append(batch * session._dims()[2])
+
+    monkeypatch.setattr(OnnxSession, "start", spy)
+    exported(model, tmp_path / "x")
+    assert rows[0] == 4096 and len(rows) > 5 and max(rows[1:]) <= 3 * 32
+
+
 def test_heads_that_cannot_be_rotated_in_place_get_the_portable_form(tmp_path: Path) -> None:
     model = perturbed(replace(_BASE, width=64))
     export = exported(model, tmp_path / "x")

@@ -108,6 +108,7 @@ def test_a_genai_folder_by_its_command(own, call):
         (("--format", "hf", "--quantize", "int4"), "--quantize is for --format onnx, genai and bundle"),
         (("--format", "gguf", "--in-place"), "--native and --in-place are for --format onnx"),
         (("--type", "q4_0"), "--type is for --format gguf"),
+        (("--separate-adapter",), "of a run that trained an adapter"),
     ],
 )
 def test_flags_of_another_format_are_refused(reading, call, words, said):

@@ -7,6 +7,8 @@ import re
 import pytest
 
 from ondevice.device.readings import Reading
+from ondevice.train.measure import Measured, Probed
+from ondevice.train.memory import estimate_run
 
 
 def test_plan_json_has_the_whole_decision(place, call):
@@ -40,6 +42,23 @@ def test_plan_for_people_fits_a_small_screen_but_for_reasons(place, call):
     assert re.search(r"^Disk     up to \d.* MB: 3 newest, 2 kept for another reason,$", out, re.M)
     assert "Warning: Only 12 optimizer updates: fewer than 100" in out
     assert re.search(r"^  train\.steps: 12 steps as given$", out, re.M)
+
+
+def test_a_measured_step_stands_beside_the_estimate(place, call, monkeypatch):
+    seen = []
+
+    def ask(recipe, fit, known, *, memory_mb):
+        found = Measured(estimated_mb=estimate_run(recipe, fit).total_mb, peak_mb=333.4, step_s=1.26)
+        seen.append((recipe.train.steps, memory_mb))
+        return Probed(fit=fit, measured=found, said=["A leaner fit is taken."])
+
+    monkeypatch.setattr("ondevice.train.prepare.measured_fit", ask)
+    assert call("plan", "tiny.toml", "--rate", 1000, "--json").json["measured"] is None
+    told = call("plan", "tiny.toml", "--rate", 1000, "--probe", "--json").json
+    assert told["measured"]["peak_mb"] == 333.4 and "A leaner fit is taken." in told["warnings"]
+    assert told["measured"]["estimated_mb"] == pytest.approx(told["estimate"]["memory"]["total_mb"], abs=0.001)
+    out = call("plan", "tiny.toml", "--rate", 1000, "--memory", 5000, "--set", "fit.probe=true").out
+    assert "333 MB measured, 1.3s a step" in out and seen == [(12, pytest.approx(seen[0][1])), (12, 5000.0)]
 
 
 def test_plan_times_steps_where_no_rate_is_given(place, call):

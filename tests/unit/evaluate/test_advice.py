@@ -61,6 +61,19 @@ def test_a_source_that_alone_gets_worse_is_being_forgotten():
     assert found[3] == [("forgetting", "code")]  # twice in a row
 
 
+def test_a_staged_order_that_forgets_while_it_learns_is_not_told_to_stop():
+    late = (5.0, 4.9, 4.8, 4.0, 3.5, 3.2, 3.0)
+    early = (5.0, 3.0, 2.6, 3.8, 4.6, 5.1, 5.4)
+    rows = [{"early": a, "late": b} for a, b in zip(early, late, strict=True)]
+    mixed = [sum(row.values()) / 2 for row in rows]
+    assert min(mixed) == mixed[2] and mixed[-1] > mixed[-3], "the mixture alone would say stop"
+    assert {what for each in told(mixed, losses=rows) for what, _ in each} == {"forgetting"}
+    assert "stop" in {what for each in told(mixed) for what, _ in each}
+    done = [{**row, "late": max(row["late"], 3.5)} for row in rows] + [{"early": 5.6, "late": 3.6}] * 3
+    found = told([sum(row.values()) / 2 for row in done], losses=done)
+    assert "stop" in {what for each in found for what, _ in each}, "nothing is learned any more"
+
+
 def test_when_everything_gets_worse_nothing_is_forgotten():
     rows = [{"a": loss, "b": loss} for loss in (3.0, 2.0, 2.2, 2.4, 2.6)]
     found = told([row["a"] for row in rows], losses=rows)

@@ -56,6 +56,19 @@ def test_parity_json_is_measured(kind: str, parts, tmp_path: Path) -> None:
     assert raw["precision"] == kind and raw["plan"]["embedding"] == kind
 
 
+def test_large_weights_go_beside_the_model(parts, tmp_path: Path, monkeypatch) -> None:
+    small = export(tmp_path / "x", parts)
+    monkeypatch.setattr(trial, "_EXTERNAL_ABOVE", 4 * small.parameters - 1)
+    large = export(tmp_path / "y", parts)
+    names = [{each.name for each in info.files} for info in (small, large)]
+    assert names[1] - names[0] == {"model.onnx.data"} and large.parity is not None
+    texts = [OnnxBackend(tmp_path / each, threads=1).logits(TEXT[0][None]) for each in "xy"]
+    assert np.abs(texts[0] - texts[1]).max() < 1e-4
+    (tmp_path / "y" / "model.onnx.data").write_bytes(b"short")
+    with pytest.raises(DataError, match=r"model\.onnx\.data"):
+        OnnxBackend(tmp_path / "y", verify=True)
+
+
 def test_auto_takes_the_smallest_that_is_good_enough(parts, tmp_path: Path, monkeypatch) -> None:
     grown = iter([0.2, 0.031, 0.029])
     monkeypatch.setattr(

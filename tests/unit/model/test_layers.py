@@ -5,7 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from ondevice.model.attention import attend, continuation_mask
-from ondevice.model.layers import Embedding, rms_norm, swiglu
+from ondevice.model.layers import Embedding, Linear, rms_norm, swiglu
+from ondevice.model.products import has_one_dnn, layers_by_one_dnn
 from ondevice.model.rope import rotate, rotation_tables
 
 
@@ -142,3 +143,108 @@ def test_rows_added_to_a_gradient_have_the_bits_of_a_dense_one(before):
         layer.weight.grad = head.clone() if before else None
         (layer(ids) * weights).sum().backward()
     assert torch.equal(plain.weight.grad, adding.weight.grad)
+
+
+@pytest.fixture(params=["one_dnn", "own"])
+def library(request, monkeypatch):
+    """Products of layers by oneDNN, or by torch's own library."""
+    if request.param == "one_dnn" and not has_one_dnn():
+        pytest.skip("this torch has no oneDNN for fp32 products")
+    monkeypatch.setattr("ondevice.model.layers.layers_by_one_dnn", lambda: request.param == "one_dnn")
+    monkeypatch.setattr("ondevice.model.layers._LARGE", 0)
+    return request.param
+
+
+def made_linear(columns, rows, bias, dtype=torch.float32):
+    layer = Linear(columns, rows, bias=bias).to(dtype)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.normal_()
+    layer.adds_to_grad = True
+    return layer
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("size", [(2, 9, 24), (5, 24), (1, 1, 24)])
+def test_linear_and_its_gradients(library, bias, size):
+    layer = made_linear(24, 40, bias)
+    weights = [parameter.detach() for parameter in layer.parameters()]
+    x = torch.randn(size[1], size[0], size[2]).transpose(0, 1) if len(size) == 3 else torch.randn(size)
+    torch.testing.assert_close(
+        gradients(lambda x, *weights: torch.func.functional_call(layer, _named(weights), x), x, *weights),
+        gradients(F.linear, x, *weights),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
+def _named(weights):
+    return dict(zip(("weight", "bias"), weights, strict=False))
+
+
+def test_linear_in_double_precision_by_finite_differences(library):
+    layer = made_linear(6, 4, True, torch.float64)
+    x = torch.randn(3, 2, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(layer, x)
+
+
+def test_linear_adds_its_gradient_where_there_is_one(library):
+    adding, plain = made_linear(24, 40, True), made_linear(24, 40, True)
+    plain.load_state_dict(adding.state_dict())
+    plain.adds_to_grad = False
+    pieces = torch.randn(3, 2, 9, 24)
+    buffer = None
+    for piece in pieces:
+        adding(piece).square().sum().backward()
+        buffer = buffer if buffer is not None else adding.weight.grad.data_ptr()
+        plain(piece).square().sum().backward()
+    assert adding.weight.grad.data_ptr() == buffer
+    torch.testing.assert_close(adding.weight.grad, plain.weight.grad, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(adding.bias.grad, plain.bias.grad, rtol=1e-4, atol=1e-3)
+
+
+def test_a_frozen_linear_gets_no_gradient(library):
+    layer = made_linear(24, 40, False).requires_grad_(False)
+    x = torch.randn(7, 24, requires_grad=True)
+    layer(x).sum().backward()
+    assert layer.weight.grad is None
+    torch.testing.assert_close(x.grad, layer.weight.sum(0).expand(7, 24), rtol=1e-4, atol=1e-4)
+
+
+def test_linear_has_the_same_bits_with_and_without_gradients(library):
+    """As a recomputed block needs it."""
+    layer, x = made_linear(24, 40, True), torch.randn(2, 9, 24)
+    with torch.no_grad():
+        without = layer(x)
+    assert torch.equal(without, layer(x.requires_grad_()))
+
+
+def test_what_linear_gives_may_be_changed_in_place(library):
+    """As an adapter adds its part."""
+    layer, x = made_linear(24, 40, True), torch.randn(2, 9, 24, requires_grad=True)
+    layer(x).add_(1.0).sum().backward()
+    torch.testing.assert_close(x.grad, layer.weight.sum(0).expand(2, 9, 24), rtol=1e-4, atol=1e-4)
+
+
+def test_small_products_and_those_of_use_stay_with_torch(monkeypatch):
+    monkeypatch.setattr("ondevice.model.layers.layers_by_one_dnn", lambda: True)
+    monkeypatch.setattr("ondevice.model.layers.times_transposed", None)  # would fail
+    small, large = made_linear(24, 40, True), made_linear(1024, 1024, False)
+    small(torch.randn(7, 24)).sum().backward()
+    large.eval()(torch.randn(40, 1024))
+
+
+def test_linear_follows_autocast(library):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert made_linear(24, 40, True)(torch.randn(3, 24)).dtype == torch.bfloat16
+
+
+def test_one_dnn_does_the_layers_only_where_avx512_meets_amd(monkeypatch):
+    for capability, vendor, expected in (
+        ("AVX2", True, False),
+        ("AVX512", False, False),
+        ("AVX512", True, has_one_dnn()),
+    ):
+        monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda capability=capability: capability)
+        monkeypatch.setattr("ondevice.model.products._made_by_amd", lambda vendor=vendor: vendor)
+        assert layers_by_one_dnn.__wrapped__() is expected

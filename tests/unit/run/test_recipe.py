@@ -120,7 +120,7 @@ def test_a_recipe_changed_by_hand_is_refused(recipe: Recipe) -> None:
 
 def test_a_newer_recipe_is_refused(recipe: Recipe) -> None:
     raw = {**through_json(recipe.to_json()), "v": RECIPE_VERSION + 1}
-    with pytest.raises(CheckpointError, match=r"^r: recipe version 6, this program reads 5; update ondevice\.$"):
+    with pytest.raises(CheckpointError, match=r"^r: recipe version 7, this program reads 6; update ondevice\.$"):
         Recipe.from_json(raw, where="r")
 
 

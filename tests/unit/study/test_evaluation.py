@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,7 @@ from ondevice.run.store import Store
 from ondevice.study import evaluation, select_run
 from ondevice.study.evaluation import Wish, default_prompts, evaluate, language_losses
 from ondevice.study.judges import Judges
-from ondevice.study.prompts import Prompt, PromptSet, overlap, read_prompts
+from ondevice.study.prompts import Prompt, PromptSet, cut_prompts, overlap, read_prompts
 from ondevice.study.selection import select
 from ondevice.study.target import open_target
 
@@ -107,6 +108,15 @@ def test_prompts_are_cut_where_code_follows(own):
     code = [prompt for prompt in found.prompts if prompt.language == "python"]
     assert len(code) == 3 and all((prompt.before + prompt.prompt).startswith("def part_") for prompt in code)
     assert all(0 < len(prompt.expected) <= 8 for prompt in found.prompts)
+
+
+def test_more_prompts_than_documents_are_all_different(own):
+    with open_target(str(own.path)) as target:
+        many = cut_prompts(target.dataset, per_source=90, prompt_tokens=16, new_tokens=8).prompts
+        documents = {entry.name: entry.val_documents for entry in target.dataset.sources}
+    counts = Counter(prompt.group for prompt in many)
+    assert all(documents[name] < count <= 90 for name, count in counts.items()), "some are cut in several places"
+    assert len({(each.group, each.prompt) for each in many}) == len(many)
 
 
 def test_prompts_longer_than_the_context_are_noted(own):

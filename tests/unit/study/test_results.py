@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from ondevice.evaluate.intervals import effect_size, paired_difference
 from ondevice.study.anova import repeated_measures
-from ondevice.study.results import loss_at, paired, results_of
-from ondevice.study.story import Interval, Story
+from ondevice.study.results import results_of
+from ondevice.study.story import Interval, Story, loss_at
 
 NOISE = {1: (0.0, 0.01, -0.02, 0.015), 2: (0.01, -0.01, 0.02, -0.02), 3: (-0.01, 0.02, 0.0, 0.01)}
 OVER = (5.0, 3.0, 3.4, 3.9)
@@ -69,10 +70,28 @@ def test_arms_are_compared_in_pairs_of_seeds_at_an_adjusted_level():
 
 def test_paired_interval_is_students():
     values = [0.3, 0.5, 0.2, 0.45]
-    found = paired(values, level=0.99)
+    found = paired_difference(values, level=0.99)
     oracle = scipy.stats.ttest_1samp(values, 0.0).confidence_interval(0.99)
     assert (found["low"], found["high"]) == pytest.approx((oracle.low, oracle.high), abs=1e-9)
-    assert found["effect_size"] == pytest.approx(np.mean(values) / np.std(values, ddof=1))
+    factor = math.gamma(3 / 2) / (math.sqrt(3 / 2) * math.gamma(1.0))  # Hedges 1981, three degrees of freedom
+    assert found["effect_size"] == pytest.approx(factor * np.mean(values) / np.std(values, ddof=1))
+
+
+def test_the_effect_size_has_no_bias_and_two_seeds_have_none():
+    """Of three normal differences with a true effect of 1 the mean estimate is 1; Cohen's d would be 1.77."""
+    draws = np.random.default_rng(3).normal(1.0, 1.0, (40_000, 3))
+    sizes = 0.5641895835 * draws.mean(axis=1) / draws.std(axis=1, ddof=1)
+    assert np.mean(sizes) == pytest.approx(1.0, abs=0.05)
+    assert effect_size(draws[0].tolist()) == pytest.approx(sizes[0])
+    assert effect_size([0.3, 0.5]) is None and effect_size([0.3, 0.3, 0.3]) is None
+    assert paired_difference([0.3, 0.5])["low"] is not None
+
+
+def test_two_seeds_say_that_there_is_no_effect_size():
+    done = {name: {seed: stories[seed] for seed in (1, 2)} for name, stories in arms(a=OVER, b=FALLING).items()}
+    found = results_of(done, reference=None, planned=2)
+    assert any(sentence.startswith("Two seeds:") and "three or more" in sentence for sentence in found["cannot"])
+    assert found["comparisons"][0]["loss"][""]["effect_size"] is None
 
 
 def test_one_seed_says_what_cannot_be_computed():
@@ -90,7 +109,7 @@ def test_a_missing_seed_is_named_and_the_others_count():
     done = arms(a=OVER, b=FALLING)
     del done["b"][3]
     found = results_of(done, reference=None, planned=3)
-    assert found["cannot"] == ["b: 2 of 3 seeds are finished; figures are of these."]
+    assert found["cannot"][0] == "b: 2 of 3 seeds are finished; figures are of these."
     assert found["comparisons"][0]["seeds"] == [1, 2]
 
 
@@ -199,3 +218,49 @@ def test_the_reference_takes_out_how_hard_a_source_is():
     found = results_of(done, reference="even", planned=2)["order_effects"]["staged"]
     assert found["against_reference"] and found["gap"]["end"]["estimate"] == pytest.approx(0.0, abs=1e-12)
     assert not any(math.isnan(value) for value in found["gap"]["curve"])
+
+
+def test_a_source_that_is_never_read_is_neither_early_nor_late():
+    done = {"only": {s: staged("a", "b", seed=s) for s in (1, 2, 3)}}
+    unread = [{"a": 1000.0 * k, "b": 1000.0 * k, "outside": 0.0} for k in range(3)]
+    done["even"] = {s: story((5.0, 4.0, 3.0), seed=s, trained=unread) for s in (1, 2, 3)}
+    for each in done["even"].values():
+        for interval in each.intervals:
+            interval.losses.update({"a": 3.0, "b": 3.0, "outside": 6.0})
+    found = results_of(done, reference=None, planned=3)["order_effects"]["even"]
+    assert set(found["centres"]) == {"a", "b"}
+    assert found["gap"] is None and set(found["recency"]["sources"]) == {"a", "b"}
+
+
+def test_a_fork_is_held_against_its_reference_at_equal_tokens_or_not_at_all():
+    def shifted(plain, tokens):
+        return Story(
+            intervals=tuple(
+                Interval(
+                    step=each.step + tokens // 100,
+                    tokens=each.tokens + tokens,
+                    losses={name: loss - 1.0 for name, loss in each.losses.items()},
+                    trained=each.trained,
+                    epochs=each.epochs,
+                )
+                for each in plain.intervals
+            )
+        )
+
+    long = {
+        seed: Story(
+            intervals=(
+                *staged("a", "b", seed=seed).intervals,
+                *shifted(staged("a", "b", seed=seed), 4000).intervals,
+            )
+        )
+        for seed in (1, 2, 3)
+    }
+    done = {
+        "trunk": long,
+        "inside": {seed: shifted(staged("a", "b", seed=seed), 4000) for seed in long},
+        "beyond": {seed: shifted(staged("a", "b", seed=seed), 6000) for seed in long},
+    }
+    found = results_of(done, reference="trunk", planned=3)["order_effects"]
+    assert found["inside"]["against_reference"] and found["inside"]["gap"]["curve"] == pytest.approx([0.0] * 3)
+    assert not found["beyond"]["against_reference"] and found["beyond"]["gap"]["end"]["estimate"] < 0

@@ -13,7 +13,7 @@ from ondevice.study.conduct import cells_of
 from ondevice.study.design import read_design
 
 FOLDER = Path(ondevice.__file__).parents[1] / "configs" / "studies"
-NAMES = ("code-order", "decay-tails", "stage-orders", "stage-orders-small", "unique-tokens")
+NAMES = ("code-order", "decay-tails", "recipes-small", "stage-orders", "stage-orders-small", "unique-tokens")
 
 
 def test_there_are_these():
@@ -41,6 +41,13 @@ def test_unique_tokens_has_the_published_size(tmp_path):
     assert count_parameters(shape) == 4_262_144
     assert caps == [200_000, None] and len(design.seeds) == 6
     assert all(arm.config.train.tokens == 3_000_000 for arm in design.arms)
+
+
+def test_recipes_are_compared_at_three_sizes(tmp_path):
+    arms = read_design(str(FOLDER / "recipes-small.toml"), base=tmp_path).arms
+    rates = {name: [arm.config.train.lr for arm in arms if arm.name.startswith(name)] for name in ("03m", "1m", "3m")}
+    assert all(each == [2.5e-3, 5e-3, 1e-2, 2e-2, 1e-2] for each in rates.values())
+    assert [arm.config.train.average for arm in arms if arm.name.endswith("-last")] == [0.0] * 3
 
 
 def test_the_others_have_the_sizes_asked_for(tmp_path):

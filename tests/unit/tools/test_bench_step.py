@@ -40,12 +40,23 @@ def test_the_bare_decoder_computes_what_ours_does():
 
 
 def test_tokens_to_a_loss_are_interpolated():
-    from tokens_to_loss import share_to
+    from tokens_to_loss import shares_to
 
-    curve = [[0, 4.0], [100, 3.0], [200, 2.0], [400, 1.5]]
-    assert share_to(curve, 2.5) == pytest.approx(150 / 400)
-    assert share_to(curve, 1.5) == 1.0
-    assert share_to(curve, 1.0) == math.inf
+    curve, whole = [[0, 4.0, 0.0], [100, 3.0, 2.0], [200, 2.0, 4.0], [400, 1.5, 6.0]], (400, 12.0)
+    assert shares_to(curve, 2.5, whole) == pytest.approx((150 / 400, 3 / 12))
+    assert shares_to(curve, 1.5, whole) == (1.0, 0.5)
+    assert shares_to(curve, 1.0, whole) == (math.inf, math.inf)
+
+
+def test_growth_is_beside_the_operations_and_drift_beside_the_second_tenth():
+    from growth import drift, growth, rows
+
+    settings = rows()["context"]
+    assert [setting.shape.context for setting in settings] == [128, 256, 512, 1024, 2500]
+    assert growth(settings, [setting.flops for setting in settings]) == pytest.approx([1.0] * 5)
+    assert growth(settings[:2], [settings[0].flops, 1.25 * settings[1].flops]) == pytest.approx([1.0, 1.25])
+    points = [(step, 100.0 + (step >= 900) + 50.0 * (step < 50)) for step in range(0, 1001, 10)]
+    assert drift(points, 1000) == (100.0, 101.0)
 
 
 def test_what_is_done_is_found_again_and_a_torn_line_is_not(tmp_path):

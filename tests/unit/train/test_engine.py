@@ -173,3 +173,12 @@ def test_a_given_up_step_leaves_nothing_of_its_gradient():
     ours.abort()
     assert step(ours, x, y, 3) == step(fresh, x, y, 3)
     assert all(torch.equal(a, b) for a, b in zip(ours.model.parameters(), fresh.model.parameters(), strict=True))
+
+
+def test_only_the_first_micro_batch_hands_a_gradient_over():
+    """The others are added within the product."""
+    e, given = engine("llama"), []
+    x, y = batch()
+    e.model.blocks[0].mlp.gate_up.weight.register_hook(lambda grad: given.append(grad is not None))
+    step(e, x, y, 2)
+    assert sum(given) == 1

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from ondevice.model.build import build_model
+from ondevice.model.lora import add_lora
 from ondevice.model.top_layers import freeze_below
-from ondevice.run.recipe import ModelShape
+from ondevice.run.recipe import AdapterRecipe, ModelShape
 from ondevice.run.schema import Limits
 from ondevice.train.engine import Engine
 from ondevice.train.optimizer import optimizer_of
@@ -21,9 +22,9 @@ SHAPE = ModelShape(
 )
 
 
-def recipe(optimizer="adamw", steps=1000, top_layers=None):
-    sizes = {"batch": 4, "steps": steps, "planned_steps": steps, "top_layers": top_layers}
-    return SimpleNamespace(model=SHAPE, train=SimpleNamespace(optimizer=optimizer, **sizes))
+def recipe(optimizer="adamw", steps=1000, top_layers=None, average=0.0):
+    sizes = {"batch": 4, "steps": steps, "planned_steps": steps, "top_layers": top_layers, "average": average}
+    return SimpleNamespace(model=SHAPE, train=SimpleNamespace(optimizer=optimizer, **sizes), adapter=None)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,16 @@ def test_the_size_is_that_of_the_tensors_that_are_saved(optimizer, top_layers):
     state = TrainState(model=model, optimizer=made, cursor=None)
     assert plan.checkpoint_mb * 2**20 == pytest.approx(tensor_bytes(state), rel=0.01)
     assert plan.light_mb * 2**20 == 4 * sum(p.numel() for p in model.parameters())
+
+
+def test_of_an_adapter_run_the_adapter_alone_is_saved():
+    adapter = AdapterRecipe(rank=4, alpha=8.0, dropout=0.0, targets=("q_proj", "down_proj"), base_format="nf4")
+    model = build_model(SHAPE, seed=1)
+    add_lora(model, adapter, seed=1)
+    tuned = SimpleNamespace(model=SHAPE, train=recipe().train, adapter=adapter)
+    plan = plan_saving(tuned, Limits(), save_mb_s=None, tok_s=None)
+    assert plan.light_mb * 2**20 == 4 * sum(p.numel() for p in model.parameters())
+    assert plan.checkpoint_mb == 3 * plan.light_mb
 
 
 def test_a_slow_disk_saves_less_often_and_says_what_a_kill_may_cost():
