@@ -12,7 +12,7 @@ from math import hypot
 
 from ondevice.device.readings import Reading
 from ondevice.governor.control import LONG_S, Cycle, duty_for, rest_before
-from ondevice.governor.heat import Heat, foretold, likeliest, likely
+from ondevice.governor.heat import Heat, foretold, likely, possible
 from ondevice.governor.long_piece import is_long, parts, share, waited
 from ondevice.governor.node import Node, Traits
 from ondevice.governor.offset import unsure_c
@@ -163,7 +163,10 @@ class _View:
                 duty = duty_for(ahead, traits, limit_c, cycle, duty_now=duty_now, unsure_c=unsure)
                 found.append(_Allowed(duty, ahead.temp_c))
             else:
-                left_s = waited(rest_before(ahead, traits, limit_c, cycle, unsure_c=unsure_c), cycle)
+                left_s = rest_before(ahead, traits, limit_c, cycle, unsure_c=unsure_c)
+                if left_s is None and found and work.piece_s >= LONG_S:
+                    continue  # only the likeliest, which comes first, may forbid every piece
+                left_s = waited(left_s, cycle)
                 cut = parts(ahead, limit_c, cycle.piece_s)
                 found.append(_Allowed(share(cycle, left_s), ahead.temp_c, left_s, cut))
         return min(found)
@@ -178,10 +181,10 @@ class _View:
         return max(0.0, COOLER_S * (of_late - self.duty_now), APPROACH_S * of_late * far)
 
     def _bodies(self, nodes: tuple[Node, ...], signal: Signal) -> list[tuple[Node, Traits]]:
-        """The strictest of the likely ones counts; a long piece goes by one alone, or none might ever begin."""
+        """The strictest of the likely ones counts; in the end a long piece goes by one, or none might ever begin."""
         if not self.work.spans:
             return [(nodes[0], signal.bodies[0])]
-        return [likeliest(nodes, signal)] if self.work.piece_s >= LONG_S else likely(nodes, signal)
+        return possible(nodes, signal) if self.work.piece_s >= LONG_S else likely(nodes, signal)
 
 
 def bundled_s(heat: Heat, reading: Reading, policy: Policy, work: Work) -> float:

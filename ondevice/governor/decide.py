@@ -137,7 +137,7 @@ def _parted(order: Order, history: History, now: float) -> Order:
 
 
 def _working(reading: Reading, policy: Policy, history: History, now: float) -> tuple[Order, History]:
-    duty_now = history.order.duty if history.order is not None else 0.0
+    duty_now = _duty_now(history)
     heat = watched(history.heat, reading, history.work, now, duty_now=duty_now, handheld=history.handheld)
     known = is_known(reading)
     slowed = reading.freq_share is not None and reading.freq_share < FREE_FREQUENCY
@@ -161,6 +161,13 @@ def _working(reading: Reading, policy: Policy, history: History, now: float) -> 
         order = replace(order, rest_s=round(bundled_s(heat, reading, policy, history.work), 1))
     order, history = _calm(history, order, now)
     return _given(history, order, now)
+
+
+def _duty_now(history: History) -> float:
+    """As ordered; of the rest before a first long piece nothing, since nobody works yet."""
+    order = history.order
+    waits = order is not None and order.left_s is not None and history.work.end_t is None
+    return 0.0 if order is None or waits else order.duty
 
 
 def _calm(history: History, order: Order, now: float) -> tuple[Order, History]:

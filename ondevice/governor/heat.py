@@ -14,13 +14,14 @@ from ondevice.governor.node import COARSE_C, Node, Traits, advanced, corrected, 
 from ondevice.governor.offset import Offset, compared
 from ondevice.governor.signals import BATTERY, FELT_THROUGH, FINER, SIGNALS, Signal, age_s, feels
 from ondevice.governor.sounding import AGAIN_S, Sounding, felt, sounded
-from ondevice.governor.work import Work, loads
+from ondevice.governor.work import KEPT_S, Work, loads
 
-__all__ = ["COLD_START_S", "Heat", "foretold", "likeliest", "likely", "watched"]
+__all__ = ["COLD_START_S", "Heat", "foretold", "likeliest", "likely", "possible", "watched"]
 
 SURFACE = 0.06  # share of its warmth above the air by which a battery may be warmer than the body
 FELT_STEP_C, FELT_NOISE_C = 0.05, 0.4  # of a battery that is felt through another part
 MUCH_LIKE = 0.05  # of a sample's misfit: bodies nearer to the best than this are as likely
+UNTRIED = 0.3  # the same for a long piece, where no sample has told bodies apart yet
 LATE_S = 2.0  # a sample from before another is compared with it all the same
 COLD_START_S = 600.0  # unwatched for so long, what was learned of the temperature itself is worth nothing
 
@@ -144,9 +145,15 @@ def _sampled(
         return heat
     else:
         spans = tuple(_loads(signal, work, nodes[0].t, taken_t, assumed))
-        pairs = zip(nodes, signal.bodies, strict=True)
-        learned = tuple(corrected(advanced(node, traits, spans), traits, value) for node, traits in pairs)
+        pairs, tells = zip(nodes, signal.bodies, strict=True), _has_worked(work, taken_t, assumed)
+        learned = tuple(corrected(advanced(node, traits, spans), traits, value, tells=tells) for node, traits in pairs)
     return replace(heat, nodes={**heat.nodes, signal.name: learned})
+
+
+def _has_worked(work: Work, t: float, assumed: float) -> bool:
+    """Whether there was work of late: how idling cools says nothing of how work warms, and slow bodies, which work
+    hardly warms, foretell it best."""
+    return any(load > 0.0 for _, load in loads(work, t - KEPT_S, t, assumed))
 
 
 def _begun(signal: Signal, value: float, t: float, before: tuple[Node, ...] | None, *, load: float) -> tuple[Node, ...]:
@@ -165,6 +172,7 @@ def _begun(signal: Signal, value: float, t: float, before: tuple[Node, ...] | No
             step_c=min(old.step_c, new.step_c),
             misfit=old.misfit,
             misfit_before=old.misfit,
+            tried=old.tried,
         )
         for new, old in zip(found, before, strict=True)
     )
@@ -176,9 +184,19 @@ def likeliest(nodes: tuple[Node, ...], signal: Signal) -> tuple[Node, Traits]:
 
 def likely(nodes: tuple[Node, ...], signal: Signal) -> list[tuple[Node, Traits]]:
     """The bodies that foretell the samples about as well as the best one."""
+    return _as_likely(nodes, signal, MUCH_LIKE)
+
+
+def possible(nodes: tuple[Node, ...], signal: Signal) -> list[tuple[Node, Traits]]:
+    """The bodies that the samples have not ruled out: first all, in the end the best one alone."""
+    return _as_likely(nodes, signal, UNTRIED * (1.0 - nodes[0].tried))
+
+
+def _as_likely(nodes: tuple[Node, ...], signal: Signal, much_like: float) -> list[tuple[Node, Traits]]:
     least = min(node.misfit_before for node in nodes)
     pairs = zip(nodes, signal.bodies, strict=True)
-    return [(node, traits) for node, traits in pairs if node.misfit_before <= least + MUCH_LIKE]
+    found = [(node, traits) for node, traits in pairs if node.misfit_before <= least + much_like]
+    return sorted(found, key=lambda pair: pair[0].misfit_before)
 
 
 def foretold(node: Node, traits: Traits, signal: Signal, work: Work, until: float, *, duty_now: float) -> Node:

@@ -69,6 +69,7 @@ class Node:
     every_s: float = 20.0  # between samples
     misfit: float = 0.0  # how badly the samples were foretold of late; less is better
     misfit_before: float = 0.0  # the last sample, whose surprise shall not choose the body that judges it
+    tried: float = 0.0  # how much of what tells which body it is was seen, to 1
     slope: float = 0.0  # C/s: how fast the idle temperature moves, as a warming day does
 
 
@@ -140,8 +141,9 @@ def _spread(node: Node, traits: Traits, kept: float, gained: float, total_s: flo
     )
 
 
-def corrected(node: Node, traits: Traits, sample_c: float) -> Node:
-    """The state after a sample of now. A hotter sample never makes the idle or the warming look cooler."""
+def corrected(node: Node, traits: Traits, sample_c: float, *, tells: bool = True) -> Node:
+    """The state after a sample of now. A hotter sample never makes the idle or the warming look cooler. ``tells``:
+    whether it counts for which body this is."""
     step_c = resolution(sample_c, node.step_c)
     noise = traits.noise_c**2
     deviation = sqrt(node.tt + noise)
@@ -151,8 +153,9 @@ def corrected(node: Node, traits: Traits, sample_c: float) -> Node:
         step_c=step_c,
         seen_t=node.t,
         every_s=_spacing(node),
-        misfit=node.misfit + FORGETTING * (misfit - node.misfit),
+        misfit=node.misfit + FORGETTING * (misfit - node.misfit) * tells,
         misfit_before=node.misfit,
+        tried=node.tried + FORGETTING * (1.0 - node.tried) * tells,
     )
     far_c = FAR * deviation + step_c / 2
     if sample_c > node.temp_c + far_c:

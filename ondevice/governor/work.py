@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-__all__ = ["Work", "after_piece", "burst_s", "loads", "mean_load"]
+__all__ = ["KEPT_S", "Work", "after_piece", "burst_s", "loads", "mean_load"]
 
 SPAN_S = 2.0  # pieces shorter than this are told apart by nobody
 KEPT_S = 240.0

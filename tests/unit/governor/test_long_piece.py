@@ -6,16 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from ondevice.device.simulate import SimulatedPhone
+from ondevice.device.readings import Reading
+from ondevice.device.simulate import Ambient, SimulatedPhone
 from ondevice.device.simulate_profile import load_profile
 from ondevice.device.simulate_sensors import SensorKind
 from ondevice.governor.control import LONG_S
 from ondevice.governor.debt import Debt
 from ondevice.governor.decide import decide
+from ondevice.governor.heat import possible
 from ondevice.governor.history import begin, observe
 from ondevice.governor.long_piece import is_long
 from ondevice.governor.node import first_seen
-from ondevice.governor.order import is_change
+from ondevice.governor.order import Order, is_change
 from ondevice.governor.signals import BATTERY
 from ondevice.run.schema import Limits
 
@@ -37,7 +39,7 @@ def test_a_short_piece_is_long_where_it_warms_by_much_of_the_room(room_c: float,
 
 
 def lived(
-    *, ambient_c: float, piece_s: float, minutes: float, lost: tuple[str, ...] = (), profile: str = "galaxy-s25plus"
+    *, ambient_c: Ambient, piece_s: float, minutes: float, lost: tuple[str, ...] = (), profile: str = "galaxy-s25plus"
 ) -> tuple[float, int, float]:
     """Seconds of work, orders told in the second half, and the warmest battery, of a phone that obeys as a run does."""
     sensors = SensorKind(lost=frozenset(lost))
@@ -76,3 +78,32 @@ def test_android_alone_keeps_the_first_approach() -> None:
 def test_of_a_long_piece_the_mean_is_told() -> None:
     worked_s, changes, warmest_c = lived(profile="midrange", ambient_c=35.0, piece_s=25.0, minutes=20)
     assert worked_s > 450.0 and changes <= 3 and warmest_c <= 40.0
+
+
+@pytest.mark.parametrize("lost", [(), ("battery_c", "cpu_c", "skin_c")])
+def test_a_phone_that_only_cooled_so_far_does_not_think_that_work_hardly_warms_it(lost: tuple[str, ...]) -> None:
+    worked_s, _, warmest_c = lived(ambient_c=lambda now_s: 38.0 - now_s / 180.0, piece_s=25.0, minutes=18, lost=lost)
+    assert worked_s >= 49.0 and warmest_c <= 40.0
+
+
+def cool(now: float) -> Reading:
+    return Reading(t=now, battery_c=30.0, plugged=True, battery_percent=80.0)
+
+
+def test_a_rest_before_the_first_long_piece_counts_as_rest_and_tells_no_bodies_apart() -> None:
+    _, history = decide(cool(0.0), LIMITS, begin(handheld=True, battery=True, piece_s=25.0), 0.0)
+    waits = replace(history, order=Order(duty=0.95, left_s=60.0, reason="Resting."))
+    for now in (20.0, 40.0, 60.0):
+        _, after = decide(cool(now), LIMITS, waits, now)
+        nodes = after.heat.nodes["battery_c"]
+        assert {(node.t, node.heat, node.misfit) for node in nodes} == {(now, 0.0, 0.0)}
+    _, after = decide(cool(60.0), LIMITS, observe(waits, 25.0, 45.0), 60.0)
+    nodes = after.heat.nodes["battery_c"]
+    assert all(node.heat > 0.1 and node.misfit != 0.0 for node in nodes)
+
+
+def test_of_bodies_that_no_work_has_told_apart_all_are_possible_and_in_the_end_one() -> None:
+    nodes = tuple(replace(NODE, misfit_before=misfit) for misfit in (0.2, 0.0, 0.1))
+    found = possible(nodes, BATTERY)
+    assert [traits for _, traits in found] == [BATTERY.bodies[k] for k in (1, 2, 0)], "the likeliest first"
+    assert len(possible(tuple(replace(node, tried=1.0) for node in nodes), BATTERY)) == 1
