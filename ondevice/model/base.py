@@ -18,6 +18,7 @@ from ondevice.model.decoder import Decoder
 from ondevice.model.frozen_decoder import build_frozen, fill, seal
 from ondevice.model.hugging_face import HuggingFaceModel, open_hugging_face
 from ondevice.model.lora import add_lora
+from ondevice.model.narrow import is_narrow, narrow
 from ondevice.model.peft import TENSORS, load_adapter, open_peft
 from ondevice.model.top_layers import freeze_below
 from ondevice.run.files import sha256_of
@@ -33,8 +34,9 @@ def base_recipe(base: HuggingFaceModel) -> BaseRecipe:
     return BaseRecipe(path=str(base.folder), family=base.family, sha256=_hash_of(base))
 
 
-def build_for(recipe: Recipe, *, fresh: bool) -> Decoder:
+def build_for(recipe: Recipe, *, fresh: bool, to_learn: bool = False) -> Decoder:
     """The model of a recipe; ``fresh`` has the weights that a run begins with, else those that learn are to be loaded.
+    It is fp32, or ``to_learn`` as the recipe keeps its weights.
 
     Raises CheckpointError where the base is needed and is gone, or is another one than the recipe's.
     """
@@ -55,6 +57,8 @@ def build_for(recipe: Recipe, *, fresh: bool) -> Decoder:
             _begin_with(model, parent)
     if recipe.train.top_layers is not None:
         freeze_below(model, recipe.train.top_layers)
+    if to_learn and is_narrow(recipe.train.optimizer_state):
+        narrow(model)
     return model
 
 

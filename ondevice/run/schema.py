@@ -118,6 +118,12 @@ class TrainConfig:
         "how adamw keeps its two averages; int8 takes a quarter of the memory, with an error of a few percent",
         choices=("fp32", "int8"),
     )
+    weights: str = key(
+        "fp32",
+        "how adamw keeps the matrices that learn; bf16 takes half the memory of weights and gradients, and rounds each "
+        "update up or down by chance, so that on average nothing is lost",
+        choices=("fp32", "bf16"),
+    )
     lr: float | None = key(None, "peak learning rate; derived from the width", above=0, high=1e30)
     lr_min: float | None = key(None, "final learning rate; a tenth of lr where not given", low=0, high=1e30)
     schedule: str = key(
