@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ondevice.device.battery import NO_BATTERY
 from ondevice.device.facts import DeviceFacts
 from ondevice.device.readings import Reading
-from ondevice.governor.heat import UNKNOWN_DUTY
+from ondevice.governor.caps import UNKNOWN_DUTY
 from ondevice.governor.signals import is_known
 
 __all__ = ["Gap", "gaps", "readable", "unwatched", "without_temperature"]

@@ -16,6 +16,7 @@ __all__ = ["LONG_S", "Cycle", "duty_for", "least_duty", "rest_before"]
 
 AHEAD_S, FURTHEST_S = 45.0, 400.0
 MOVE_C = 6.0  # what full work warms while one looks ahead, so that a tenth of a degree is a small matter
+SPARE_SHARE, SPARE_S = 0.008, 20.0
 SURE = 1.4  # deviations under the limit
 SURE_FIRST = 0.4  # before a first long piece, without which nothing can be learned of it
 LONG_S = 6.0  # pieces from here on are steered one by one
@@ -53,7 +54,7 @@ def duty_for(
     duty = (
         _in_bundles(node, traits, target_c, cycle, duty_now) if bundled else _on_average(node, traits, target_c, cycle)
     )
-    least = least_duty(cycle.piece_s) if node.temp_c < limit_c - traits.spare_c else 0.0
+    least = least_duty(cycle.piece_s) if node.temp_c < limit_c - _spare_c(node, traits, limit_c) else 0.0
     return min(1.0, max(least, duty))
 
 
@@ -79,7 +80,12 @@ def _target(
     node: Node, traits: Traits, limit: _Limit, ahead: list[tuple[float, float]], *, sure: float = SURE
 ) -> float:
     later = advanced(node, traits, ahead)
-    return limit.celsius - traits.spare_c - sure * sqrt(max(0.0, later.tt) + limit.unsure_c**2)
+    return limit.celsius - _spare_c(node, traits, limit.celsius) - sure * sqrt(max(0.0, later.tt) + limit.unsure_c**2)
+
+
+def _spare_c(node: Node, traits: Traits, limit_c: float) -> float:
+    """For what no estimate knows of: a share of the warmth that work may bring, and of how the day warms."""
+    return min(traits.spare_c, SPARE_SHARE * max(0.0, limit_c - node.idle_c) + SPARE_S * abs(node.slope))
 
 
 def _until_sample_s(node: Node) -> float:

@@ -11,9 +11,9 @@ from datetime import tzinfo
 
 from ondevice.device.readings import Reading
 from ondevice.errors import UsageError
-from ondevice.governor import heat as warm
+from ondevice.governor.caps import UNKNOWN_DUTY, Cap, bundled_s, caps, stopped
 from ondevice.governor.control import LONG_S, least_duty
-from ondevice.governor.heat import Cap
+from ondevice.governor.heat import watched
 from ondevice.governor.history import History
 from ondevice.governor.hours import civil, is_open, next_open, parse_hours
 from ondevice.governor.order import Order
@@ -31,6 +31,7 @@ __all__ = ["decide"]
 THINK_EVERY_S = 1.0  # between two computations of the duty; stops are looked for every time
 OLD_S = 5.0
 SCREEN_S = 60.0
+TOLD_OVER_S = 300.0
 LEAVE_AFTER_S = 20 * 60.0
 FELT_DUTY = 0.95
 LEAST_DUTY, RESTART_DUTY = 0.02, 0.03
@@ -93,7 +94,7 @@ def _forbidden(
     reading: Reading, limits: Limits, policy: Policy, history: History, now: float, zone: tzinfo | None
 ) -> tuple[History, str, float | None, str]:
     """(history, sentence or "", until when, kind of order)."""
-    heat, hot = warm.stopped(history.heat, reading, policy, now)
+    heat, hot = stopped(history.heat, reading, policy, now)
     power, empty = judged(history.power, reading, policy, battery=history.battery)
     screen_t = now if reading.screen_on else history.screen_t
     history = replace(history, heat=heat, power=power, screen_t=screen_t)
@@ -137,14 +138,14 @@ def _parted(order: Order, history: History, now: float) -> Order:
 
 def _working(reading: Reading, policy: Policy, history: History, now: float) -> tuple[Order, History]:
     duty_now = history.order.duty if history.order is not None else 0.0
-    heat = warm.watched(history.heat, reading, history.work, now, duty_now=duty_now, handheld=history.handheld)
+    heat = watched(history.heat, reading, history.work, now, duty_now=duty_now, handheld=history.handheld)
     known = is_known(reading)
     slowed = reading.freq_share is not None and reading.freq_share < FREE_FREQUENCY
     blind = not known and history.battery  # a machine on the mains looks after itself: its steps wait for others
     accepted = min(policy.max_slowdown, UNKNOWN_SLOWDOWN) if blind else policy.max_slowdown
     pace = allowed(history.pace, accepted, now, trusted=blind or slowed)
     history = replace(history, heat=heat, pace=pace)
-    by_heat = warm.caps(heat, reading, policy, history.work, now, duty_now=duty_now, handheld=history.handheld)
+    by_heat = caps(heat, reading, policy, history.work, now, duty_now=duty_now, handheld=history.handheld)
     if history.handheld and feels(reading):
         by_heat.append(Cap(FELT_DUTY, "its battery can be felt only in rests."))
     by_heat += _unknown_caps(history, known, plugged=bool(reading.plugged))
@@ -157,15 +158,24 @@ def _working(reading: Reading, policy: Policy, history: History, now: float) -> 
     )
     order = _order_of(tightest, by_heat, policy, history, now)
     if order.kind == "run" and history.handheld:
-        order = replace(order, rest_s=round(warm.bundled_s(heat, reading, policy, history.work), 1))
+        order = replace(order, rest_s=round(bundled_s(heat, reading, policy, history.work), 1))
+    order, history = _calm(history, order, now)
     return _given(history, order, now)
+
+
+def _calm(history: History, order: Order, now: float) -> tuple[Order, History]:
+    """What is told of a long piece's share of the time is its mean: the rest before it is judged anew all the while."""
+    if order.left_s is None or order.kind != "run" or history.work.piece_s < LONG_S:
+        return order, history
+    steady = evened(history.steady, order.duty, now, over_s=TOLD_OVER_S, step=1.0)
+    return replace(order, duty=order.duty if steady.duty is None else steady.duty), replace(history, steady=steady)
 
 
 def _evened(history: History, caps: list[Cap], now: float) -> tuple[History, list[Cap]]:
     """The tightest cap that swings with every rest is evened out; a battery is slow and exact, and stays as it is."""
     swinging = [cap for cap in caps if cap.swings]
     if not swinging or history.work.piece_s >= LONG_S:
-        return replace(history, steady=Steady()), caps
+        return (history if history.work.piece_s >= LONG_S else replace(history, steady=Steady())), caps
     tightest = min(swinging, key=lambda cap: cap.duty)
     steady = evened(history.steady, tightest.duty, now)
     calm = replace(tightest, duty=tightest.duty if steady.duty is None else steady.duty)
@@ -186,7 +196,7 @@ def _unknown_caps(history: History, known: bool, *, plugged: bool) -> list[Cap]:
     if history.pace.duty < 1.0 and slow is not None:
         found.append(Cap(history.pace.duty, f"a step takes {slow:.2f} times what it took when cold."))
     if not known and history.battery and (history.handheld or not plugged):
-        found.append(Cap(warm.UNKNOWN_DUTY, "no temperature can be read, so half the time is the most."))
+        found.append(Cap(UNKNOWN_DUTY, "no temperature can be read, so half the time is the most."))
     return found
 
 

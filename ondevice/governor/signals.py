@@ -63,13 +63,13 @@ _SMALL = Traits(
     warming=0.12,
     warming_sd=0.06,
     idle_sd=3.0,
-    idle_drift=0.03,
+    idle_drift=0.015,
     drift=0.01,
     noise_c=0.12,
     spare_c=0.08,
 )
-_MIDDLE = replace(_SMALL, tau_s=450.0, lag_s=40.0, warming=0.05, warming_sd=0.03, idle_drift=0.02)
-_LARGE = replace(_SMALL, tau_s=850.0, lag_s=110.0, warming=0.025, warming_sd=0.015, idle_drift=0.015)
+_MIDDLE = replace(_SMALL, tau_s=450.0, lag_s=40.0, warming=0.05, warming_sd=0.03, idle_drift=0.01)
+_LARGE = replace(_SMALL, tau_s=850.0, lag_s=110.0, warming=0.025, warming_sd=0.015, idle_drift=0.0075)
 _SKIN = Traits(
     tau_s=100.0,
     lag_s=6.0,

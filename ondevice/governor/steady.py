@@ -24,9 +24,9 @@ class Steady:
     t: float = 0.0
 
 
-def evened(steady: Steady, duty: float, now: float) -> Steady:
-    """After the controller asked for ``duty`` at ``now``."""
+def evened(steady: Steady, duty: float, now: float, *, over_s: float = EVENED_S, step: float = STEP) -> Steady:
+    """After the controller asked for ``duty`` at ``now``; steps larger than ``step`` are taken at once."""
     passed_s = now - steady.t
-    if steady.duty is None or not 0.0 <= passed_s <= FORGOTTEN_S or abs(duty - steady.duty) > STEP or duty <= 0.0:
+    if steady.duty is None or not 0.0 <= passed_s <= FORGOTTEN_S or abs(duty - steady.duty) > step or duty <= 0.0:
         return Steady(duty=duty, t=now)
-    return Steady(duty=steady.duty + (1 - exp(-passed_s / EVENED_S)) * (duty - steady.duty), t=now)
+    return Steady(duty=steady.duty + (1 - exp(-passed_s / over_s)) * (duty - steady.duty), t=now)

@@ -153,7 +153,7 @@ def _sensors() -> list[Scenario]:
     ]
     return [
         *found,
-        *(Scenario(name=f"28 C, {group} lost", ambient_c=28, lost_at_s=(3600, group)) for group in ("battery", "cpu")),
+        *(Scenario(name=f"28 C, {group} lost", ambient_c=28, lost_at_s=(1200, group)) for group in ("battery", "cpu")),
     ]
 
 

@@ -84,7 +84,8 @@ def loop(plant: Plant, piece_s: float, hours: float, **limits: Any) -> list[floa
             told = found
             changes.append(plant.t)
         if found.kind == "run":
-            plant.advance(piece_s * (1 - found.duty) / max(found.duty, 0.005), 0.0)
+            spread_s = piece_s * (1 - found.duty) / max(found.duty, 0.005)
+            plant.advance(spread_s if found.left_s is None else found.left_s, 0.0)
     return changes
 
 
