@@ -14,6 +14,7 @@ from ondevice.model.build import build_model
 from ondevice.model.layers import Embedding, Linear
 from ondevice.model.narrow import narrow
 from ondevice.model.safetensors import open_file
+from ondevice.model.top_layers import freeze_below
 from ondevice.run.recipe import Fit, ModelShape
 from ondevice.run.store import Store
 from ondevice.run.telemetry import read_records
@@ -92,9 +93,11 @@ def test_tiny_updates_are_not_lost(kind):
 # --- learning ---------------------------------------------------------------------------------------------------------
 
 
-def trained(shape, kind, *, precision="fp32", rows=2, layerwise=False, steps=12, top=False):
+def trained(shape, kind, *, precision="fp32", rows=2, layerwise=False, steps=12, top=None):
     """A narrow (``kind`` None: fp32) model after some steps on the same windows, its optimizer, and the last loss."""
     model = build_model(shape, seed=4)
+    if top is not None:
+        freeze_below(model, top)
     if kind is not None:
         narrow(model)
     optimizer = adamw(model, **RATE, kind=kind or AdamW)
@@ -153,6 +156,19 @@ def test_a_layerwise_step_learns_the_same_bits(arch):
     plain, _, _ = trained(SHAPES[arch], AdamW8Bf16, rows=4, steps=4)
     layerwise, _, _ = trained(SHAPES[arch], AdamW8Bf16, rows=4, steps=4, layerwise=True)
     assert same(plain, layerwise)
+
+
+def test_frozen_blocks_below_stay_as_they_were_rounded():
+    model, _, found = trained(SHAPES["llama"], AdamW8Bf16, top=1)
+    before = build_model(SHAPES["llama"], seed=4)
+    narrow(before)
+    changed = {
+        name
+        for (name, now), was in zip(model.named_parameters(), before.parameters(), strict=True)
+        if not torch.equal(now, was)
+    }
+    assert changed and all(name.startswith(("blocks.1.", "norm.")) for name in changed)
+    assert found.loss < trained(SHAPES["llama"], AdamW8Bf16, top=1, steps=1)[2].loss
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
