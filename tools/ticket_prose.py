@@ -128,19 +128,27 @@ _NOUNS = {
 }  # fmt: skip
 _ABOUT = {"billing": "billing", "bug": "a bug", "account": "an account", "shipping": "shipping"}
 _URGENT = (
-    "Everything had stopped for it, so it was urgent.", "{I} needed help by the evening, so it was urgent.",
-    "{I} begged them to hurry, for it was urgent.", "It had to be done on that very day. That was urgent.",
-    "Nobody could work, so they had to be quick. That was urgent.",
-    "Please help tonight, our work has stopped. So it was urgent.", "Today, please! So it was urgent.",
-)  # fmt: skip
+    "everything [had|has] stopped for it",
+    "{I} [need|needed] [help|this|an answer] [tonight|today|by the evening|at once]",
+    "please [hurry|do be quick|come at once|help tonight]",
+    "[our|the|all] work [has stopped|stands still|stopped] [now|today]",
+    "[it was|this is|this was|that is|that was] urgent",
+    "it [has|had] to be done on that very day",
+    "nobody could work without it",
+)
 _CALM = (
-    "Thank you, take your time. So it was not urgent.", "Thanks, dear people, it can wait, so it was not urgent.",
-    "{I} could wait, so it was not urgent.", "There was time, and it was not urgent.", "That was not urgent.",
-    "Any day would do, so it was not urgent.", "{I} thanked them and was in no hurry. That was not urgent.",
-)  # fmt: skip
+    "[thanks to all|thank you|thanks|thanks, dear people]",
+    "[there is no hurry|without any hurry]",
+    "[it was|this is|this was|that is|that was] not urgent",
+    "[take your time|any day will do|it can wait|there is time]",
+    "{I} [was|am] in no hurry",
+    "",
+)
 _TURNS = (", but ", ". Only, ", "; yet ", ". And now ", ". Even so, ", ". However, ", "; in spite of that, ")
 _ASIDES = (", but ", ". Besides, ", ", while ", ", although ", ", and yet ", ". By the way, ")
 _MIXED = 0.7  # share of troubles that tell what went well too
+_NAMED = 0.5  # share of things that have a name
+_THINGS = ("the tool", "the set", "the program", "the kit", "the new one", "our order", "it")
 _SYLLABLES = tuple(
     start + vowel + end for start in "bdfgklmnprstvz" for vowel in "aeiou" for end in ("", "n", "r", "l", "s")
 )
@@ -156,7 +164,7 @@ _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 def make_prose(paragraphs: int, *, seed: int) -> str:
     """So many paragraphs, a blank line between them."""
     rng = random.Random(f"prose {seed}")
-    kinds = (_story, _talk, _talk, _lesson, _lesson, _lesson, _meaning)
+    kinds = (_story, _talk, _talk, _lesson, _lesson, _lesson, _haste, _haste, _series, _meaning)
     return "\n\n".join(rng.choice(kinds)(rng) for _ in range(paragraphs)) + "\n"
 
 
@@ -180,9 +188,15 @@ def _trouble(rng: random.Random, persons: dict[str, str]) -> tuple[str, str]:
     fine = _fill(rng, rng.choice(_FINE[other]), persons)
     if mixed := rng.random() < _MIXED:
         told = rng.choice((f"{fine}{rng.choice(_TURNS)}{event}", f"{event}{rng.choice(_ASIDES)}{fine}"))
+    feeling, urgent = _feeling(rng, persons)
+    return f"{told}.{feeling}", _verdict(rng, topic, other if mixed else "", urgent=urgent)
+
+
+def _feeling(rng: random.Random, persons: dict[str, str]) -> tuple[str, bool]:
+    """A sentence that tells whether it can wait, or none, and whether it is urgent."""
     tone, urgent = rng.choice(((_URGENT, True), (_CALM, False)))
-    feeling = _capital(_fill(rng, rng.choice(tone), persons))
-    return f"{told}. {feeling}", _verdict(rng, topic, other if mixed else "", urgent=urgent)
+    text = _fill(rng, rng.choice(tone), persons)
+    return (f" {_capital(text)}." if text else ""), urgent
 
 
 def _event(rng: random.Random, topic: str, persons: dict[str, str]) -> str:
@@ -208,16 +222,38 @@ def _lesson(rng: random.Random) -> str:
     return f"{_capital(event)}. {_about(rng, topic)}."
 
 
+def _haste(rng: random.Random) -> str:
+    """A single trouble, and only whether it can wait."""
+    persons = rng.choice((_SHE, _HE, _SELF, _SELF))
+    event = _event(rng, rng.choice(tuple(_EVENTS)), persons)
+    feeling, urgent = _feeling(rng, persons)
+    return f"{_capital(event)}.{feeling} {_pick(rng, '[So it|All this|What was wrong]')} {_when(urgent)}."
+
+
+def _when(urgent: bool) -> str:
+    return "was urgent" if urgent else "could wait"
+
+
+def _series(rng: random.Random) -> str:
+    """Troubles of one kind in a row, so that each tells of the next."""
+    topic = rng.choice(tuple(_EVENTS))
+    events = (_event(rng, topic, _SELF) for _ in range(rng.choice((2, 3))))
+    return f"{' '.join(f'{_capital(event)}.' for event in events)} {_about(rng, topic)}."
+
+
 def _meaning(rng: random.Random) -> str:
     """What belongs to what."""
-    topic, other = rng.sample(tuple(_NOUNS), 2)
-    first, second = rng.sample(_NOUNS[topic], 2)
-    text = _pick(rng, f"{first} [belongs to|has to do with] {_ABOUT[topic]}, and so does {second}; ")
-    return f"{_capital(text)}{rng.choice(_NOUNS[other])} has to do with {_ABOUT[other]}."
+    return " ".join(_belongs(rng, topic) for topic in rng.sample(tuple(_NOUNS), 2))
+
+
+def _belongs(rng: random.Random, topic: str) -> str:
+    link = _pick(rng, "[belongs to|has to do with|is a matter of]")
+    return f"{_capital(rng.choice(_NOUNS[topic]))} {link} {_ABOUT[topic]}."
 
 
 def _fill(rng: random.Random, text: str, persons: dict[str, str]) -> str:
-    thing, town = (_made_up(rng) for _ in range(2))
+    thing = _made_up(rng) if rng.random() < _NAMED else rng.choice(_THINGS)
+    town = _made_up(rng)
     return _pick(rng, text).format(number=rng.randrange(5, 400), thing=thing, town=town, **persons)
 
 

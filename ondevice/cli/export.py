@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from ondevice.cli.common import cores, print_json
 from ondevice.cli.folding import tell
 from ondevice.errors import DataError, UsageError
-from ondevice.run.directory import RunDir, find_run
+from ondevice.run.directory import RunDir
 from ondevice.run.store import Checkpoint, Store
-from ondevice.run.studies import find_study
+from ondevice.run.studies import find_run_or_study
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,19 +126,13 @@ def run(args: argparse.Namespace) -> int:
 
 def run_or_winner(name: str) -> tuple[RunDir, Winner | None]:
     """The run of that name, else the winner of the study of that name. Raises UsageError, DataError."""
-    try:
-        return find_run(name), None
-    except UsageError:
-        try:
-            study = find_study(name)
-        except UsageError:
-            study = None
-        if study is None:
-            raise
+    found = find_run_or_study(name)
+    if isinstance(found, RunDir):
+        return found, None
     from ondevice.study.winner import winner_of
 
-    winner = winner_of(study)
-    run_dir = study.run(winner.run)
+    winner = winner_of(found)
+    run_dir = found.run(winner.run)
     run_dir.read_identity()
     tell(f"{winner.run}, {winner.sentence}.", sys.stderr)
     return run_dir, winner

@@ -10,8 +10,8 @@ from typing import Any
 from ondevice.cli.common import for_terminal, print_json
 from ondevice.cli.folding import tell
 from ondevice.errors import UsageError
-from ondevice.run.directory import RunDir, find_run, home
-from ondevice.run.studies import StudyDir, find_study
+from ondevice.run.directory import RunDir, home
+from ondevice.run.studies import StudyDir, find_run_or_study
 
 __all__ = ["EXAMPLES", "add_arguments", "run"]
 
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    found = _find(args.target)
+    found = find_run_or_study(args.target)
     if args.csv or args.tensorboard:
         if isinstance(found, StudyDir):
             raise UsageError(
@@ -50,17 +50,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         tell(f"Wrote {for_terminal(str(html))} and {for_terminal(markdown.name)} beside it.")
     return 0
-
-
-def _find(target: str) -> RunDir | StudyDir:
-    """A run of that name, else a study. Raises UsageError naming runs where there is neither."""
-    try:
-        return find_run(target)
-    except UsageError as no_run:
-        try:
-            return find_study(target)
-        except UsageError:
-            raise no_run from None
 
 
 def _page(found: RunDir | StudyDir) -> Any:

@@ -25,5 +25,5 @@ def export_adapter(recipe: Recipe, checkpoint: Checkpoint, folder: Path, *, over
     load_weights(checkpoint.path / "model.safetensors", model)
     need_bytes = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     with folder_in_place(folder, need_bytes=need_bytes) as temporary:
-        write_peft(temporary, model, recipe.adapter, base=recipe.base.path)
+        write_peft(temporary, model, recipe.adapter, base=recipe.base.path, base_sha256=recipe.base.sha256)
         return {path.name: path.stat().st_size for path in sorted(temporary.iterdir())}

@@ -88,7 +88,7 @@ def _write_model(folder: Path, recipe: Recipe, checkpoint: Checkpoint) -> None:
     model = build_for(recipe, fresh=False)
     load_weights(checkpoint.path / _WEIGHTS, model)
     (folder / ADAPTER).mkdir()
-    write_peft(folder / ADAPTER, model, recipe.adapter, base=recipe.base.path)
+    write_peft(folder / ADAPTER, model, recipe.adapter, base=recipe.base.path, base_sha256=recipe.base.sha256)
 
 
 def _copy_papers(folder: Path, run: RunDir, step: int) -> None:

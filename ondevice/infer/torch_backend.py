@@ -38,9 +38,9 @@ class TorchBackend:
         """A cache for at least ``length`` tokens, empty."""
         if self._cache is None or self._cache.batch != batch or self._cache.length < length:
             self._cache = None  # not two at a time
-            self._cache = KVCache(
-                self._decoder.shape, batch=batch, length=length, dtype=self._decoder.head_weight.dtype
-            )
+            stored = self._decoder.head_weight.dtype
+            dtype = torch.float32 if stored == torch.bfloat16 else stored  # such weights are widened for each product
+            self._cache = KVCache(self._decoder.shape, batch=batch, length=length, dtype=dtype)
         self._length, self._lead_B = 0, None
 
     def read(self, rows: Sequence[Sequence[int]], *, room: int) -> np.ndarray:

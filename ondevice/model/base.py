@@ -1,7 +1,7 @@
 """The model that a run begins with, and the whole model of a run: its base, its adapter, its own weights.
 
 A recipe names the base's folder and the hash of its weights. A run that trains every weight needs the folder until its
-first checkpoint; one that trains an adapter needs it always.
+first checkpoint; one that trains an adapter needs it always, and an adapter to begin with until its first checkpoint.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from ondevice.model.decoder import Decoder
 from ondevice.model.frozen_decoder import build_frozen, fill, seal
 from ondevice.model.hugging_face import HuggingFaceModel, open_hugging_face
 from ondevice.model.lora import add_lora
+from ondevice.model.narrow import is_narrow, narrow
+from ondevice.model.peft import TENSORS, load_adapter, open_peft
 from ondevice.model.top_layers import freeze_below
-from ondevice.run.recipe import BaseRecipe, Recipe
+from ondevice.run.files import sha256_of
+from ondevice.run.recipe import AdapterParent, BaseRecipe, Recipe
 
 __all__ = ["base_recipe", "build_for"]
 
@@ -31,8 +34,9 @@ def base_recipe(base: HuggingFaceModel) -> BaseRecipe:
     return BaseRecipe(path=str(base.folder), family=base.family, sha256=_hash_of(base))
 
 
-def build_for(recipe: Recipe, *, fresh: bool) -> Decoder:
+def build_for(recipe: Recipe, *, fresh: bool, to_learn: bool = False) -> Decoder:
     """The model of a recipe; ``fresh`` has the weights that a run begins with, else those that learn are to be loaded.
+    It is fp32, or ``to_learn`` as the recipe keeps its weights.
 
     Raises CheckpointError where the base is needed and is gone, or is another one than the recipe's.
     """
@@ -47,9 +51,14 @@ def build_for(recipe: Recipe, *, fresh: bool) -> Decoder:
     if recipe.base is not None and (fresh or not whole):
         _load(model, recipe.base, for_ever=not whole)
     if recipe.adapter is not None:
-        add_lora(model, recipe.adapter, seed=recipe.train.seed if fresh else None)
+        parent = recipe.adapter.parent if fresh else None
+        add_lora(model, recipe.adapter, seed=recipe.train.seed if fresh and parent is None else None)
+        if parent is not None:
+            _begin_with(model, parent)
     if recipe.train.top_layers is not None:
         freeze_below(model, recipe.train.top_layers)
+    if to_learn and is_narrow(recipe.train.optimizer_state):
+        narrow(model)
     return model
 
 
@@ -67,6 +76,19 @@ def _load(model: Decoder, recipe: BaseRecipe, *, for_ever: bool) -> None:
         fill(model, name, first, part)
     seal(model)
     give_back_memory()
+
+
+def _begin_with(model: Decoder, parent: AdapterParent) -> None:
+    """Copies an adapter's matrices into a model that has their places."""
+    path = Path(parent.path) / TENSORS
+    if not path.is_file():
+        raise CheckpointError(
+            f"{parent.path}: the adapter that this run begins with is gone; put it back there, until the first "
+            "checkpoint is written and the baseline, where there is one, is scored."
+        )
+    if sha256_of(path) != parent.sha256:
+        raise CheckpointError(f"{path}: is not the adapter that this run was planned with; put that one back.")
+    load_adapter(model, open_peft(path.parent, model.shape))
 
 
 def _hash_of(base: HuggingFaceModel) -> str:

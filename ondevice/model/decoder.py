@@ -60,7 +60,7 @@ class Decoder(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """``hidden [..., C]`` -> ``[..., V]``. For training use `linear_cross_entropy`, which never holds them all."""
         weight = self.head_weight
-        return weight.product(hidden) if isinstance(weight, FrozenMatrix) else F.linear(hidden, weight)
+        return weight.product(hidden) if isinstance(weight, FrozenMatrix) else F.linear(hidden, weight.to(hidden.dtype))
 
     def forward(
         self,

@@ -17,6 +17,7 @@ from ondevice.model.products import layers_by_one_dnn, times_transposed
 
 __all__ = ["Embedding", "Linear", "RMSNorm", "add_rows", "rms_norm", "swiglu"]
 
+_WIDENED = (torch.float32, torch.bfloat16)
 _LARGE = 1 << 25  # multiplications of a product; for smaller ones oneDNN's preparations cost more than it gains
 
 
@@ -34,16 +35,19 @@ class Linear(nn.Linear):
         """Nothing: weights come from `build_model` or from a file."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
         large = x.numel() * self.out_features >= _LARGE
-        foreign = large and x.dtype == self.weight.dtype == torch.float32 and layers_by_one_dnn()
-        if not (self.training and (foreign or self.adds_to_grad)) or torch.is_autocast_enabled("cpu"):
+        foreign = large and x.dtype == torch.float32 and self.weight.dtype in _WIDENED and layers_by_one_dnn()
+        if x.dtype == self.weight.dtype and not (self.training and (foreign or self.adds_to_grad)):
             return super().forward(x)
         y: Tensor = _Product.apply(x, self.weight, self.bias, self.adds_to_grad, foreign)
         return y
 
 
 class _Product(torch.autograd.Function):
-    """``x @ weight.T + bias``; ``foreign`` by oneDNN, but for the weight's gradient, where it is not the faster."""
+    """``x @ weight.T + bias``; ``foreign`` by oneDNN, but for the weight's gradient, where it is not the faster. A bf16
+    weight is widened for each product, and its gradient made in fp32."""
 
     @staticmethod
     def forward(
@@ -52,7 +56,7 @@ class _Product(torch.autograd.Function):
         ctx.kept = weight_OI if adds_to_grad else None  # itself, not a saved copy: its .grad is wanted
         ctx.foreign = foreign
         ctx.save_for_backward(x, weight_OI)
-        x_NI = x.reshape(-1, x.shape[-1])
+        x_NI, weight_OI = x.reshape(-1, x.shape[-1]), weight_OI.to(x.dtype)
         y_NO = times_transposed(x_NI, weight_OI, bias_O) if foreign else F.linear(x_NI, weight_OI, bias_O)
         # No view, for adapters add to it in place.
         y: Tensor = torch.ops.aten._unsafe_view(y_NO, (*x.shape[:-1], len(weight_OI)))
@@ -65,6 +69,7 @@ class _Product(torch.autograd.Function):
         grad_NO = grad.reshape(-1, len(weight_OI))
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
+            weight_OI = weight_OI.to(x.dtype)
             product = times_transposed(grad_NO, weight_OI.t()) if ctx.foreign else grad_NO @ weight_OI
             grad_x = product.view_as(x)
         if ctx.needs_input_grad[1]:
@@ -76,7 +81,10 @@ def _added(kept: Tensor | None, grad_NO: Tensor, x_NI: Tensor) -> Tensor | None:
     """The weight's gradient; None where it was added to that of ``kept``."""
     if kept is None or kept.grad is None:
         return grad_NO.t() @ x_NI
-    kept.grad.addmm_(grad_NO.t(), x_NI)
+    if kept.grad.dtype == x_NI.dtype:
+        kept.grad.addmm_(grad_NO.t(), x_NI)
+    else:
+        kept.grad.add_(grad_NO.t() @ x_NI)
     return None
 
 
@@ -84,7 +92,8 @@ class Embedding(nn.Embedding):
     """`nn.Embedding` that leaves its weights uninitialised and the global random state alone; see `build_model`.
 
     With ``adds_to_grad`` backward adds the rows it has to ``weight.grad`` where there is one, rather than make a table
-    that is nearly all zeros and add that: for a table that is the head too, whose gradient is there before.
+    that is nearly all zeros and add that: for a table that is the head too, whose gradient is there before. Rows of a
+    bf16 table are given in fp32, and their gradients added up so.
     """
 
     adds_to_grad = False
@@ -93,8 +102,9 @@ class Embedding(nn.Embedding):
         """Nothing: weights come from `build_model` or from a file."""
 
     def forward(self, ids: Tensor) -> Tensor:
-        if not (self.adds_to_grad and self.weight.requires_grad and torch.is_grad_enabled()):
-            return super().forward(ids)
+        narrow = self.weight.dtype == torch.bfloat16
+        if not ((self.adds_to_grad or narrow) and self.weight.requires_grad and torch.is_grad_enabled()):
+            return super().forward(ids).float() if narrow else super().forward(ids)
         rows: Tensor = _Rows.apply(self.weight, ids)
         return rows
 
@@ -106,7 +116,8 @@ class _Rows(torch.autograd.Function):
     def forward(ctx: Any, weight_VC: Tensor, ids: Tensor) -> Tensor:
         ctx.weight = weight_VC  # itself, not a saved copy: its .grad is wanted
         ctx.save_for_backward(ids)
-        return F.embedding(ids, weight_VC)
+        rows = F.embedding(ids, weight_VC)
+        return rows.float() if rows.dtype == torch.bfloat16 else rows
 
     @staticmethod
     @once_differentiable

@@ -24,32 +24,44 @@ __all__ = ["CONFIG", "TENSORS", "Adapter", "load_adapter", "open_peft", "write_p
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _MAX_CONFIG = 1_000_000  # bytes
+_BASE_SHA256 = "base_sha256"  # of our own adapters, in the metadata of their tensors; PEFT does not look there
 _GPT2 = {"attn.qkv": "attn.c_attn", "attn.out": "attn.c_proj", "mlp.up": "mlp.c_fc", "mlp.down": "mlp.c_proj"}
 _PLAIN: dict[str, tuple[Any, ...]] = {
     "bias": ("none",),
     "modules_to_save": (None, []),
     "use_dora": (False,),
     "layers_to_transform": (None,),
+    "rank_pattern": ({}, None),
+    "alpha_pattern": ({}, None),
+    "lora_bias": (False,),
+    "layer_replication": (None,),
+    "trainable_token_indices": (None,),
+    # Others subtract from the base what they begin with, or begin beside a quantized one of their own.
+    "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal"),
 }
 
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """An adapter that was opened. ``tensors`` are under our parameters' names."""
+    """An adapter that was opened. ``tensors`` are under our parameters' names; ``base_sha256`` is empty where who wrote
+    it did not say."""
 
     recipe: AdapterRecipe
     tensors: dict[str, Tensor]
+    base_sha256: str
 
 
-def write_peft(folder: Path, model: Decoder, adapter: AdapterRecipe, *, base: str) -> None:
-    """Writes the adapter of ``model`` into a folder that exists; ``base`` is what PEFT looks for as its base model."""
+def write_peft(folder: Path, model: Decoder, adapter: AdapterRecipe, *, base: str, base_sha256: str = "") -> None:
+    """Writes the adapter of ``model`` into a folder that exists; ``base`` is what PEFT looks for as its base model, and
+    ``base_sha256`` what a recipe calls it."""
     tensors: dict[str, Tensor] = {}
     for block, layer in lora_layers(model):
         for target in layer.targets:
             name = _name(model.shape, block, target)
             for letter, matrix in zip("AB", layer.pair(target), strict=True):
                 tensors[f"{name}.lora_{letter}.weight"] = matrix.detach().contiguous()
-    safetensors.write(folder / TENSORS, tensors, {"format": "pt"})
+    told = {_BASE_SHA256: base_sha256} if base_sha256 else {}
+    safetensors.write(folder / TENSORS, tensors, {"format": "pt", **told})
     write_json(folder / CONFIG, _config(model.shape, adapter, base))
 
 
@@ -84,8 +96,12 @@ def open_peft(folder: Path, shape: ModelShape) -> Adapter:
     if not path.exists():
         raise CheckpointError(f"{path}: not there; only adapters stored as safetensors are read.")
     with safetensors.open_file(path) as file:
-        given = {name: file.tensor(name) for name in file.names}
-    return Adapter(recipe=recipe, tensors=_ours(shape, recipe, given, path))
+        given, base_sha256 = {name: file.tensor(name) for name in file.names}, file.metadata.get(_BASE_SHA256, "")
+    tensors = _ours(shape, recipe, given, path)
+    for name, tensor in given.items():
+        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{path}: {short(name)} has values that are no finite numbers; take an intact copy.")
+    return Adapter(recipe=recipe, tensors=tensors, base_sha256=base_sha256)
 
 
 def _recipe(path: Path, shape: ModelShape) -> AdapterRecipe:

@@ -150,7 +150,9 @@ def _absolute_paths(config: Config, base: Path, origin: Origin) -> Config:
         ),
         tokenizer=dataclasses.replace(config.tokenizer, path=tokenizer_path),
         model=dataclasses.replace(
-            config.model, base=_pulled(config.model.base) or absolute(config.model.base, ("model", "base"))
+            config.model,
+            base=_pulled(config.model.base) or absolute(config.model.base, ("model", "base")),
+            adapter=_pulled(config.model.adapter) or absolute(config.model.adapter, ("model", "adapter")),
         ),
     )
 

@@ -17,6 +17,7 @@ from ondevice.errors import CheckpointError
 
 __all__ = [
     "RECIPE_VERSION",
+    "AdapterParent",
     "AdapterRecipe",
     "Anchor",
     "BaseRecipe",
@@ -44,6 +45,7 @@ _SINCE = (  # version, section and keys that earlier ones had not
     (4, "train", ("clip_scope", "anchors")),
     (5, "train", ("top_layers",)),
     (6, "train", ("average", "init")),
+    (6, "adapter", ("parent",)),
 )
 _EARLIER_FIT = {"layerwise": False, "kept_blocks": 0, "repeated_blocks": 0}  # what fits of earlier versions had not
 
@@ -151,8 +153,17 @@ class PartRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdapterParent:
+    """The adapter that a run begins with: a folder in PEFT's format, and the hash of the file of its matrices."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class AdapterRecipe:
-    """Low-rank updates beside frozen matrices, which are kept as ``base_format``; `ondevice.model.lora` says how."""
+    """Low-rank updates beside frozen matrices, which are kept as ``base_format``; `ondevice.model.lora` says how. They
+    begin as nothing, or with those of a ``parent``."""
 
     rank: int
     alpha: float
@@ -160,6 +171,7 @@ class AdapterRecipe:
     targets: tuple[str, ...]
     rank_stabilized: bool = False
     base_format: str = "fp32"
+    parent: AdapterParent | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,7 +337,7 @@ class Recipe:
         if self.v < 3:
             del body["base"], body["adapter"], body["revises"]
         for version, section, keys in _SINCE:
-            if self.v < version:
+            if self.v < version and body.get(section) is not None:
                 there = body[section] if isinstance(body[section], dict) else vars(body[section])
                 body[section] = {key: value for key, value in there.items() if key not in keys}
         # `vars` where asdict would copy all of a chain's thousands of parts, for the same JSON.
@@ -351,7 +363,7 @@ class Recipe:
                 train=_train_from_json(raw["train"]),
                 eval=EvalRecipe(**_tuples(raw["eval"])),
                 sample=SampleRecipe(**_tuples(raw["sample"])),
-                adapter=None if raw.get("adapter") is None else AdapterRecipe(**_tuples(raw["adapter"])),
+                adapter=None if raw.get("adapter") is None else _adapter_from_json(raw["adapter"]),
                 base=None if raw.get("base") is None else BaseRecipe(**raw["base"]),
                 revises=tuple(raw.get("revises", ())),
                 why=raw.get("why", {}),
@@ -376,6 +388,11 @@ def _data_from_json(raw: dict[str, Any]) -> DataRecipe:
 
 def _train_from_json(raw: dict[str, Any]) -> TrainRecipe:
     return TrainRecipe(**{**raw, "anchors": tuple(Anchor(**each) for each in raw.get("anchors", ()))})
+
+
+def _adapter_from_json(raw: dict[str, Any]) -> AdapterRecipe:
+    parent = None if raw.get("parent") is None else AdapterParent(**raw["parent"])
+    return AdapterRecipe(**{**_tuples(raw), "parent": parent})
 
 
 def _tuples(raw: dict[str, Any]) -> dict[str, Any]:

@@ -51,6 +51,11 @@ class ModelConfig:
     base: str = key(
         "", "begin with the weights, shape and tokenizer of this model: a Hugging Face folder, or what pull fetched"
     )
+    adapter: str = key(
+        "",
+        "go on with the adapter in this folder (PEFT's format, as export and package write it) instead of a new one; "
+        "rank, alpha and targets are its own; needs adapter.method = 'lora'",
+    )
     arch: str = key("llama", "decoder family", choices=("llama", "gpt2"))
     layers: int | None = key(None, "number of blocks", low=1, high=1_000)
     width: int | None = key(None, "width of the residual stream", low=8, high=65_536)
@@ -71,13 +76,20 @@ class AdapterConfig:
     method: str = key(
         "none", "none trains every weight of model.base; lora trains an adapter and needs it", choices=("none", "lora")
     )
-    rank: int = key(8, "rank of the updates", low=1, high=4_096)
-    alpha: float = key(16.0, "strength of the updates, which are multiplied with alpha / rank", above=0, high=1e6)
+    rank: int | None = key(None, "rank of the updates; 8 where not given", low=1, high=4_096)
+    alpha: float | None = key(
+        None,
+        "strength of the updates, which are multiplied with alpha / rank; 16 where not given",
+        above=0,
+        high=1e6,
+    )
     dropout: float = key(0.0, "dropout on the way into the updates", low=0.0, high=0.99)
     targets: tuple[str, ...] = key(
         (), "matrices, as PEFT names them (q_proj, v_proj ...; c_attn ...); queries and values where empty"
     )
-    rank_stabilized: bool = key(False, "multiply with alpha / sqrt(rank), which suits large ranks")
+    rank_stabilized: bool | None = key(
+        None, "multiply with alpha / sqrt(rank), which suits large ranks; false where not given"
+    )
     base_format: str = key(
         "fp32",
         "how the frozen matrices are kept: nf4 and int4 take an eighth of the memory, int8 a quarter, bf16 half; each "
@@ -105,6 +117,12 @@ class TrainConfig:
         "fp32",
         "how adamw keeps its two averages; int8 takes a quarter of the memory, with an error of a few percent",
         choices=("fp32", "int8"),
+    )
+    weights: str = key(
+        "fp32",
+        "how adamw keeps the matrices that learn; bf16 takes half the memory of weights and gradients, and rounds each "
+        "update up or down by chance, so that on average nothing is lost",
+        choices=("fp32", "bf16"),
     )
     lr: float | None = key(None, "peak learning rate; derived from the width", above=0, high=1e30)
     lr_min: float | None = key(None, "final learning rate; a tenth of lr where not given", low=0, high=1e30)

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ondevice.errors import UsageError, nearest
-from ondevice.run.directory import RunDir, home, list_runs
+from ondevice.run.directory import RunDir, find_run, home, list_runs
 from ondevice.run.files import read_sealed, write_sealed
 
-__all__ = ["STUDY_VERSION", "StudyDir", "find_study", "list_studies", "study_runs"]
+__all__ = ["STUDY_VERSION", "StudyDir", "find_run_or_study", "find_study", "list_studies", "study_runs"]
 
 STUDY_VERSION = 1
 
@@ -75,3 +75,15 @@ def find_study(name: str) -> StudyDir:
     known = [study.name for study in list_studies()]
     listed = f"; studies here: {', '.join(known[:8])}" if known else "; begin one with `ondevice study run FILE.toml`"
     raise UsageError(f"{name or repr(name)}: no such study{nearest(name, known) or listed}.")
+
+
+def find_run_or_study(name: str) -> RunDir | StudyDir:
+    """The run of that name or at that path, else the study. Raises UsageError with the nearest name of either."""
+    for find in (find_run, find_study):
+        try:
+            return find(name)
+        except UsageError:
+            continue
+    known = [run.name for run in list_runs()] + [study.name for study in list_studies()]
+    listed = f"; there are {', '.join(known[:8])}" if known else "; there are none yet: `ondevice quickstart`"
+    raise UsageError(f"{name or repr(name)}: no such run or study{nearest(name, known) or listed}.")

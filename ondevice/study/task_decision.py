@@ -51,6 +51,8 @@ def score_baseline(run: RunDir, tokenizer: Tokenizer) -> Scored:
         "base": asdict(recipe.base) if recipe.base is not None else {"seed": recipe.train.seed},
         "scored_before_training": trained == 0,
     }
+    if recipe.adapter is not None and recipe.adapter.parent is not None:
+        about["adapter"] = asdict(recipe.adapter.parent)
     return score(baseline_model(run), tokenizer, rule, folder, name=BASELINE, about=about)
 
 
@@ -97,6 +99,7 @@ def _record(run: RunDir, step: int, rule: StatedRule, baseline: Scored, tuned: S
         "note": rule.facts["note"],
         "stated_before_training": rule.facts["stated_step"] == 0,
         "baseline_before_training": baseline.facts["scored_before_training"],
+        "baseline_adapter": baseline.facts.get("adapter"),
         "rows": len(baseline.rows),
         "baseline": baseline.facts["scores"],
         "tuned": tuned.facts["scores"],
@@ -150,6 +153,9 @@ def _lines(folder: Path, record: Mapping[str, Any]) -> Iterator[str]:
     yield f"Decided {_time(record['decided_t'])}.\n"
     yield from _rule_lines(record)
     yield "## Scores\n"
+    if record.get("baseline_adapter"):
+        began = record["baseline_adapter"]
+        yield f"The baseline is the base with the adapter that training went on with: {began['path']}.\n"
     yield "Shares with 95 % intervals (Wilson); difference on the same rows (Newcombe), p by McNemar's exact test.\n"
     yield "| metric | baseline | tuned | difference | p |"
     yield "|---|---|---|---|---|"

@@ -60,7 +60,8 @@ class Norms:
         """Takes the norms of gradients that are whole; parameters without one count nothing."""
         having = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
         if having:
-            norms = torch._foreach_norm([grad for _, grad in having])
+            # In fp32, or the norm of a bf16 gradient would have three digits.
+            norms = torch._foreach_norm([grad for _, grad in having], 2, torch.float32)
             self._found.update(zip((parameter for parameter, _ in having), norms, strict=True))
 
     def of(self, parameter: nn.Parameter) -> Tensor:

@@ -181,16 +181,39 @@ def _what_would_fit(config: Config) -> str:
     if not config.model.base:
         return "model.width or model.context"
     if config.adapter.method == "none":
-        states = config.train.optimizer == "adamw" and config.train.optimizer_state != "int8"
-        fewer = "train.top_layers, " if states else "train.top_layers or "
-        return fewer + "model.context" + (" or train.optimizer_state (int8)" if states else "")
+        keys = ["train.top_layers", "model.context"]
+        if config.train.optimizer == "adamw" and config.train.optimizer_state != "int8":
+            keys.append("train.optimizer_state (int8)")
+        elif config.train.optimizer == "adamw" and config.train.weights != "bf16":
+            keys.append("train.weights (bf16)")
+        return f"{', '.join(keys[:-1])} or {keys[-1]}"
     return "model.context" if config.adapter.base_format == "nf4" else "model.context or adapter.base_format (nf4)"
 
 
 def optimizer_state_of(config: Config) -> str:
-    """The name of the optimizer with its kind of state, as recipes and checkpoints give it. Raises UsageError."""
+    """The name of the optimizer with its kind of weights and state, as recipes and checkpoints give it: ``adamw``,
+    ``adamw-int8``, ``adamw-bf16``, ``adamw-bf16-int8`` or Muon's. Raises UsageError."""
+    if config.train.weights == "bf16":
+        _check_narrow(config)
+        return "adamw-bf16-int8" if config.train.optimizer_state == "int8" else "adamw-bf16"
     if config.train.optimizer_state == "int8":
         if config.train.optimizer == "muon" and config.adapter.method == "none":
             raise UsageError("'train.optimizer_state' int8 is adamw's: add train.optimizer = 'adamw'.")
         return "adamw-int8"
     return OPTIMIZER_STATE["adamw" if config.adapter.method != "none" else config.train.optimizer]
+
+
+def _check_narrow(config: Config) -> None:
+    """Raises UsageError for what bf16 weights do not go with."""
+    if config.adapter.method != "none":
+        raise UsageError(
+            "'train.weights' bf16 is for whole models, and what an adapter learns is little: leave it out; the frozen "
+            "base is kept so by adapter.base_format = 'bf16'."
+        )
+    if config.train.optimizer != "adamw":
+        raise UsageError("'train.weights' bf16 is adamw's: add train.optimizer = 'adamw'.")
+    if config.train.average:
+        raise UsageError(
+            "'train.weights' bf16 does not go with 'train.average', which moves by less than bf16 can hold; leave one "
+            "of them out."
+        )

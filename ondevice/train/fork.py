@@ -297,7 +297,7 @@ def _first_checkpoint(fork: Fork, store: Store) -> None:
     """The parent's weights, optimizer, counters and random state as the first checkpoint of the child."""
     recipe, checkpoint = fork.recipe, fork.checkpoint
     raw = read_json(checkpoint.path / "state.json")
-    model = build_for(recipe, fresh=False)
+    model = build_for(recipe, fresh=False, to_learn=True)
     optimizer = make_optimizer(model, recipe.train)
     average = average_of(model, recipe.train)
     load_tensors(checkpoint, model, optimizer if fork.keeps_optimizer else None, average)

@@ -269,7 +269,7 @@ def prepare_torch(fit: Fit, recipe: Recipe) -> None:
 
 def make_state(recipe: Recipe, dataset: Dataset, fit: Fit, checkpoint: Checkpoint | None) -> TrainState:
     """The state of a checkpoint, or of a run that begins. Raises CheckpointError or DataError."""
-    model = build_for(recipe, fresh=checkpoint is None)
+    model = build_for(recipe, fresh=checkpoint is None, to_learn=True)
     model.activation_checkpointing = fit.activation_checkpointing
     if fit.activation_checkpointing:  # memory is short
         give_back_large_blocks()

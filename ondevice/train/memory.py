@@ -14,7 +14,7 @@ from ondevice.model.counts import count_breakdown, count_learned
 from ondevice.model.frozen_counts import frozen_bytes
 from ondevice.model.targets import adapter_parameters, chosen_targets
 from ondevice.run.recipe import AdapterRecipe, Fit, ModelShape, Recipe
-from ondevice.train.memory_layerwise import worst_moment
+from ondevice.train.memory_layerwise import WIDENED_TABLES, worst_moment
 
 __all__ = ["RUNTIME_MB", "MemoryEstimate", "estimate_memory", "estimate_run"]
 
@@ -28,6 +28,7 @@ _UNPACKING_MB = 8.0  # tiles of frozen matrices, and what they are unpacked thro
 _GAPS_MB = 20.0  # of a layerwise step, which gives memory back after each block
 _MB = 2.0**20
 _FLOAT = 4
+_NARROW = 2  # bytes of a bf16 number
 _PACKED = 1 + 4 / 256  # bytes of a number of an 8-bit state
 
 
@@ -76,7 +77,8 @@ def estimate_memory(
     top_layers: int | None = None,
     averaged: bool = False,
 ) -> MemoryEstimate:
-    """Peak memory of fp32 training with an optimizer (``adamw``, ``muon``) or a kind of state (``adamw-int8``); with an
+    """Peak memory of fp32 training with an optimizer (``adamw``, ``muon``) or a kind of weights and state
+    (``adamw-int8``, ``adamw-bf16``); with an
     ``adapter`` of that alone, by AdamW. Of a layerwise fit the sequences of a whole step count too (``batch``; None: of
     a micro-batch), and whether gradients wait for the norm of all. With ``top_layers`` only so many blocks learn.
     ``averaged``: an average of what learns is kept beside it."""
@@ -100,13 +102,18 @@ def estimate_memory(
     activations = tokens * (kept + 2 * shape.width)
     again = 2 * tokens * block if fit.activation_checkpointing else 0  # blocks computed again lie in gaps of others
     chunk = min(fit.loss_chunk_tokens, tokens)
+    narrow = "bf16" in optimizer
+    number, tables = (_NARROW, WIDENED_TABLES) if narrow else (_FLOAT, 1.0)
     return MemoryEstimate(
         runtime_mb=RUNTIME_MB + _tokenizer_mb(shape.vocab_size),
-        weights_mb=count_breakdown(shape).total * _FLOAT / _MB,
-        gradients_mb=learned.total * _FLOAT / _MB,
+        weights_mb=count_breakdown(shape).total * number / _MB,
+        gradients_mb=learned.total * number / _MB,
         optimizer_mb=state * (_PACKED if optimizer.endswith("int8") else _FLOAT) / _MB,
         activations_mb=activations * _FLOAT / _MB,
-        head_mb=(chunk + (shape.width if learned.embedding or learned.head else 0)) * shape.vocab_size * _FLOAT / _MB,
+        head_mb=(chunk + (tables * shape.width if learned.embedding or learned.head else 0))
+        * shape.vocab_size
+        * _FLOAT
+        / _MB,
         scratch_mb=_newton_schulz_floats(dataclasses.replace(shape, layers=layers)) * _FLOAT / _MB if matrices else 0.0,
         allocator_mb=(_KEPT_BY_MALLOC * activations + again) * _FLOAT / _MB,
     )
@@ -119,7 +126,9 @@ def _layerwise_memory(
         shape, dataclasses.replace(fit, layerwise=False), optimizer=optimizer, top_layers=top_layers
     )
     floats = _block_floats(shape)
-    moment = worst_moment(shape, fit, batch=batch, waits=waits, block_floats=floats, top_layers=top_layers)
+    moment = worst_moment(
+        shape, fit, batch=batch, waits=waits, block_floats=floats, top_layers=top_layers, narrow="bf16" in optimizer
+    )
     return dataclasses.replace(
         plain,
         gradients_mb=moment.gradients * _FLOAT / _MB,

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from ondevice.model.counts import count_learned
 from ondevice.run.recipe import Fit, ModelShape
 
-__all__ = ["Moment", "worst_moment"]
+__all__ = ["WIDENED_TABLES", "Moment", "worst_moment"]
 
+WIDENED_TABLES = 2.5  # of the head, as fp32: a bf16 one, its gradient before it is rounded, and after
 _AGAIN = 1.5  # of a block's activations: what backward makes of them lies beside
 
 
@@ -30,10 +31,18 @@ class Moment:
 
 
 def worst_moment(
-    shape: ModelShape, fit: Fit, *, batch: int, waits: bool, block_floats: float, top_layers: int | None = None
+    shape: ModelShape,
+    fit: Fit,
+    *,
+    batch: int,
+    waits: bool,
+    block_floats: float,
+    top_layers: int | None = None,
+    narrow: bool = False,
 ) -> Moment:
     """``batch``: sequences of a whole step; ``waits``: gradients are held until the norm of all is known;
-    ``block_floats``: what a block keeps for backward, a token; ``top_layers``: blocks that learn (None: all)."""
+    ``block_floats``: what a block keeps for backward, a token; ``top_layers``: blocks that learn (None: all);
+    ``narrow``: weights and gradients are bf16."""
     learned = count_learned(shape, top_layers)
     layers = min(shape.layers, top_layers or shape.layers)
     table = shape.vocab_size * shape.width if learned.embedding or learned.head else 0
@@ -45,7 +54,7 @@ def worst_moment(
         gradients=table,
         activations=tokens * ((layers - kept) * shape.width + min(kept, repeated) * shape.width + kept * block_floats)
         + edge,
-        head=min(fit.loss_chunk_tokens, tokens) * shape.vocab_size,
+        head=min(fit.loss_chunk_tokens, tokens) * shape.vocab_size + (WIDENED_TABLES - 1) * table * narrow,
     )
     moments = [first]
     for done in range(layers):  # of the blocks, from the last on, when the next is gone through
@@ -55,7 +64,7 @@ def worst_moment(
         again = _AGAIN * cut * block_floats if graphs == 0 else (_AGAIN - 1) * cut * block_floats
         moments.append(
             Moment(
-                gradients=held * block + block + table,
+                gradients=(held * block + block + table) * (0.5 if narrow else 1.0),
                 activations=tokens * (graphs * block_floats + inputs * shape.width) + again + edge,
                 head=0.0,
             )

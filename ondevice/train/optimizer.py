@@ -16,9 +16,12 @@ from ondevice.model.decoder import Decoder
 from ondevice.run.recipe import TrainRecipe
 from ondevice.train.adamw import AdamW
 from ondevice.train.adamw8 import BLOCK, AdamW8
+from ondevice.train.adamw_bf16 import AdamW8Bf16, AdamWBf16
 from ondevice.train.muon import MuonAdamW
 
 __all__ = ["Optimizer", "adamw", "load_state", "make_optimizer", "optimizer_of", "state_tensors"]
+
+_KINDS: dict[str, type[AdamW]] = {"adamw-int8": AdamW8, "adamw-bf16": AdamWBf16, "adamw-bf16-int8": AdamW8Bf16}
 
 
 class Optimizer(Protocol):
@@ -53,15 +56,16 @@ def make_optimizer(model: Decoder, recipe: TrainRecipe) -> Optimizer:
 def optimizer_of(
     name: str, model: Decoder, *, lr: float, weight_decay: float, beta1: float, beta2: float, eps: float
 ) -> Optimizer:
-    """The optimizer of a name: ``muon``, ``adamw``, or either with its kind of state (``adamw-int8``)."""
+    """The optimizer of a name: ``muon``, ``adamw``, or the latter with its kind of weights and state
+    (``adamw-bf16-int8``)."""
     if name.startswith("muon"):
         return MuonAdamW(model, model.shape, lr=lr, weight_decay=weight_decay, betas=(beta1, beta2), eps=eps)
-    kind = AdamW8 if name.endswith("int8") else AdamW
+    kind = _KINDS.get(name, AdamW)
     return adamw(model, lr=lr, weight_decay=weight_decay, beta1=beta1, beta2=beta2, eps=eps, kind=kind)
 
 
 def _named(recipe: TrainRecipe) -> str:
-    return "adamw-int8" if recipe.optimizer_state == "adamw-int8" else recipe.optimizer
+    return recipe.optimizer_state if recipe.optimizer_state in _KINDS else recipe.optimizer
 
 
 def adamw(

@@ -36,6 +36,7 @@ from ondevice.train.examples_plan import plan_examples
 from ondevice.train.fitting import Way, choose_fit, frontier, optimizer_state_of, ways
 from ondevice.train.measure import Measured, Probed, is_worth_measuring, measured_fit
 from ondevice.train.order import data_recipe, with_order
+from ondevice.train.parent_adapter import open_parent
 from ondevice.train.plan import (
     LARGEST_PANEL,
     PANEL_PROMPT_TOKENS,
@@ -118,6 +119,9 @@ def prepare(
         corpus = dataclasses.replace(corpus, train_tokens=unique)
     shape = choose_shape(config, corpus, machine, why, base=base.shape if base is not None else None)
     check_shape(shape)
+    parent = open_parent(config, shape)
+    if parent is not None:
+        config = parent.applied_to(config)
     check_top_layers(config, shape, learned=base is not None)
     check_cache(config, packed=examples is not None)
     batch = choose_batch(config, shape, expected_tokens(config, corpus, shape, machine), why)
@@ -148,6 +152,8 @@ def prepare(
     recipe = with_adapter(recipe, config)
     if base is not None:
         recipe = dataclasses.replace(recipe, base=base_recipe(base))
+    if parent is not None:
+        recipe = parent.recorded_in(recipe)
     known = ways(config, shape, batch=batch, threads=fit.threads)
     probed = _probed(config, recipe, fit, known, machine)
     fit = probed.fit

@@ -16,6 +16,7 @@ from ondevice.model.build import build_model
 from ondevice.model.decoder import Decoder
 from ondevice.model.frozen_decoder import build_frozen
 from ondevice.model.lora import add_lora
+from ondevice.model.narrow import is_narrow, narrow
 from ondevice.model.top_layers import freeze_below
 from ondevice.run.recipe import AdapterRecipe, Fit, ModelShape
 from ondevice.train.engine import Engine
@@ -80,6 +81,8 @@ class StepTimer:
         self._model = _model(shape, adapter)
         if top_layers is not None:
             freeze_below(self._model, top_layers)
+        if is_narrow(optimizer) and adapter is None:
+            narrow(self._model)
         self._model.activation_checkpointing = fit.activation_checkpointing
         settings = {"lr": 1e-4, "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8}
         self._optimizer = optimizer_of("adamw" if adapter else optimizer, self._model, **settings)

@@ -146,16 +146,22 @@ def _unchanged(name: str, fit: Fit, recipe: Recipe, limits: Limits, *, died: boo
 
 def _with_consent(name: str, recipe: Recipe, fit: Fit) -> str:
     """What would take less memory and learn otherwise: a child run, for a person to begin."""
-    if not recipe.adapter and recipe.train.optimizer_state != "adamw-int8":
-        train = dataclasses.replace(recipe.train, optimizer="adamw", optimizer_state="adamw-int8")
-        need_mb = estimate_run(dataclasses.replace(recipe, train=train), fit).total_mb
+    now = recipe.train.optimizer_state
+    if not recipe.adapter and not now.endswith("int8"):
         keys = "train.optimizer_state=int8"
         if recipe.train.optimizer != "adamw":
             keys = f"train.optimizer=adamw --set {keys}"
-        return (
-            f"go on as a child run with states of 8 bits (about {need_mb:,.0f} MB): `ondevice fork {name} --set {keys}`"
-        )
+        state = "adamw-bf16-int8" if now == "adamw-bf16" else "adamw-int8"
+        return _child("states of 8 bits", keys, state, name, recipe, fit)
+    if now == "adamw-int8" and not recipe.adapter and not recipe.train.average:
+        return _child("weights of 16 bits", "train.weights=bf16", "adamw-bf16-int8", name, recipe, fit)
     return "begin a run with a smaller model or context"
+
+
+def _child(what: str, keys: str, state: str, name: str, recipe: Recipe, fit: Fit) -> str:
+    train = dataclasses.replace(recipe.train, optimizer="adamw", optimizer_state=state)
+    need_mb = estimate_run(dataclasses.replace(recipe, train=train), fit).total_mb
+    return f"go on as a child run with {what} (about {need_mb:,.0f} MB): `ondevice fork {name} --set {keys}`"
 
 
 def smaller(fit: Fit, recipe: Recipe, *, limit_mb: float | None = None) -> Fit:
@@ -254,6 +260,9 @@ def _chosen_anew(run: RunDir, recipe: Recipe, fit: Fit, device: Device, *, keep_
     Raises ResourceError when nothing fits into the memory that may be used.
     """
     config, shape, batch = wish_of(run), recipe.model, recipe.train.batch
+    if recipe.adapter is not None:  # which may have brought these along
+        own = dataclasses.replace(config.adapter, rank=recipe.adapter.rank, targets=recipe.adapter.targets)
+        config = dataclasses.replace(config, adapter=own)
     sizes, plain = [fit.micro_batch], min(fit.threads, device.cores)
     if not keep_size:
         machine = measure_machine(config, cores=device.cores, android=device.android, flops_s=0.0)

@@ -16,6 +16,7 @@ SHARE = 0.02  # of the time may go to saving
 LONGEST_S = 1800.0
 _MB = 2.0**20
 _FLOAT = 4
+_NARROW = 2  # bytes of a bf16 weight
 
 
 def save_interval_s(save_s: float, save_every_s: float) -> float:
@@ -72,6 +73,7 @@ def _sizes_mb(recipe: Recipe) -> tuple[float, float]:
         return light_mb, (4 if recipe.train.average else 3) * light_mb
     learned = count_learned(recipe.model, recipe.train.top_layers)
     single = learned.attention + learned.mlp if recipe.train.optimizer == "muon" else 0
-    weights = count_breakdown(recipe.model).total * _FLOAT / _MB
+    number = _NARROW if "bf16" in recipe.train.optimizer_state else _FLOAT
+    weights = count_breakdown(recipe.model).total * number / _MB
     live = learned.total if recipe.train.average else 0
     return weights, weights + (2 * learned.total - single + live) * _FLOAT / _MB

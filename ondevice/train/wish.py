@@ -20,6 +20,7 @@ from ondevice.run.config import change_limits, changed_keys, parse_config, read_
 from ondevice.run.directory import RunDir, home, list_runs, offline_lock, safe_name
 from ondevice.run.schema import Config, DataConfig, SourceConfig, TokenizerConfig
 from ondevice.run.studies import study_runs
+from ondevice.train.adapter_wish import filled
 from ondevice.train.sizing import Corpus
 
 _DATA_KEYS = frozenset(
@@ -178,7 +179,10 @@ def change_run(run: RunDir, changes: Sequence[str]) -> list[str]:
 
 
 def _wish(config: Config) -> dict[str, object]:
-    """The part of a config that decides what is learned."""
+    """The part of a config that decides what is learned; what an adapter has where nothing is said was written out by
+    earlier versions."""
+    if not config.model.adapter:
+        config = dataclasses.replace(config, adapter=filled(config.adapter))
     flat: dict[str, object] = {}
     for section in ("data", "chain", "tokenizer", "model", "adapter", "train", "budget", "eval", "sample"):
         for key, value in dataclasses.asdict(getattr(config, section)).items():

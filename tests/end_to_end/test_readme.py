@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import shlex
 from pathlib import Path
@@ -105,6 +106,8 @@ def test_other_programs_of_the_readme_exist():
     for words in others:
         if words[0] == "sh":
             assert (ROOT / words[1]).is_file(), words
+        elif words[0].startswith("tools/"):
+            assert os.access(ROOT / words[0], os.X_OK), words
         else:
             assert scripts and re.search(rf"^{re.escape(words[0])} = ", scripts[1], re.M), words
 
@@ -120,7 +123,8 @@ def test_every_config_of_the_readme_is_understood(block, tmp_path):
 
 
 def test_the_table_of_exit_codes_is_that_of_the_errors():
-    table = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.M)}
+    section = README.partition("## Exit codes\n")[2].partition("\n## ")[0]
+    table = {int(code) for code in re.findall(r"^\| (\d+) \|", section, re.M)}
     kinds = [
         kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.OndeviceError)
     ]

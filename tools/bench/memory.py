@@ -29,6 +29,12 @@ CONFIGS = {
     "medium recomputed": "model.layers=6 model.width=320 train.optimizer=muon train.batch=8 "
     "fit.activation_checkpointing=true",
     "large gpt2 muon": "model.arch=gpt2 model.layers=10 model.width=512 train.optimizer=muon train.batch=4",
+    "large llama narrow": "model.layers=10 model.width=512 train.optimizer=adamw train.batch=4 fit.micro_batch=2 "
+    "train.weights=bf16",
+    "large llama narrow int8 layerwise": "model.layers=10 model.width=512 train.optimizer=adamw train.batch=4 "
+    "fit.micro_batch=2 train.weights=bf16 train.optimizer_state=int8 fit.layerwise=true train.clip_scope=tensor",
+    "large gpt2 narrow int8": "model.arch=gpt2 model.layers=10 model.width=512 train.optimizer=adamw train.batch=2 "
+    "fit.micro_batch=2 train.weights=bf16 train.optimizer_state=int8 fit.activation_checkpointing=true",
     "large llama adamw": "model.layers=10 model.width=512 train.optimizer=adamw train.batch=4 fit.micro_batch=2",
 }
 ADAPTERS = {  # a base of tools/bench/bases.py and changes

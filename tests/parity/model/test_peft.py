@@ -79,7 +79,7 @@ def files(case, tmp_path):
     shape, adapter = case
     base, folder = base_folder(shape, tmp_path / "base"), tmp_path / "adapter"
     folder.mkdir()
-    write_peft(folder, adapted(shape, adapter), adapter, base=str(base))
+    write_peft(folder, adapted(shape, adapter), adapter, base=str(base), base_sha256="00" * 32)
     return base, folder
 
 

@@ -293,6 +293,11 @@ def test_an_adapter_is_packed_for_peft_and_answers_again_from_its_base(here, cal
     folder = Path(call("package", "lora", "--anyway", "--json").json["path"])
     assert (folder / "adapter" / "adapter_model.safetensors").exists()
     assert json.loads((folder / "adapter" / "adapter_config.json").read_text())["peft_type"] == "LORA"
+    more = ("--set", f"model.adapter={folder}", "--set", "train.steps=1", "--name", "more")
+    assert call("train", "lora.toml", *more).code == 0
+    assert call("decide", "more", "--json").json["baseline_adapter"]["path"] == str(folder / "adapter")
+    decided = (here / "home" / "runs" / "more" / "evals" / "task" / "decision.md").read_text()
+    assert f"the base with the adapter that training went on with: {folder / 'adapter'}" in decided
     moved = base.rename(tmp_path / "elsewhere")
     assert "is gone" in call("verify", folder, "--again").error
     assert "20 of 20 answers are the same" in call("verify", folder, "--again", "--base", moved).out

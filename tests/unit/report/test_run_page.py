@@ -108,7 +108,7 @@ def test_a_week_long_run_stays_small(told, add_launch, tmp_path, capsys):
 
 def test_unknown_targets_are_one_sentence(told, capsys):
     assert main(["report", "tolt"]) == 2
-    assert "no such run (did you mean 'told'?)" in capsys.readouterr().err
+    assert "no such run or study (did you mean 'told'?)" in capsys.readouterr().err
 
 
 # Telemetry for other tools

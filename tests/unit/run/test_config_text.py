@@ -56,7 +56,7 @@ def configs(cls: type) -> st.SearchStrategy[Any]:
     fields = {item.name: values_of(hints[item.name], item.metadata) for item in dataclasses.fields(cls)}
     if "path" in fields:
         fields["path"] = PATHS if cls is SourceConfig else PATHS | st.just("")
-    for name in {"base", "contract"} & set(fields):
+    for name in {"base", "contract", "adapter"} & {name for name in fields if hints[name] is str}:
         fields[name] = PATHS | st.just("")
     return st.builds(cls, **fields)
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ondevice.errors import CheckpointError
 from ondevice.run.recipe import (
     RECIPE_VERSION,
+    AdapterParent,
     AdapterRecipe,
     Anchor,
     BaseRecipe,
@@ -116,6 +117,16 @@ def test_a_recipe_changed_by_hand_is_refused(recipe: Recipe) -> None:
         Recipe.from_json(raw, where="recipe.json")
     said = str(caught.value)
     assert said == "recipe.json: the recipe was changed by hand; fork the run to change its recipe."
+
+
+def test_an_adapter_of_an_earlier_version_keeps_its_hash(recipe: Recipe) -> None:
+    raw = through_json(dataclasses.replace(recipe, v=5, adapter=ADAPTER, base=BASE).to_json())
+    del raw["adapter"]["parent"]
+    assert Recipe.from_json(raw, where="r").adapter == ADAPTER
+    parent = AdapterParent(path="/adapters/tickets", sha256="11")
+    new = dataclasses.replace(recipe, adapter=dataclasses.replace(ADAPTER, parent=parent))
+    assert new.sha256 != dataclasses.replace(recipe, adapter=ADAPTER).sha256
+    assert Recipe.from_json(through_json(new.to_json()), where="r") == new
 
 
 def test_a_newer_recipe_is_refused(recipe: Recipe) -> None:
