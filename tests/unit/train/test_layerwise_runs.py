@@ -111,8 +111,14 @@ def test_the_child_run_that_would_fit_is_named(make):
     fit = make("train.optimizer=adamw", name="other")
     said = _with_consent("large", recipe, _fit(fit))
     assert "`ondevice fork large --set train.optimizer_state=int8`" in said
-    small = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, optimizer_state="adamw-int8"))
-    assert "smaller model" in _with_consent("large", small, _fit(fit))
+    assert "`ondevice fork large --set train.weights=bf16`" in _with_consent(
+        "large", _with(recipe, "adamw-int8"), _fit(fit)
+    )
+    assert "smaller model" in _with_consent("large", _with(recipe, "adamw-bf16-int8"), _fit(fit))
+
+
+def _with(recipe, optimizer_state):
+    return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, optimizer_state=optimizer_state))
 
 
 def _fit(run):
