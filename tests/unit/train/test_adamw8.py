@@ -12,10 +12,11 @@ from ondevice.train import adamw8
 from ondevice.train.adamw import AdamW
 from ondevice.train.adamw8 import BLOCK, SMALLEST, AdamW8
 from ondevice.train.engine import Engine
-from ondevice.train.launch import launch, make_loop
+from ondevice.train.launch import launch
 from ondevice.train.memory import estimate_memory
 from ondevice.train.optimizer import load_state, optimizer_of, state_tensors
 from tests.displays import Silent
+from tests.left import left_after
 
 NOISELESS = torch.zeros(1)
 SETTINGS = {"lr": 3e-3, "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8}
@@ -138,11 +139,7 @@ def test_a_run_asks_for_it_and_resumes_to_the_bit(make):
     whole, cut = make(*wishes), make(*wishes, name="cut")
     assert whole.read_recipe().train.optimizer_state == "adamw-int8"
     assert launch(whole, display=Silent()).outcome == "finished"
-    loop = make_loop(cut, display=Silent())
-    for _ in range(3):
-        loop._step()
-    loop._save()
-    loop.telemetry.close()
+    left_after(cut, 3)
     assert launch(cut, display=Silent()).outcome == "finished"
     one, two = saved(whole), saved(cut)
     assert all(torch.equal(one[name], two[name]) for name in one)

@@ -23,10 +23,11 @@ from ondevice.train.adamw_bf16 import AdamW8Bf16, AdamWBf16, round_into
 from ondevice.train.engine import Engine
 from ondevice.train.fork import fork_run, plan_fork
 from ondevice.train.fork_config import ForkWish
-from ondevice.train.launch import launch, make_loop
+from ondevice.train.launch import launch
 from ondevice.train.memory import estimate_memory
 from ondevice.train.optimizer import adamw, load_state, state_tensors
 from tests.displays import Silent
+from tests.left import left_after
 
 COMMON = {"vocab_size": 120, "context": 32, "layers": 2, "width": 64, "heads": 4, "kv_heads": 4, "hidden": 96}
 SHAPES = {"llama": ModelShape(arch="llama", **COMMON), "gpt2": ModelShape(arch="gpt2", tied=False, **COMMON)}
@@ -197,11 +198,7 @@ def test_a_run_resumes_to_the_bit_and_is_read_by_all(make, state):
     whole, cut = make(*wishes), make(*wishes, name="cut")
     assert whole.read_recipe().train.optimizer_state == ("adamw-bf16" if state == "fp32" else "adamw-bf16-int8")
     assert launch(whole, display=Silent()).outcome == "finished"
-    loop = make_loop(cut, display=Silent())
-    for _ in range(3):
-        loop._step()
-    loop._save()
-    loop.telemetry.close()
+    left_after(cut, 3)
     assert launch(cut, display=Silent()).outcome == "finished"
     one, two = saved(whole), saved(cut)
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)

@@ -24,6 +24,7 @@ from ondevice.run.store import Store
 from ondevice.run.telemetry import read_records
 from ondevice.train.launch import launch, make_loop
 from tests.displays import Silent
+from tests.left import left_after
 
 SHAPE = ModelShape(
     arch="llama",
@@ -81,11 +82,7 @@ def test_a_run_begins_with_the_weights_of_its_base(tuned, base):
 def test_from_the_first_checkpoint_on_the_base_is_not_needed(tuned, base):
     whole, cut = tuned("train.steps=8"), tuned("train.steps=8", name="cut")
     assert launch(whole, display=Silent()).outcome == "finished"
-    loop = make_loop(cut, display=Silent())
-    for _ in range(4):
-        loop._step()
-    loop._save()
-    loop.telemetry.close()
+    left_after(cut, 4)
     shutil.rmtree(base)
     assert launch(cut, display=Silent()).outcome == "finished"
     resumed = [record for record in read_records(cut.telemetry) if record["kind"] == "launch"][-1]["resumed_step"]
@@ -147,11 +144,7 @@ def test_an_adapter_resumes_to_the_bit(tuned):
     wishes = ("adapter.method=lora", "adapter.dropout=0.1", "adapter.targets=['o_proj','up_proj']", "train.steps=8")
     whole, cut = tuned(*wishes), tuned(*wishes, name="cut")
     assert launch(whole, display=Silent()).outcome == "finished"
-    loop = make_loop(cut, display=Silent())
-    for _ in range(3):
-        loop._step()
-    loop._save()
-    loop.telemetry.close()
+    left_after(cut, 3)
     assert launch(cut, display=Silent()).outcome == "finished"
     one, two = weights(whole), weights(cut)
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)

@@ -29,6 +29,7 @@ from ondevice.train.fork_config import ForkWish
 from ondevice.train.launch import launch, make_loop
 from ondevice.train.wish import resume_or_refuse, wish_of
 from tests.displays import Silent
+from tests.left import left_after
 
 SHAPE = ModelShape(
     arch="llama", vocab_size=300, context=64, layers=2, width=32, heads=4, kv_heads=2, hidden=48, qkv_bias=True
@@ -125,11 +126,7 @@ def test_it_resumes_to_the_bit_and_needs_the_parent_no_more(tuned, parent):
     wishes = ("adapter.dropout=0.1", "train.steps=6", "eval.count=0")
     whole, cut = tuned(*wishes), tuned(*wishes, name="cut")
     assert launch(whole, display=Silent()).outcome == "finished"
-    loop = make_loop(cut, display=Silent())
-    for _ in range(3):
-        loop._step()
-    loop._save()
-    loop.telemetry.close()
+    left_after(cut, 3)
     before = open_peft(parent, SHAPE).tensors
     began = {name: tensor.clone() for name, tensor in before.items()}
     shutil.rmtree(parent)

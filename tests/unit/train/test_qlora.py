@@ -24,8 +24,9 @@ from ondevice.run.store import Store
 from ondevice.run.telemetry import read_records
 from ondevice.train.fork import fork_run, plan_fork
 from ondevice.train.fork_config import ForkWish
-from ondevice.train.launch import launch, make_loop
+from ondevice.train.launch import launch
 from tests.displays import Silent
+from tests.left import left_after
 
 COMMON = {"context": 64, "layers": 2, "width": 64, "heads": 4, "hidden": 96, "vocab_size": 300}
 SHAPES = {
@@ -87,11 +88,7 @@ def test_it_resumes_to_the_bit(tuned, form):
     wishes = (f"adapter.base_format={form}", "adapter.dropout=0.1", "train.steps=6")
     whole, cut = tuned(*wishes), tuned(*wishes, name="cut")
     assert launch(whole, display=Silent()).outcome == "finished"
-    loop = make_loop(cut, display=Silent())
-    for _ in range(3):
-        loop._step()
-    loop._save()
-    loop.telemetry.close()
+    left_after(cut, 3)
     assert launch(cut, display=Silent()).outcome == "finished"
     one, two = saved(whole), saved(cut)
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
