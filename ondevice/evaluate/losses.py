@@ -127,6 +127,8 @@ class Evaluation:
 
     def _loss_sum(self, x_BT: np.ndarray, y_BT: np.ndarray, lengths: tuple[int, ...] | None = None) -> float:
         self._model.eval()
+        if (vocabulary := self._model.vocabulary) is not None:
+            x_BT, y_BT = vocabulary.rows(x_BT), vocabulary.rows(y_BT)
         with torch.inference_mode():
             hidden = self._model(torch.from_numpy(x_BT), lengths=lengths).flatten(0, 1)
             labels = torch.from_numpy(y_BT).flatten()

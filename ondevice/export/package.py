@@ -14,6 +14,8 @@ from typing import Any
 import ondevice
 from ondevice.errors import UsageError
 from ondevice.export.place import check_place, folder_in_place
+from ondevice.infer.open import load_adapted
+from ondevice.model import safetensors
 from ondevice.model.base import build_for
 from ondevice.model.peft import write_peft
 from ondevice.model.weights import load_weights
@@ -48,7 +50,7 @@ def package_run(
         data = _rows_of(run) if with_data else []
         need = 2 * (checkpoint.path / _WEIGHTS).stat().st_size + sum(path.stat().st_size for path in data)
         with folder_in_place(folder, need_bytes=need) as temporary:
-            _write_model(temporary, recipe, checkpoint)
+            _write_model(temporary, run, recipe, checkpoint)
             _copy_papers(temporary, run, step)
             for number, path in enumerate(data):
                 _copy(path, temporary / "data" / f"{number:02d}-{path.name}")
@@ -80,10 +82,15 @@ def _rows_of(run: RunDir) -> list[Path]:
     return list(paths)
 
 
-def _write_model(folder: Path, recipe: Recipe, checkpoint: Checkpoint) -> None:
-    """The adapter as PEFT loads it, or all weights under our names."""
+def _write_model(folder: Path, run: RunDir, recipe: Recipe, checkpoint: Checkpoint) -> None:
+    """The adapter as PEFT loads it, or all weights under our names, every token's among them."""
     if recipe.adapter is None or recipe.base is None:
-        _copy(checkpoint.path / _WEIGHTS, folder / MODEL / _WEIGHTS)
+        if recipe.vocabulary is None:
+            _copy(checkpoint.path / _WEIGHTS, folder / MODEL / _WEIGHTS)
+        else:
+            (folder / MODEL).mkdir()
+            whole = dict(load_adapted(run, checkpoint).named_parameters())
+            safetensors.write(folder / MODEL / _WEIGHTS, whole, {"recipe": recipe.sha256})
         return
     model = build_for(recipe, fresh=False)
     load_weights(checkpoint.path / _WEIGHTS, model)

@@ -130,7 +130,7 @@ def _model(folder: Path, base: Path | None) -> Decoder:
     recipe = Recipe.from_json(read_json(path), where=str(path))
     if base is not None and recipe.base is not None:
         recipe = dataclasses.replace(recipe, base=dataclasses.replace(recipe.base, path=str(base)))
-    model = build_for(recipe, fresh=False)
+    model = build_for(dataclasses.replace(recipe, vocabulary=None), fresh=False)  # a package has every token's rows
     if recipe.adapter is None:
         load_weights(folder / MODEL / "model.safetensors", model)
     else:

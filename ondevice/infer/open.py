@@ -14,6 +14,7 @@ from ondevice.infer.export_folder import BUNDLE_FILE, EXPORT_FILE
 from ondevice.run.directory import RunDir, find_run
 from ondevice.run.store import Checkpoint, Store
 from ondevice.run.telemetry import read_records
+from ondevice.run.vocabulary import read_kept
 
 if TYPE_CHECKING:
     from ondevice.model.decoder import Decoder
@@ -136,12 +137,15 @@ def load_decoder(run: RunDir, checkpoint: Checkpoint) -> Decoder:
 
 
 def load_adapted(run: RunDir, checkpoint: Checkpoint) -> Decoder:
-    """The model of a checkpoint as it was trained, an adapter beside its matrices, in evaluation mode."""
+    """The model of a checkpoint as it was trained, an adapter beside its matrices, in evaluation mode. Of a trimmed
+    vocabulary it is the whole model again: the rows that were left out are those of the base, to the bit."""
     from ondevice.model.base import build_for
     from ondevice.model.weights import load_weights
 
-    model = build_for(run.read_recipe(), fresh=False)
-    load_weights(checkpoint.path / "model.safetensors", model)
+    recipe = run.read_recipe()
+    model = build_for(recipe, fresh=False)
+    kept = None if recipe.adapter is not None else read_kept(run, recipe)  # adapters have no rows of tokens
+    load_weights(checkpoint.path / "model.safetensors", model, kept=kept)
     return model.eval()
 
 

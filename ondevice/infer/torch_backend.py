@@ -26,7 +26,8 @@ class TorchBackend:
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
         self.context = decoder.shape.context
-        self.vocab_size = decoder.shape.vocab_size
+        vocabulary = decoder.vocabulary
+        self.vocab_size = decoder.shape.vocab_size if vocabulary is None else vocabulary.size
         self._cache: KVCache | None = None
         self._length = 0
         self._lead_B: torch.Tensor | None = None
@@ -67,14 +68,23 @@ class TorchBackend:
         if self._length + count > self.context:
             raise ValueError(f"{self._length} + {count} tokens exceed the context of {self.context}")
         with self._evaluating():
-            hidden_BTC = self._decoder(_tensor(ids_BT), cache=self._cache, start=self._length, lead_B=self._lead_B)
-            logits_BV = _array(self._decoder.logits(hidden_BTC[:, -1]))
+            hidden_BTC = self._decoder(self._rows(ids_BT), cache=self._cache, start=self._length, lead_B=self._lead_B)
+            logits_BV = self._logits(hidden_BTC[:, -1])
         self._length += count
         return logits_BV
 
     def logits(self, ids_BT: np.ndarray) -> np.ndarray:
         with self._evaluating():
-            return _array(self._decoder.logits(self._decoder(_tensor(ids_BT))))
+            return self._logits(self._decoder(self._rows(ids_BT)))
+
+    def _rows(self, ids_BT: np.ndarray) -> torch.Tensor:
+        vocabulary = self._decoder.vocabulary
+        return _tensor(ids_BT if vocabulary is None else vocabulary.rows(ids_BT))
+
+    def _logits(self, hidden: torch.Tensor) -> np.ndarray:
+        """``[..., V]``; a token that a trimmed vocabulary left out is never likely."""
+        logits, vocabulary = _array(self._decoder.logits(hidden)), self._decoder.vocabulary
+        return logits if vocabulary is None else vocabulary.widened(logits)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ from ondevice.model.frozen_layers import FrozenEmbedding, FrozenLinear
 from ondevice.model.layers import Embedding, Linear
 from ondevice.model.recompute import recomputed
 from ondevice.model.rope import Rotation
+from ondevice.model.vocabulary import Vocabulary
 from ondevice.run.recipe import ModelShape
 
 __all__ = ["Decoder", "Entering"]
@@ -32,13 +33,15 @@ class Entering:
 
 class Decoder(nn.Module):
     """A causal language model. Set ``activation_checkpointing`` to keep one activation a block and compute the rest
-    again in backward; the gradients are the same to the bit."""
+    again in backward; the gradients are the same to the bit. With a trimmed ``vocabulary`` what it is given and gives
+    are rows, not ids: who feeds it translates."""
 
     def __init__(self, shape: ModelShape, *, positions: bool, blocks: Iterable[nn.Module], norm: nn.Module) -> None:
         super().__init__()
         self.shape = shape
         self.activation_checkpointing = False
         self.adapter_dropout = 0.0
+        self.vocabulary: Vocabulary | None = None
         self.embed: Embedding | FrozenEmbedding = Embedding(shape.vocab_size, shape.width)
         self.position = Embedding(shape.context, shape.width) if positions else None
         self.blocks = nn.ModuleList(blocks)

@@ -95,6 +95,10 @@ class RunDir:
         return self.path / "tokenizer"
 
     @property
+    def vocabulary(self) -> Path:
+        return self.path / "vocabulary.json"
+
+    @property
     def limits(self) -> Path:
         return self.path / "limits.json"
 

@@ -1,4 +1,5 @@
-"""What a run was begun with, and the hashes that prove it: config, recipe, first fit, tokenizer, environment, command.
+"""What a run was begun with, and the hashes that prove it: config, recipe, first fit, tokenizer, kept tokens,
+environment, command.
 
 ``run.json`` holds them, sealed. A fork's identity also holds its parent and a hash over it, so that the ancestors of a
 run form a chain.
@@ -24,7 +25,7 @@ _PACKAGES = ("torch", "numpy", "tokenizers", "sentencepiece")
 
 def paper_hashes(run: RunDir) -> dict[str, str]:
     """SHA-256 of every paper, by its path inside the run. Raises DataError."""
-    papers = [run.config, run.recipe, run.fit]
+    papers = [run.config, run.recipe, run.fit, *([run.vocabulary] if run.vocabulary.exists() else [])]
     if run.tokenizer.is_dir():
         papers += sorted(path for path in run.tokenizer.rglob("*") if path.is_file() and not path.is_symlink())
     return {path.relative_to(run.path).as_posix(): paper_sha256(path) for path in papers}

@@ -14,6 +14,14 @@ from functools import cached_property
 from typing import Any
 
 from ondevice.errors import CheckpointError
+from ondevice.run.recipe_data import (
+    CurriculumRecipe,
+    DataRecipe,
+    PartRecipe,
+    PartSource,
+    StageRecipe,
+    data_from_json,
+)
 
 __all__ = [
     "RECIPE_VERSION",
@@ -33,9 +41,10 @@ __all__ = [
     "SampleRecipe",
     "StageRecipe",
     "TrainRecipe",
+    "VocabularyRecipe",
 ]
 
-RECIPE_VERSION = 6
+RECIPE_VERSION = 7
 _SINCE = (  # version, section and keys that earlier ones had not
     (2, "train", ("start_step", "start_tokens")),
     (3, "data", ("temperature", "groups", "stages", "parts")),
@@ -105,51 +114,12 @@ class BaseRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageRecipe:
-    """A stretch of a staged order: ``windows`` long, with a share for each source that it reads."""
+class VocabularyRecipe:
+    """Which tokens of its base a run trains with: ``kept`` of them, listed in the run's ``vocabulary.json``, and the
+    hash of that list."""
 
-    name: str
-    windows: int
-    shares: dict[str, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CurriculumRecipe:
-    """An order by difficulty: ``by`` length or score; ``scores`` are those of sources as a whole, by name.
-
-    A training of fewer ``windows`` than a pass goes over all ranks with a part of each; None where it is no shorter.
-    """
-
-    by: str
-    direction: str  # "ascending" or "descending"
-    mixing: float
-    afterwards: str  # "shuffled" or "ranked"
-    scores: dict[str, float] = field(default_factory=dict)
-    windows: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class PartSource:
-    """What a part of a chain reads of one source: ``windows`` windows from number ``first`` on, with a share."""
-
-    name: str
-    first: int
-    windows: int
-    share: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class PartRecipe:
-    """One part of a chain: ``windows`` long, which are whole steps; more than its sources hold are read again.
-
-    ``skipped`` says why a part was cut short or, with 0 windows, left out.
-    """
-
-    name: str
-    stage: str
-    windows: int
-    sources: tuple[PartSource, ...]
-    skipped: str = ""
+    kept: int
+    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,26 +142,6 @@ class AdapterRecipe:
     rank_stabilized: bool = False
     base_format: str = "fp32"
     parent: AdapterParent | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataRecipe:
-    """Which tokens, in which order. ``groups`` names the group of each source that is in one."""
-
-    dataset: str
-    dataset_sha256: str
-    tokenizer_sha256: str
-    order: str
-    order_sha256: str
-    seed: int
-    weights: dict[str, float]
-    train_tokens: int
-    max_unique_tokens: int | None = None
-    temperature: float = 1.0
-    groups: dict[str, str] = field(default_factory=dict)
-    stages: tuple[StageRecipe, ...] = ()
-    parts: tuple[PartRecipe, ...] = ()
-    curriculum: CurriculumRecipe | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,7 +259,8 @@ class Fit:
 class Recipe:
     """The whole decision. ``why`` explains each derived value in a sentence and is not part of the hash.
 
-    ``revises`` has the hashes of earlier revisions of a chain, of which parts not begun yet were changed.
+    ``model`` is the whole model, also where only the rows of a trimmed ``vocabulary`` are trained; ``revises`` has the
+    hashes of earlier revisions of a chain, of which parts not begun yet were changed.
     """
 
     model: ModelShape
@@ -319,12 +270,19 @@ class Recipe:
     sample: SampleRecipe
     base: BaseRecipe | None = None
     adapter: AdapterRecipe | None = None
+    vocabulary: VocabularyRecipe | None = None
     revises: tuple[str, ...] = ()
     v: int = RECIPE_VERSION
     why: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "sha256": self.sha256}
+
+    @property
+    def trained(self) -> ModelShape:
+        """The shape while it trains: of a trimmed vocabulary its tables have the kept rows alone."""
+        kept = self.vocabulary.kept if self.vocabulary is not None else self.model.vocab_size
+        return dataclasses.replace(self.model, vocab_size=kept)
 
     def made(self, sha256: object) -> bool:
         """Whether a recipe with this hash is this one or an earlier revision of it."""
@@ -336,6 +294,8 @@ class Recipe:
         body = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "why"}
         if self.v < 3:
             del body["base"], body["adapter"], body["revises"]
+        if self.v < 7:
+            del body["vocabulary"]
         for version, section, keys in _SINCE:
             if self.v < version and body.get(section) is not None:
                 there = body[section] if isinstance(body[section], dict) else vars(body[section])
@@ -359,12 +319,13 @@ class Recipe:
             recipe = cls(
                 v=version,
                 model=ModelShape.from_json(raw["model"]),
-                data=_data_from_json(raw["data"]),
+                data=data_from_json(raw["data"]),
                 train=_train_from_json(raw["train"]),
                 eval=EvalRecipe(**_tuples(raw["eval"])),
                 sample=SampleRecipe(**_tuples(raw["sample"])),
                 adapter=None if raw.get("adapter") is None else _adapter_from_json(raw["adapter"]),
                 base=None if raw.get("base") is None else BaseRecipe(**raw["base"]),
+                vocabulary=None if raw.get("vocabulary") is None else VocabularyRecipe(**raw["vocabulary"]),
                 revises=tuple(raw.get("revises", ())),
                 why=raw.get("why", {}),
             )
@@ -374,16 +335,6 @@ class Recipe:
         if raw.get("sha256") != sha256:
             raise CheckpointError(f"{where}: the recipe was changed by hand; fork the run to change its recipe.")
         return recipe
-
-
-def _data_from_json(raw: dict[str, Any]) -> DataRecipe:
-    stages = tuple(StageRecipe(**stage) for stage in raw.get("stages", ()))
-    parts = tuple(
-        PartRecipe(**{**part, "sources": tuple(PartSource(**each) for each in part["sources"])})
-        for part in raw.get("parts", ())
-    )
-    curriculum = None if raw.get("curriculum") is None else CurriculumRecipe(**raw["curriculum"])
-    return DataRecipe(**{**raw, "stages": stages, "parts": parts, "curriculum": curriculum})
 
 
 def _train_from_json(raw: dict[str, Any]) -> TrainRecipe:

@@ -45,7 +45,7 @@ def _is_wrong(run: RunDir, stated: dict[str, Any]) -> bool:
 
 
 def mend_papers(run: RunDir, dry: bool) -> Done:
-    """Config, recipe, fit and tokenizer, where something with the right hash is left."""
+    """Config, recipe, fit, tokenizer and kept tokens, where something with the right hash is left."""
     identity = _identity(run)
     if identity and is_unfinished(run, identity):
         if not dry:
@@ -99,6 +99,9 @@ def _candidates(run: RunDir, name: str) -> Iterator[tuple[bytes, str]]:
     elif name.startswith("tokenizer/"):
         for folder in _tokenizers(run):
             yield from _file(folder / name.removeprefix("tokenizer/"))
+    elif name == run.vocabulary.name:
+        for other in list_runs():
+            yield from _file(other.vocabulary)
 
 
 def _facts(run: RunDir) -> Iterator[tuple[int, dict[str, Any]]]:

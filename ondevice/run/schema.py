@@ -56,6 +56,12 @@ class ModelConfig:
         "go on with the adapter in this folder (PEFT's format, as export and package write it) instead of a new one; "
         "rank, alpha and targets are its own; needs adapter.method = 'lora'",
     )
+    vocabulary: str = key(
+        "full",
+        "tokens of model.base that train; trimmed leaves out those that do not occur in the data, with their memory: "
+        "the softmax is over the rest, and what is exported has every token again, those left out as in the base",
+        choices=("full", "trimmed"),
+    )
     arch: str = key("llama", "decoder family", choices=("llama", "gpt2"))
     layers: int | None = key(None, "number of blocks", low=1, high=1_000)
     width: int | None = key(None, "width of the residual stream", low=8, high=65_536)

@@ -21,11 +21,11 @@ from ondevice.evaluate.task import Judged, task_score
 from ondevice.evaluate.task_answers import judge_answer
 from ondevice.infer.backend import BatchBackend
 from ondevice.infer.batch import generate_batch
+from ondevice.infer.open import load_adapted
 from ondevice.infer.sampling import Sampling
 from ondevice.infer.torch_backend import TorchBackend
 from ondevice.model.base import build_for
 from ondevice.model.decoder import Decoder
-from ondevice.model.weights import load_weights
 from ondevice.run.directory import RunDir
 from ondevice.run.files import json_bytes, read_regular, read_sealed, sha256_of, write_atomic, write_sealed
 from ondevice.run.recipe import ModelShape
@@ -58,9 +58,7 @@ def baseline_model(run: RunDir) -> Decoder:
 
 def tuned_model(run: RunDir, checkpoint: Checkpoint) -> Decoder:
     """The model of a checkpoint, its adapter beside the base."""
-    model = build_for(run.read_recipe(), fresh=False)
-    load_weights(checkpoint.path / "model.safetensors", model)
-    return model.eval()
+    return load_adapted(run, checkpoint)
 
 
 def score(

@@ -55,7 +55,7 @@ def check_cache(config: Config, *, packed: bool) -> None:
 
 def plan_cache(recipe: Recipe, fit: Fit, *, rows: int) -> CachePlan | None:
     """By arithmetic; None where no block is frozen below others. ``rows``: of the data, each once."""
-    shape, top_layers = recipe.model, recipe.train.top_layers
+    shape, top_layers = recipe.trained, recipe.train.top_layers
     if top_layers is None or top_layers >= shape.layers or shape.dropout:
         return None
     passes = recipe.train.planned_steps * recipe.train.batch / max(1, rows)

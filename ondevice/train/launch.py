@@ -10,6 +10,7 @@ import dataclasses
 import math
 import random
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ from ondevice.device.vitals import read_scene
 from ondevice.errors import CheckpointError, DataError, OndeviceError
 from ondevice.governor.presets import check
 from ondevice.model.base import build_for
+from ondevice.model.vocabulary import Vocabulary
 from ondevice.run import control
 from ondevice.run.audit import story_end
 from ondevice.run.config import parse_config, read_limits
@@ -42,6 +44,7 @@ from ondevice.run.revision import complete
 from ondevice.run.schema import Config, Limits
 from ondevice.run.store import Checkpoint, Store
 from ondevice.run.telemetry import TelemetryWriter, as_number, launch_files
+from ondevice.run.vocabulary import read_kept
 from ondevice.train.averaging import average_of
 from ondevice.train.caching import keep_states
 from ondevice.train.checkpoint import exactness_facts, load_training
@@ -156,7 +159,7 @@ def make_loop(
         if world.simulated:
             pulse.note(simulated=world.simulated)
         pulse.beat(state="running", step=step, tokens=_tokens(recipe, step), hold=hold)
-        state = make_state(recipe, dataset, fit, found.checkpoint)
+        state = make_state(recipe, dataset, fit, found.checkpoint, kept=read_kept(run, recipe))
     except (Exception, KeyboardInterrupt) as error:  # from its record on a launch has an end
         tell_end(run.name, telemetry, step, error)
         telemetry.close()
@@ -267,9 +270,14 @@ def prepare_torch(fit: Fit, recipe: Recipe) -> None:
     np.random.seed(recipe.train.seed % 2**32)
 
 
-def make_state(recipe: Recipe, dataset: Dataset, fit: Fit, checkpoint: Checkpoint | None) -> TrainState:
-    """The state of a checkpoint, or of a run that begins. Raises CheckpointError or DataError."""
-    model = build_for(recipe, fresh=checkpoint is None, to_learn=True)
+def make_state(
+    recipe: Recipe, dataset: Dataset, fit: Fit, checkpoint: Checkpoint | None, *, kept: Sequence[int] | None = None
+) -> TrainState:
+    """The state of a checkpoint, or of a run that begins; ``kept``: the tokens of its trimmed vocabulary. Raises
+    CheckpointError or DataError."""
+    assert (recipe.vocabulary is None) == (kept is None)
+    vocabulary = None if kept is None else Vocabulary(kept, recipe.model.vocab_size)
+    model = build_for(recipe, fresh=checkpoint is None, to_learn=True, vocabulary=vocabulary)
     model.activation_checkpointing = fit.activation_checkpointing
     if fit.activation_checkpointing:  # memory is short
         give_back_large_blocks()

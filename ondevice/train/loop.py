@@ -147,7 +147,7 @@ class Loop:
         state, started, waited = self.state, self.world.monotonic(), 0.0
         self.pulse.phase = "step"
         cursor_before = state.cursor.state_dict()
-        batch = state.cursor.next()
+        batch = state.next_batch()
         lr = learning_rate(self.recipe.train, state.step)
         self.engine.begin(batch.y_BT)
         try:

@@ -68,14 +68,16 @@ def is_worth_measuring(config: Config, recipe: Recipe, fit: Fit, memory_mb: floa
     return given and estimate_run(recipe, fit).total_mb > TIGHT * memory_mb
 
 
-def measure(recipe: Recipe, fit: Fit) -> Measured:
-    """One step of this fit in a process of its own. Raises OndeviceError where it did not come to an end."""
+def measure(recipe: Recipe, fit: Fit, *, kept: Sequence[int] | None = None) -> Measured:
+    """One step of this fit in a process of its own; ``kept``: the tokens of a trimmed vocabulary.
+
+    Raises OndeviceError where it did not come to an end."""
     make_folder(home())
     asked = home() / f".ondevice-step-{secrets.token_hex(4)}.json"
     root = Path(ondevice.__file__).parents[1]
     estimated_mb = estimate_run(recipe, fit).total_mb
     try:
-        write_json(asked, {"recipe": recipe.to_json(), "fit": fit.to_json()})
+        write_json(asked, {"recipe": recipe.to_json(), "fit": fit.to_json(), "kept": kept})
         argv = [sys.executable, "-P", "-c", _PROGRAM, str(root), str(asked)]
         told = json.loads(ask_command(argv, name="the measured step", timeout_s=LONGEST_S))
     except ChildProcessError as error:

@@ -55,7 +55,7 @@ def estimate_run(recipe: Recipe, fit: Fit) -> MemoryEstimate:
     """Peak memory of a recipe with a fit."""
     train = recipe.train
     return estimate_memory(
-        recipe.model,
+        recipe.trained,
         fit,
         optimizer=train.optimizer_state,
         adapter=recipe.adapter,

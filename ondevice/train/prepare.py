@@ -6,8 +6,8 @@ Everything here happens once in a run's life; afterwards the recipe is read, nev
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,18 +34,18 @@ from ondevice.train.caching import check_cache, plan_cache, told_cache
 from ondevice.train.chain_plan import chained, cut, with_parts
 from ondevice.train.examples_plan import plan_examples
 from ondevice.train.fitting import Way, choose_fit, frontier, optimizer_state_of, ways
-from ondevice.train.measure import Measured, Probed, is_worth_measuring, measured_fit
+from ondevice.train.measure import Measured, Probed, is_worth_measuring, measure, measured_fit
 from ondevice.train.order import data_recipe, with_order
 from ondevice.train.parent_adapter import open_parent
 from ondevice.train.plan import (
     LARGEST_PANEL,
-    PANEL_PROMPT_TOKENS,
     Estimate,
     estimate,
     make_recipe,
     warnings_of,
 )
 from ondevice.train.probe import MatmulRates, matmul_rates
+from ondevice.train.prompts import panel_prompts, sample_prompts
 from ondevice.train.saving import SavePlan, plan_saving
 from ondevice.train.sizing import (
     Machine,
@@ -56,6 +56,7 @@ from ondevice.train.sizing import (
 )
 from ondevice.train.top_layers import check_top_layers
 from ondevice.train.tuned import tuned_choice
+from ondevice.train.vocabulary import check_vocabulary, kept_ids, told_vocabulary
 from ondevice.train.wish import base_folder, corpus_of, run_name
 
 __all__ = ["Prepared", "make_run", "prepare"]
@@ -68,7 +69,8 @@ LAPTOP_SHARE = 0.6
 class Prepared:
     """A recipe with the fit it starts with and what it is expected to take at ``tok_s`` tokens a second (None: not
     timed); what its checkpoints will take at the speed this disk was measured to have; what may disappoint; the ways to
-    cut the work that there were to choose from, with the memory that may be used; and what a real step of it took."""
+    cut the work that there were to choose from, with the memory that may be used; what a real step of it took; and the
+    tokens of a trimmed vocabulary."""
 
     recipe: Recipe
     fit: Fit
@@ -79,6 +81,7 @@ class Prepared:
     ways: tuple[Way, ...] = ()
     memory_mb: float | None = None
     measured: Measured | None = None
+    kept: Sequence[int] | None = None
 
 
 def measure_machine(config: Config, *, cores: int, android: bool, flops_s: float) -> Machine:
@@ -124,6 +127,11 @@ def prepare(
         config = parent.applied_to(config)
     check_top_layers(config, shape, learned=base is not None)
     check_cache(config, packed=examples is not None)
+    check_vocabulary(config)
+    kept = kept_ids(config, dataset) if base is not None else None
+    whole, trimmed = shape, config.model.vocabulary == "trimmed"
+    if kept is not None and trimmed:
+        shape = dataclasses.replace(shape, vocab_size=len(kept))
     batch = choose_batch(config, shape, expected_tokens(config, corpus, shape, machine), why)
     fit = choose_fit(config, shape, machine, batch=batch, why=why)
     timed = rate is None and (always_time or needs_rate(config))
@@ -138,24 +146,26 @@ def prepare(
     recipe = make_recipe(
         config,
         corpus,
-        shape=shape,
+        shape=whole,
         batch=batch,
         data=data,
         precision=choice.precision,
         tok_s=tok_s,
-        prompts=_prompts(dataset),
+        prompts=sample_prompts(dataset),
         why=why,
-        panel_prompts=_panel_prompts(dataset, LARGEST_PANEL if config.eval.panel is None else config.eval.panel),
+        panel_prompts=panel_prompts(dataset, LARGEST_PANEL if config.eval.panel is None else config.eval.panel),
     )
     parts = cut(config, dataset, context=shape.context, batch=batch)
     recipe = with_parts(recipe, dataset, parts) if parts else with_order(recipe, config, dataset)
     recipe = with_adapter(recipe, config)
     if base is not None:
         recipe = dataclasses.replace(recipe, base=base_recipe(base))
+    if kept is not None:
+        recipe = told_vocabulary(recipe, fit, kept, trimmed=trimmed)
     if parent is not None:
         recipe = parent.recorded_in(recipe)
     known = ways(config, shape, batch=batch, threads=fit.threads)
-    probed = _probed(config, recipe, fit, known, machine)
+    probed = _probed(config, recipe, fit, known, machine, kept=kept if trimmed else None)
     fit = probed.fit
     recipe = _with_cache(config, recipe, fit, rows=None if examples is None else sum(examples.rows.counts))
     expected = estimate(recipe, fit, tok_s=tok_s)
@@ -174,6 +184,7 @@ def prepare(
         ways=tuple(frontier(known)),
         memory_mb=machine.memory_mb,
         measured=probed.measured,
+        kept=kept if trimmed else None,
     )
 
 
@@ -186,10 +197,12 @@ def _with_cache(config: Config, recipe: Recipe, fit: Fit, *, rows: int | None) -
     return dataclasses.replace(recipe, why={**recipe.why, "fit.frozen_cache": told})
 
 
-def _probed(config: Config, recipe: Recipe, fit: Fit, known: list[Way], machine: Machine) -> Probed:
+def _probed(
+    config: Config, recipe: Recipe, fit: Fit, known: list[Way], machine: Machine, *, kept: Sequence[int] | None
+) -> Probed:
     if not is_worth_measuring(config, recipe, fit, machine.memory_mb):
         return Probed(fit=fit, measured=None)
-    return measured_fit(recipe, fit, known, memory_mb=machine.memory_mb)
+    return measured_fit(recipe, fit, known, memory_mb=machine.memory_mb, ask=functools.partial(measure, kept=kept))
 
 
 def _order_warnings(recipe: Recipe, dataset: Dataset) -> Iterator[str]:
@@ -259,35 +272,6 @@ def _choose(
     return choice
 
 
-def _prompts(dataset: Dataset) -> tuple[str, ...]:
-    """A prompt from the validation text of the largest source: the first line long enough to say something. Of
-    examples, a question that is held out."""
-    if dataset.examples is not None:
-        return (dataset.examples.asked,)
-    largest = max(dataset.sources, key=lambda entry: entry.val_tokens, default=None)
-    if largest is None or largest.val_tokens < 2:
-        return ("",)
-    tokenizer = dataset.tokenizer()
-    ids = dataset.stream(largest.name, "val").read(0, min(largest.val_tokens, 400))
-    text = tokenizer.decode([int(token) for token in ids if token != tokenizer.eot_id])
-    lines = [line for line in text.splitlines() if len(line.strip()) >= 12]
-    return (lines[0][:48] if lines else text[:24],)
-
-
-def _panel_prompts(dataset: Dataset, count: int) -> tuple[str, ...]:
-    """Beginnings of validation text, from each source in turn, spread over it; the first of each come first."""
-    tokenizer = dataset.tokenizer()
-    sources = [entry for entry in dataset.sources if entry.val_tokens > PANEL_PROMPT_TOKENS]
-    rounds = math.ceil(count / len(sources)) if sources else 0
-    found = []
-    for turn in range(rounds):
-        for entry in sources:
-            start = turn * (entry.val_tokens - PANEL_PROMPT_TOKENS) // rounds
-            ids = dataset.stream(entry.name, "val").read(start, PANEL_PROMPT_TOKENS)
-            found.append(tokenizer.decode([int(token) for token in ids if token != tokenizer.eot_id]))
-    return tuple(found[:count])
-
-
 def make_run(config: Config, prepared: Prepared, dataset: Dataset, *, folder: Path | None = None) -> RunDir:
     """The run directory of a decision, in ``folder`` (None: that of all runs)."""
     return create_run(
@@ -297,4 +281,5 @@ def make_run(config: Config, prepared: Prepared, dataset: Dataset, *, folder: Pa
         fit=prepared.fit,
         measured=None if prepared.measured is None else prepared.measured.to_json(),
         save_tokenizer=dataset.tokenizer().save,
+        kept=prepared.kept,
     )

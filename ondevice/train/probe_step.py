@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def main(path: str) -> int:
     raw = json.loads(Path(path).read_text("utf-8"))
     try:
         recipe, fit = Recipe.from_json(raw["recipe"], where=path), Fit.from_json(raw["fit"], where=path)
-        found: dict[str, Any] = measure_step(recipe, fit)
+        found: dict[str, Any] = measure_step(recipe, fit, kept=raw.get("kept"))
     except OndeviceError as error:
         found = {"error": str(error)}
     except (MemoryError, RuntimeError) as error:
@@ -41,8 +42,9 @@ def main(path: str) -> int:
     return 0
 
 
-def measure_step(recipe: Recipe, fit: Fit) -> dict[str, Any]:
-    """``peak_mb`` of this process (None where the system does not tell) and ``step_s`` of a whole step of the run.
+def measure_step(recipe: Recipe, fit: Fit, *, kept: Sequence[int] | None = None) -> dict[str, Any]:
+    """``peak_mb`` of this process (None where the system does not tell) and ``step_s`` of a whole step of the run,
+    which trains with the tokens ``kept`` of a trimmed vocabulary.
 
     A first update makes the optimizer's states; the gradients after it are at the peak of all later steps. Of many
     micro-batches two are enough, since the second adds to the gradients of the first; a layerwise step needs them all.
@@ -50,9 +52,9 @@ def measure_step(recipe: Recipe, fit: Fit) -> dict[str, Any]:
     prepare_torch(fit, recipe)
     dataset = open_dataset(recipe.data)
     dataset.tokenizer()  # evaluations and samples of the run hold it
-    state = make_state(recipe, dataset, fit, None)
+    state = make_state(recipe, dataset, fit, None, kept=kept)
     engine = Engine.of(state.model, state.optimizer, recipe, fit)
-    batch = state.cursor.next()
+    batch = state.next_batch()
     whole = -(-len(batch.x_BT) // fit.micro_batch)
     count = whole if fit.layerwise else min(2, whole)
     _step(engine, batch, fit, count=count if fit.layerwise else 1)

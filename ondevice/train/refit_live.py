@@ -129,7 +129,7 @@ class Refitter:
     def _time_threads(self, step: int, wish: Wish) -> Iterator[None]:
         """Times gradients of the run's own model, which learns nothing from it, with every number of threads."""
         counts = threads_to_try(self.fit.threads, os.cpu_count() or 1)
-        shape, fit = self._recipe.model, self.fit
+        shape, fit = self._recipe.trained, self.fit
 
         def trial(threads: int, rows: int) -> Timing:
             torch.set_num_threads(threads)

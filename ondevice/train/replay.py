@@ -29,6 +29,7 @@ from ondevice.run.files import read_json
 from ondevice.run.recipe import Fit, Recipe
 from ondevice.run.store import Checkpoint, Store
 from ondevice.run.telemetry import read_records
+from ondevice.run.vocabulary import read_kept
 from ondevice.train.checkpoint import exactness_facts, freeze
 from ondevice.train.engine import Engine, StepResult, micro_batches
 from ondevice.train.launch import make_state, prepare_torch
@@ -80,7 +81,7 @@ def replay(run: RunDir, *, anyway: bool = False, progress: Callable[[int, int], 
                 f"{run.name}: its last steps cannot be replayed bit for bit here ({'; '.join(result.elsewhere)}); add "
                 "--replay-anyway to see how they differ."
             )
-        state = make_state(recipe, dataset, fits[before.step], before)
+        state = make_state(recipe, dataset, fits[before.step], before, kept=read_kept(run, recipe))
         goal = read_json(after.path / "state.json")
         _go(_Pass(recipe, fits[before.step], fits, state, dataset, goal), run, result, progress)
         result.differences += _compare(state, recipe, fit, after)
@@ -150,7 +151,7 @@ class _Pass:
     def step(self, engine: Engine) -> StepResult:
         """One optimizer step as the loop does it."""
         state = self.state
-        batch = state.cursor.next()
+        batch = state.next_batch()
         engine.begin(batch.y_BT)
         for piece in micro_batches(batch, self.fit.micro_batch):
             engine.accumulate(*piece)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from ondevice.data.chat import encode_chat, end_ids
 from ondevice.data.tokenizer import Tokenizer
+from ondevice.errors import DataError
 from ondevice.evaluate.degeneration import Degeneration, Tokens, degeneration
 from ondevice.infer.batch import generate_batch
 from ondevice.infer.generate import generate
@@ -31,7 +34,7 @@ def write_sample(
         prompt_ids = tokenizer.encode(prompt) or [tokenizer.eot_id]
     ids = generate(
         backend,
-        prompt_ids,
+        _spelled(prompt_ids, model, tokenizer),
         settings=sampling_of(recipe),
         stop_ids=end_ids(tokenizer) if answers else (tokenizer.eot_id,),
         max_new_tokens=recipe.max_new_tokens,
@@ -46,7 +49,7 @@ def write_panel(
     """What the model writes after the prompts of its evaluations, and how much that repeats itself."""
     written = generate_batch(
         TorchBackend(model),
-        [tokenizer.encode(prompt) or [tokenizer.eot_id] for prompt in recipe.eval.panel_prompts],
+        [_spelled(tokenizer.encode(each) or [tokenizer.eot_id], model, tokenizer) for each in recipe.eval.panel_prompts],
         settings=sampling_of(recipe.sample),
         stop_ids=(tokenizer.eot_id,),
         max_new_tokens=recipe.eval.panel_tokens,
@@ -57,6 +60,33 @@ def write_panel(
     )
     texts = [tokenizer.decode(list(each.ids)) for each in written]
     return texts, degeneration([Tokens(ids=each.ids, finish=each.finish) for each in written])
+
+
+def _spelled(ids: Sequence[int], model: Decoder, tokenizer: Tokenizer) -> list[int]:
+    """The same text in tokens that the model has: one that a trimmed vocabulary left out is spelled byte by byte.
+
+    Raises DataError for a byte that has no token.
+    """
+    vocabulary = model.vocabulary
+    if vocabulary is None or vocabulary.has(ids).all():
+        return list(ids)
+    found: list[int] = []
+    letters = _bytes_of(tokenizer)
+    for token, kept in zip(ids, vocabulary.has(ids), strict=True):
+        pieces = [token] if kept else [letters.get(byte, -1) for byte in tokenizer.decode_bytes([token])]
+        if min(pieces, default=0) < 0:
+            raise DataError(
+                f"{tokenizer.decode([token])!r} is in no token that this run trains (model.vocabulary = 'trimmed'); "
+                "leave it out of the prompt, or ask a checkpoint with `ondevice generate`."
+            )
+        found += pieces
+    return found
+
+
+def _bytes_of(tokenizer: Tokenizer) -> dict[int, int]:
+    """The tokens of a single byte, by that byte."""
+    single = np.flatnonzero(tokenizer.byte_lengths() == 1).tolist()
+    return {tokenizer.decode_bytes([token])[0]: token for token in reversed(single)}
 
 
 def sampling_of(recipe: SampleRecipe) -> Sampling:

@@ -69,11 +69,11 @@ def _sizes_mb(recipe: Recipe) -> tuple[float, float]:
     """Megabytes (2^20 bytes) without and with optimizer state: two values a parameter, Muon's matrices one; and one
     more where the weights in training are saved beside their average."""
     if recipe.adapter is not None:  # the base stays where it is
-        light_mb = adapter_parameters(recipe.model, recipe.adapter) * _FLOAT / _MB
+        light_mb = adapter_parameters(recipe.trained, recipe.adapter) * _FLOAT / _MB
         return light_mb, (4 if recipe.train.average else 3) * light_mb
-    learned = count_learned(recipe.model, recipe.train.top_layers)
+    learned = count_learned(recipe.trained, recipe.train.top_layers)
     single = learned.attention + learned.mlp if recipe.train.optimizer == "muon" else 0
     number = _NARROW if "bf16" in recipe.train.optimizer_state else _FLOAT
-    weights = count_breakdown(recipe.model).total * number / _MB
+    weights = count_breakdown(recipe.trained).total * number / _MB
     live = learned.total if recipe.train.average else 0
     return weights, weights + (2 * learned.total - single + live) * _FLOAT / _MB

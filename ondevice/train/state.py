@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import random
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ondevice.data.cursor import BatchCursor
+from ondevice.data.cursor import Batch, BatchCursor
 from ondevice.evaluate.advice import Adviser
 from ondevice.model.decoder import Decoder
 from ondevice.train.averaging import WeightAverage
@@ -40,6 +41,13 @@ class TrainState:
     sampled: list[int] = field(default_factory=list)
     adviser: Adviser = field(default_factory=Adviser)
     average: WeightAverage | None = None
+
+    def next_batch(self) -> Batch:
+        """The next batch, its tokens as the rows that they have in the model's tables. Raises DataError."""
+        batch, vocabulary = self.cursor.next(), self.model.vocabulary
+        if vocabulary is None:
+            return batch
+        return dataclasses.replace(batch, x_BT=vocabulary.rows(batch.x_BT), y_BT=vocabulary.rows(batch.y_BT))
 
     def advance(self, tokens: int, *, start_step: int) -> None:
         """Counts a step that was done, the first of the run's own after ``start_step``."""
