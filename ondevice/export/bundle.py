@@ -38,7 +38,9 @@ __all__ = ["Bundle", "BundleInfo", "check_bundle", "read_bundle", "write_bundle"
 
 _VERSION = 1
 _LARGEST_LICENCE = 1 << 20
-_PAPER = re.compile(r"(run|fit|limits|schedule|vocabulary)\.json|recipe(-\d+)?\.json|config(-\d+)?\.toml")
+_PAPER = re.compile(
+    r"(run|fit|limits|schedule|vocabulary)\.json|vocabulary\.safetensors|recipe(-\d+)?\.json|config(-\d+)?\.toml"
+)
 _REPORTS = {  # files in a run's evals, and the command that makes them
     "benchmark": (("panel-*.json",), "eval"),
     "selection": (("selection.json", "quality.json"), "select"),

@@ -14,7 +14,6 @@ from ondevice.infer.export_folder import BUNDLE_FILE, EXPORT_FILE
 from ondevice.run.directory import RunDir, find_run
 from ondevice.run.store import Checkpoint, Store
 from ondevice.run.telemetry import read_records
-from ondevice.run.vocabulary import read_kept
 
 if TYPE_CHECKING:
     from ondevice.model.decoder import Decoder
@@ -139,14 +138,9 @@ def load_decoder(run: RunDir, checkpoint: Checkpoint) -> Decoder:
 def load_adapted(run: RunDir, checkpoint: Checkpoint) -> Decoder:
     """The model of a checkpoint as it was trained, an adapter beside its matrices, in evaluation mode. Of a trimmed
     vocabulary it is the whole model again: the rows that were left out are those of the base, to the bit."""
-    from ondevice.model.base import build_for
-    from ondevice.model.weights import load_weights
+    from ondevice.model.restore import load_whole
 
-    recipe = run.read_recipe()
-    model = build_for(recipe, fresh=False)
-    kept = None if recipe.adapter is not None else read_kept(run, recipe)  # adapters have no rows of tokens
-    load_weights(checkpoint.path / "model.safetensors", model, kept=kept)
-    return model.eval()
+    return load_whole(run, checkpoint).eval()
 
 
 def open_checkpoint(run: RunDir, checkpoint: Checkpoint, *, why: str = "", threads: int | None = None) -> Opened:

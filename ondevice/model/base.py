@@ -39,9 +39,7 @@ def base_recipe(base: HuggingFaceModel) -> BaseRecipe:
     return BaseRecipe(path=str(base.folder), family=base.family, sha256=_hash_of(base))
 
 
-def build_for(
-    recipe: Recipe, *, fresh: bool, to_learn: bool = False, vocabulary: Vocabulary | None = None
-) -> Decoder:
+def build_for(recipe: Recipe, *, fresh: bool, to_learn: bool = False, vocabulary: Vocabulary | None = None) -> Decoder:
     """The model of a recipe; ``fresh`` has the weights that a run begins with, else those that learn are to be loaded.
     It is fp32, or ``to_learn`` as the recipe keeps its weights.
 

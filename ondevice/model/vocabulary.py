@@ -42,8 +42,8 @@ class Vocabulary:
         rows = np.where(ids < 0, ids, self._rows[np.maximum(ids, 0)])
         if (lost := (rows < 0) & (ids >= 0)).any():
             raise DataError(
-                f"Token {int(ids[lost][0])} has no row in the trimmed vocabulary of {len(self.kept):,} tokens that this "
-                "run was planned with; start a new run, or fork it with --set model.vocabulary=full."
+                f"Token {int(ids[lost][0])} has no row in the trimmed vocabulary of {len(self.kept):,} tokens that "
+                "this run was planned with; start a new run, or fork it with --set model.vocabulary=full."
             )
         return rows
 

@@ -20,7 +20,7 @@ def load_weights(path: Path, model: Decoder, *, kept: Sequence[int] | None = Non
     difference in names or shapes.
 
     ``kept``: the tables of the file have rows for these ids alone, of a trimmed vocabulary; those of the model have
-    all, and the other rows stay as they are.
+    all, and the other rows stay as they are. A model of a trimmed vocabulary takes its rows out of whole tables.
     """
     own = dict(model.named_parameters())
     with safetensors.open_file(path) as file, torch.no_grad():
@@ -29,6 +29,10 @@ def load_weights(path: Path, model: Decoder, *, kept: Sequence[int] | None = Non
             raise CheckpointError(f"{path}: its tensors are not this model's ('{odd}' is on one side only).")
         for name, parameter in own.items():
             ids = kept if name in TABLES else None
+            own_rows = model.vocabulary if name in TABLES else None
+            if own_rows is not None and file.shape(name) == (own_rows.size, *parameter.shape[1:]):
+                parameter.copy_(file.tensor(name)[own_rows.kept])
+                continue
             wanted = tuple(parameter.shape) if ids is None else (len(ids), *parameter.shape[1:])
             if tuple(file.shape(name)) != wanted:
                 raise CheckpointError(f"{path}: '{name}' has shape {tuple(file.shape(name))}, the model {wanted}.")

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from ondevice.run.directory import LAYOUT, RunDir, offline_lock, safe_name
 from ondevice.run.files import fsync_folder, make_folder, write_atomic, write_error, write_json, write_sealed
 from ondevice.run.papers import environment, lineage_of, paper_hashes
 from ondevice.run.recipe import Fit, Recipe
-from ondevice.run.vocabulary import write_kept
 
 __all__ = ["create_run", "remove_run", "rename_run"]
 
@@ -41,13 +40,13 @@ def create_run(
     parent: dict[str, Any] | None = None,
     fill: Callable[[RunDir], object] | None = None,
     measured: dict[str, float] | None = None,
-    kept: Sequence[int] | None = None,
+    save_vocabulary: Callable[[RunDir], object] | None = None,
 ) -> RunDir:
     """Makes a run directory in one instant (built beside, then renamed). Raises UsageError if it exists.
 
     ``save_tokenizer`` fills the tokenizer's folder, so that a run copied elsewhere can still speak. ``fill`` may put
     more into the new run before anyone sees it, such as a fork's first checkpoint. ``measured``: what a step of the fit
-    took, where one was made. ``kept``: the tokens of a trimmed vocabulary.
+    took, where one was made. ``save_vocabulary`` writes what a trimmed vocabulary keeps.
     """
     if os.path.lexists(path):
         raise _exists(path)
@@ -64,7 +63,7 @@ def create_run(
                 fit=fit_json,
                 save_tokenizer=save_tokenizer,
                 parent=parent,
-                kept=kept,
+                save_vocabulary=save_vocabulary,
             )
             if fill is not None:
                 fill(draft)
@@ -90,7 +89,7 @@ def _fill(
     fit: dict[str, Any],
     save_tokenizer: Callable[[Path], object],
     parent: dict[str, Any] | None,
-    kept: Sequence[int] | None,
+    save_vocabulary: Callable[[RunDir], object] | None,
 ) -> None:
     """Writes a new run's papers, the identity last."""
     draft.path.mkdir(mode=0o700)
@@ -100,8 +99,8 @@ def _fill(
     write_json(draft.recipe, recipe.to_json())
     write_json(draft.fit, fit)
     save_tokenizer(draft.tokenizer)
-    if kept is not None:
-        write_kept(draft, kept)
+    if save_vocabulary is not None:
+        save_vocabulary(draft)
     identity = {
         "v": LAYOUT,
         "layout": LAYOUT,

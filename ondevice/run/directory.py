@@ -99,6 +99,10 @@ class RunDir:
         return self.path / "vocabulary.json"
 
     @property
+    def put_aside(self) -> Path:
+        return self.path / "vocabulary.safetensors"
+
+    @property
     def limits(self) -> Path:
         return self.path / "limits.json"
 

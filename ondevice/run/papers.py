@@ -25,7 +25,7 @@ _PACKAGES = ("torch", "numpy", "tokenizers", "sentencepiece")
 
 def paper_hashes(run: RunDir) -> dict[str, str]:
     """SHA-256 of every paper, by its path inside the run. Raises DataError."""
-    papers = [run.config, run.recipe, run.fit, *([run.vocabulary] if run.vocabulary.exists() else [])]
+    papers = [run.config, run.recipe, run.fit, *(path for path in (run.vocabulary, run.put_aside) if path.exists())]
     if run.tokenizer.is_dir():
         papers += sorted(path for path in run.tokenizer.rglob("*") if path.is_file() and not path.is_symlink())
     return {path.relative_to(run.path).as_posix(): paper_sha256(path) for path in papers}

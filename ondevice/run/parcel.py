@@ -40,7 +40,16 @@ def run_files(run: RunDir, steps: Iterable[int], *, results: bool = True) -> Lis
     """
     if faults := changed_papers(run, run.read_identity()):
         raise DataError(f"{faults[0].rstrip('.')}; repair it with `ondevice doctor {run.name}`, then pack.")
-    paths = [run.identity, run.config, run.recipe, run.fit, run.vocabulary, run.limits, run.checkpoints / "pins.json"]
+    paths = [
+        run.identity,
+        run.config,
+        run.recipe,
+        run.fit,
+        run.vocabulary,
+        run.put_aside,
+        run.limits,
+        run.checkpoints / "pins.json",
+    ]
     paths += sorted([*run.path.glob("recipe-*.json"), *run.path.glob("config-*.toml")])  # of a chain's revisions
     paths += _below(run.tokenizer)
     for step in steps:

@@ -116,10 +116,12 @@ class BaseRecipe:
 @dataclass(frozen=True, kw_only=True)
 class VocabularyRecipe:
     """Which tokens of its base a run trains with: ``kept`` of them, listed in the run's ``vocabulary.json``, and the
-    hash of that list."""
+    hash of that list. The rows of all others are the base's, or ``put_aside`` in the run's ``vocabulary.safetensors``.
+    """
 
     kept: int
     sha256: str
+    put_aside: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,6 +43,6 @@ def read_kept(run: RunDir, recipe: Recipe) -> list[int] | None:
     kept = raw.get("kept") if isinstance(raw, dict) else None
     if not isinstance(kept, list) or not all(type(each) is int for each in kept):
         raise DataError(f"{run.vocabulary}: not a list of tokens; {mend}")
-    if vocabulary_recipe(kept) != recipe.vocabulary:
+    if vocabulary_recipe(kept).sha256 != recipe.vocabulary.sha256:
         raise DataError(f"{run.vocabulary}: not the tokens that this run's recipe names (hash differs); {mend}")
     return kept

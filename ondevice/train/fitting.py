@@ -180,14 +180,20 @@ def _halvings(start: int) -> Iterator[int]:
 def _what_would_fit(config: Config) -> str:
     if not config.model.base:
         return "model.width or model.context"
+    fewer = ["model.vocabulary (trimmed)"] if config.model.vocabulary == "full" else []
     if config.adapter.method == "none":
-        keys = ["train.top_layers", "model.context"]
+        keys = ["train.top_layers", "model.context", *fewer]
         if config.train.optimizer == "adamw" and config.train.optimizer_state != "int8":
             keys.append("train.optimizer_state (int8)")
         elif config.train.optimizer == "adamw" and config.train.weights != "bf16":
             keys.append("train.weights (bf16)")
-        return f"{', '.join(keys[:-1])} or {keys[-1]}"
-    return "model.context" if config.adapter.base_format == "nf4" else "model.context or adapter.base_format (nf4)"
+    else:
+        keys = [
+            "model.context",
+            *fewer,
+            *(["adapter.base_format (nf4)"] if config.adapter.base_format != "nf4" else []),
+        ]
+    return f"{', '.join(keys[:-1])} or {keys[-1]}" if keys[1:] else keys[0]
 
 
 def optimizer_state_of(config: Config) -> str:

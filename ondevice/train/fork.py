@@ -22,7 +22,6 @@ from ondevice.data.dataset import Dataset
 from ondevice.data.parcel import open_dataset
 from ondevice.errors import CheckpointError, OndeviceError, ResourceError, UsageError
 from ondevice.model.average import load_average
-from ondevice.model.base import build_for
 from ondevice.run.config import changed_keys, to_toml
 from ondevice.run.create import create_run
 from ondevice.run.directory import RunDir, home
@@ -34,6 +33,7 @@ from ondevice.train.averaging import average_of
 from ondevice.train.checkpoint import exactness_facts, freeze, load_tensors, write
 from ondevice.train.fitting import optimizer_state_of
 from ondevice.train.fork_config import ForkWish, child_config, child_fit
+from ondevice.train.fork_vocabulary import ForkedVocabulary, forked_vocabulary, tables_change
 from ondevice.train.optimizer import make_optimizer
 from ondevice.train.order import curriculum_recipe, data_recipe, with_order
 from ondevice.train.plan import make_recipe
@@ -62,6 +62,7 @@ class Fork:
     keeps_optimizer: bool
     keeps_cursor: bool
     notes: tuple[str, ...]
+    vocabulary: ForkedVocabulary
     averaged: tuple[Checkpoint, ...] = ()
 
 
@@ -87,7 +88,9 @@ def plan_fork(
     _refuse_taken(RunDir(path), parent)
     keeps_optimizer = _keeps_optimizer(config, before, checkpoint, wish)
     dataset = make_dataset(config, progress) if wish.add_data else open_dataset(before.data)
+    vocabulary = forked_vocabulary(config, run, before, dataset, checkpoint)
     recipe = _child_recipe(config, before, dataset, checkpoint, wish)
+    recipe = dataclasses.replace(recipe, vocabulary=vocabulary.recipe)
     keeps_cursor = recipe.data.order_sha256 == before.data.order_sha256
     return Fork(
         path=path,
@@ -99,8 +102,12 @@ def plan_fork(
         parent=parent,
         keeps_optimizer=keeps_optimizer,
         keeps_cursor=keeps_cursor,
-        notes=tuple(_notes(before, recipe, wish, keeps_optimizer=keeps_optimizer, keeps_cursor=keeps_cursor)),
+        notes=(
+            *_notes(before, recipe, wish, keeps_optimizer=keeps_optimizer, keeps_cursor=keeps_cursor),
+            *vocabulary.notes(before),
+        ),
         averaged=averaged,
+        vocabulary=vocabulary,
     )
 
 
@@ -118,7 +125,7 @@ def _keeps_optimizer(config: Config, before: Recipe, checkpoint: Checkpoint, wis
         before.train.optimizer_state,
         before.train.top_layers,
     )
-    kept = same and not wish.fresh_optimizer
+    kept = same and not tables_change(config, before) and not wish.fresh_optimizer
     if kept and not checkpoint.complete:
         raise CheckpointError(
             f"{checkpoint.path}: its optimizer state was dropped to save space; fork another checkpoint, or add "
@@ -146,6 +153,7 @@ def fork_run(fork: Fork) -> RunDir:
         fit=fork.fit,
         save_tokenizer=fork.dataset.tokenizer().save,
         parent=fork.parent,
+        save_vocabulary=fork.vocabulary.save,
         fill=lambda draft: _first_checkpoint(fork, Store(draft.checkpoints)),
     )
 
@@ -297,10 +305,13 @@ def _first_checkpoint(fork: Fork, store: Store) -> None:
     """The parent's weights, optimizer, counters and random state as the first checkpoint of the child."""
     recipe, checkpoint = fork.recipe, fork.checkpoint
     raw = read_json(checkpoint.path / "state.json")
-    model = build_for(recipe, fresh=False, to_learn=True)
+    model = fork.vocabulary.model(recipe)
     optimizer = make_optimizer(model, recipe.train)
     average = average_of(model, recipe.train)
-    load_tensors(checkpoint, model, optimizer if fork.keeps_optimizer else None, average)
+    if not fork.vocabulary.restores:
+        load_tensors(checkpoint, model, optimizer if fork.keeps_optimizer else None, average)
+    elif average is not None:
+        average.restart()
     if fork.averaged:
         load_average([each.path / "model.safetensors" for each in fork.averaged], model)
         if average is not None:

@@ -43,6 +43,7 @@ _FROZEN = {
     "data.chunk_tokens": _READ,
     "data.items": _READ,
 }
+_CHANGEABLE = ("model.dropout", "model.vocabulary")  # of what is frozen
 _PARENT_LETTERS = 80  # of its name, so that there is room for more
 
 
@@ -91,7 +92,7 @@ def _refuse_frozen(changes: Sequence[str]) -> None:
         if key in _TABLES:
             raise UsageError(f"--set {key}: write one key at a time, such as --set train.lr=1e-4.")
         advice = next((words for frozen, words in _FROZEN.items() if key.startswith(frozen)), None)
-        if advice is not None and key != "model.dropout":
+        if advice is not None and key not in _CHANGEABLE:
             raise UsageError(f"--set {key}: a fork cannot change this; {advice}.")
 
 

@@ -27,6 +27,7 @@ from ondevice.run.create import create_run
 from ondevice.run.directory import RunDir, home
 from ondevice.run.recipe import Fit, ModelShape, Recipe
 from ondevice.run.schema import Config
+from ondevice.run.vocabulary import write_kept
 from ondevice.train.adapter import with_adapter
 from ondevice.train.adapter_wish import adapter_of
 from ondevice.train.autotune import Choice, candidates, micro_batches_to_try, threads_to_try
@@ -281,5 +282,5 @@ def make_run(config: Config, prepared: Prepared, dataset: Dataset, *, folder: Pa
         fit=prepared.fit,
         measured=None if prepared.measured is None else prepared.measured.to_json(),
         save_tokenizer=dataset.tokenizer().save,
-        kept=prepared.kept,
+        save_vocabulary=None if prepared.kept is None else functools.partial(write_kept, kept=prepared.kept),
     )

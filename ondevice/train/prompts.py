@@ -1,4 +1,4 @@
-"""What a run writes after while it learns, where its config has no prompts: beginnings of its validation text. No torch."""
+"""What a run writes after while it learns, where its config has no prompts: beginnings of its validation text."""
 
 from __future__ import annotations
 

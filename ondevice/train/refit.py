@@ -9,13 +9,16 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from ondevice.data.parcel import open_dataset
 from ondevice.device.host import on_android
 from ondevice.device.memory import machine_memory
 from ondevice.device.unknown import attempt
 from ondevice.device.vitals import MemoryGroup
+from ondevice.errors import OndeviceError
 from ondevice.run.directory import RunDir
 from ondevice.run.files import read_json
 from ondevice.run.postmortem import Death
@@ -23,12 +26,14 @@ from ondevice.run.recipe import Fit, Recipe
 from ondevice.run.schema import Limits
 from ondevice.run.store import Checkpoint
 from ondevice.run.telemetry import as_number, launch_files, read_file
+from ondevice.run.vocabulary import vocabulary_recipe
 from ondevice.train.autotune import candidates, threads_to_try
 from ondevice.train.fitting import choose_fit
 from ondevice.train.memory import estimate_run
 from ondevice.train.prepare import LAPTOP_SHARE, PHONE_SHARE, measure_machine, micro_batches
 from ondevice.train.told_fits import Told, last_told
 from ondevice.train.tuned import tuned_choice
+from ondevice.train.vocabulary import WORTH_MB, kept_ids
 from ondevice.train.wish import wish_of
 
 __all__ = ["Decision", "Device", "decide", "differences", "smaller"]
@@ -118,7 +123,7 @@ def decide(
         fit, reasons = _for_this_device(run, recipe, fit, device)
         why += reasons
     if fit == before:
-        said = _unchanged(run.name, before, recipe, limits, died=died, asked=asked)
+        said = _unchanged(run, before, recipe, limits, died=died, asked=asked)
         return Decision(fit=before, before=before, said=said, told=told)
     if limits.fixed_fit:
         refused = f"The fit stays as it is because limits.fixed_fit is set, though {' and '.join(why)}."
@@ -132,21 +137,21 @@ def _changed(before: Fit, fit: Fit, recipe: Recipe, *, why: str) -> Decision:
     return Decision(fit=fit, before=before, why=why, said=[said + masks])
 
 
-def _unchanged(name: str, fit: Fit, recipe: Recipe, limits: Limits, *, died: bool, asked: bool) -> list[str]:
+def _unchanged(run: RunDir, fit: Fit, recipe: Recipe, limits: Limits, *, died: bool, asked: bool) -> list[str]:
     """What to say where nothing changes though something might have."""
     if died:
         need_mb = estimate_run(recipe, fit).total_mb
         said = (
             f"Memory killed the last launch, and the fit is as small as it gets (about {need_mb:,.0f} MB): close other "
-            f"programs, or {_with_consent(name, recipe, fit)}."
+            f"programs, or {_with_consent(run, recipe, fit)}."
         )
         return [said + (" Turn limits.save_in_background off." if limits.save_in_background else "")]
     return ["The fit was looked at again and stays as it is."] if asked else []
 
 
-def _with_consent(name: str, recipe: Recipe, fit: Fit) -> str:
+def _with_consent(run: RunDir, recipe: Recipe, fit: Fit) -> str:
     """What would take less memory and learn otherwise: a child run, for a person to begin."""
-    now = recipe.train.optimizer_state
+    name, now = run.name, recipe.train.optimizer_state
     if not recipe.adapter and not now.endswith("int8"):
         keys = "train.optimizer_state=int8"
         if recipe.train.optimizer != "adamw":
@@ -155,7 +160,24 @@ def _with_consent(name: str, recipe: Recipe, fit: Fit) -> str:
         return _child("states of 8 bits", keys, state, name, recipe, fit)
     if now == "adamw-int8" and not recipe.adapter and not recipe.train.average:
         return _child("weights of 16 bits", "train.weights=bf16", "adamw-bf16-int8", name, recipe, fit)
-    return "begin a run with a smaller model or context"
+    return _fewer_tokens(run, recipe, fit) or "begin a run with a smaller model or context"
+
+
+def _fewer_tokens(run: RunDir, recipe: Recipe, fit: Fit) -> str:
+    """A child run that trains the tokens that occur; "" where that spares nothing, or nobody can tell."""
+    if recipe.base is None or recipe.vocabulary is not None:
+        return ""
+    with suppress(OndeviceError):
+        kept = kept_ids(wish_of(run), open_dataset(recipe.data))
+        less = dataclasses.replace(recipe, vocabulary=vocabulary_recipe(kept))
+        now_mb, need_mb = (estimate_run(each, fit).total_mb for each in (recipe, less))
+        if now_mb - need_mb >= WORTH_MB:
+            return (
+                f"go on as a child run that trains only the {len(kept):,} tokens that occur of "
+                f"{recipe.model.vocab_size:,} (about {need_mb:,.0f} MB): `ondevice fork {run.name} --set "
+                "model.vocabulary=trimmed`"
+            )
+    return ""
 
 
 def _child(what: str, keys: str, state: str, name: str, recipe: Recipe, fit: Fit) -> str:

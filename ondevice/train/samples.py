@@ -47,9 +47,10 @@ def write_panel(
     model: Decoder, tokenizer: Tokenizer, recipe: Recipe, *, pause: Callable[[], None]
 ) -> tuple[list[str], Degeneration]:
     """What the model writes after the prompts of its evaluations, and how much that repeats itself."""
+    prompts = [tokenizer.encode(prompt) or [tokenizer.eot_id] for prompt in recipe.eval.panel_prompts]
     written = generate_batch(
         TorchBackend(model),
-        [_spelled(tokenizer.encode(each) or [tokenizer.eot_id], model, tokenizer) for each in recipe.eval.panel_prompts],
+        [_spelled(ids, model, tokenizer) for ids in prompts],
         settings=sampling_of(recipe.sample),
         stop_ids=(tokenizer.eot_id,),
         max_new_tokens=recipe.eval.panel_tokens,

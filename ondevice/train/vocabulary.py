@@ -24,9 +24,9 @@ from ondevice.train.memory import estimate_run
 from ondevice.train.plan import LARGEST_PANEL
 from ondevice.train.prompts import panel_prompts, sample_prompts
 
-__all__ = ["check_vocabulary", "kept_ids", "occurring", "told_vocabulary"]
+__all__ = ["WORTH_MB", "check_vocabulary", "kept_ids", "occurring", "told_vocabulary"]
 
-_WORTH_MB = 16.0  # what a plan mentions
+WORTH_MB = 16.0  # less is not worth a word
 _PADDING = 0  # the id in places that hold no token
 
 
@@ -68,7 +68,8 @@ def occurring(dataset: Dataset) -> npt.NDArray[np.bool_]:
 def _asked(config: Config, dataset: Dataset, tokenizer: Tokenizer) -> Iterator[Sequence[int]]:
     """What the run is asked to write after."""
     prompts = config.sample.prompts or sample_prompts(dataset)
-    for prompt in (*prompts, *panel_prompts(dataset, LARGEST_PANEL if config.eval.panel is None else config.eval.panel)):
+    panel = LARGEST_PANEL if config.eval.panel is None else config.eval.panel
+    for prompt in (*prompts, *panel_prompts(dataset, panel)):
         yield tokenizer.encode(prompt)
     if dataset.examples is not None and dataset.examples.kind != "completion":
         for prompt in prompts:
@@ -85,7 +86,7 @@ def told_vocabulary(recipe: Recipe, fit: Fit, kept: Sequence[int], *, trimmed: b
         "these tokens; the others stay as in the base, for all that is exported, written or evaluated later"
     )
     if not trimmed:
-        if spared_mb < _WORTH_MB:
+        if spared_mb < WORTH_MB:
             return recipe
         told = f"full; trimmed would train {part} and spare {spared_mb:,.0f} MB, but learns otherwise"
     chosen = less if trimmed else recipe

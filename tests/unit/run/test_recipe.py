@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import json
 import typing
 from typing import Any
@@ -26,6 +27,7 @@ from ondevice.run.recipe import (
     Recipe,
     RopeScaling,
     StageRecipe,
+    VocabularyRecipe,
 )
 
 SECTIONS = ("model", "data", "train", "eval", "sample")
@@ -53,6 +55,8 @@ BASE = BaseRecipe(path="/models/small", family="gpt2", sha256="00")
 VALUES[BaseRecipe | None] = st.none() | st.just(BASE)
 ADAPTER = AdapterRecipe(rank=8, alpha=16.0, dropout=0.05, targets=("q_proj", "v_proj"))
 VALUES[AdapterRecipe | None] = st.none() | st.just(ADAPTER)
+VOCABULARY = VocabularyRecipe(kept=300, sha256="00")
+VALUES[VocabularyRecipe | None] = st.none() | st.just(VOCABULARY)
 LADDER = CurriculumRecipe(by="score", direction="ascending", mixing=0.5, afterwards="ranked", scores={"notes": 2.0})
 VALUES[CurriculumRecipe | None] = st.none() | st.just(LADDER)
 STAGE = StageRecipe(name="first", windows=3, shares={"notes": 1.0})
@@ -129,9 +133,22 @@ def test_an_adapter_of_an_earlier_version_keeps_its_hash(recipe: Recipe) -> None
     assert Recipe.from_json(through_json(new.to_json()), where="r") == new
 
 
+def test_a_trimmed_vocabulary_is_part_of_the_recipe_and_earlier_ones_keep_their_hash(recipe: Recipe) -> None:
+    before = dataclasses.replace(recipe, v=6)
+    raw = through_json(before.to_json())
+    del raw["vocabulary"]
+    assert Recipe.from_json(raw, where="r").sha256 == before.sha256
+    body = {key: value for key, value in raw.items() if key not in ("why", "sha256")}
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    assert hashlib.sha256(text.encode()).hexdigest() == before.sha256
+    trimmed = dataclasses.replace(recipe, vocabulary=VOCABULARY)
+    assert trimmed.sha256 != recipe.sha256
+    assert trimmed.trained == dataclasses.replace(recipe.model, vocab_size=300) and recipe.trained == recipe.model
+
+
 def test_a_newer_recipe_is_refused(recipe: Recipe) -> None:
     raw = {**through_json(recipe.to_json()), "v": RECIPE_VERSION + 1}
-    with pytest.raises(CheckpointError, match=r"^r: recipe version 7, this program reads 6; update ondevice\.$"):
+    with pytest.raises(CheckpointError, match=r"^r: recipe version 8, this program reads 7; update ondevice\.$"):
         Recipe.from_json(raw, where="r")
 
 
