@@ -123,6 +123,8 @@ def _lines(sides: Sequence[_Side], width: int) -> Iterator[str]:
     yield from ("", *_loss_lines(facts, names, tokens, measure, width))
     if not _same_text(sides):
         yield "Their text is not the same, so that losses are of different validation text."
+    if len({side.recipe.vocabulary for side in sides}) > 1:
+        yield "Their losses are over different tokens (model.vocabulary); `ondevice eval` measures each over all."
     yield from ("", *_recipe_lines(sides, names, width))
 
 

@@ -65,13 +65,17 @@ def micro_batches_to_try(
     memory_mb: float | None,
     adapter: AdapterRecipe | None = None,
     top_layers: int | None = None,
+    ids: int | None = None,
 ) -> list[int]:
-    """The fit's own first, then a half and a quarter of it, and twice as many where memory allows."""
+    """The fit's own first, then a half and a quarter of it, and twice as many where memory allows; ``ids`` of the
+    tokenizer."""
     rows, found = fit.micro_batch, [fit.micro_batch]
     found += [part for part in (rows // 2, rows // 4) if part]
     if 2 * rows <= batch and memory_mb is not None:
         twice = dataclasses.replace(fit, micro_batch=2 * rows)
-        need_mb = estimate_memory(shape, twice, optimizer=optimizer, adapter=adapter, top_layers=top_layers).total_mb
+        need_mb = estimate_memory(
+            shape, twice, optimizer=optimizer, adapter=adapter, top_layers=top_layers, ids=ids
+        ).total_mb
         found += [2 * rows] if need_mb <= memory_mb else []
     return found
 

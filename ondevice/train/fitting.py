@@ -42,11 +42,19 @@ class Way:
     time: float
 
 
-def choose_fit(config: Config, shape: ModelShape, machine: Machine, *, batch: int, why: dict[str, str]) -> Fit:
-    """The cheapest fit in time that the memory has room for; the reason goes to ``why``. Raises ResourceError when
-    nothing fits, with what would."""
+def choose_fit(
+    config: Config,
+    shape: ModelShape,
+    machine: Machine,
+    *,
+    batch: int,
+    why: dict[str, str],
+    ids: int | None = None,
+) -> Fit:
+    """The cheapest fit in time that the memory has room for; the reason goes to ``why``. ``ids``: of the tokenizer,
+    where a trimmed vocabulary has fewer. Raises ResourceError when nothing fits, with what would."""
     threads = config.fit.threads or max(1, min(4, machine.cores))
-    known = ways(config, shape, batch=batch, threads=threads)
+    known = ways(config, shape, batch=batch, threads=threads, ids=ids)
     chosen = fastest(known, machine.memory_mb)
     if chosen is not None:
         need_mb = chosen.memory.total_mb
@@ -74,8 +82,8 @@ def frontier(known: Iterable[Way]) -> list[Way]:
     return found
 
 
-def ways(config: Config, shape: ModelShape, *, batch: int, threads: int) -> list[Way]:
-    """Every way that the config leaves open, the plainest first."""
+def ways(config: Config, shape: ModelShape, *, batch: int, threads: int, ids: int | None = None) -> list[Way]:
+    """Every way that the config leaves open, the plainest first. ``ids`` as in `choose_fit`."""
     adapter, optimizer = adapter_of(config, shape), optimizer_state_of(config)
     top_layers = config.train.top_layers
     waits = config.train.clip > 0 and config.train.clip_scope == "all"
@@ -91,6 +99,7 @@ def ways(config: Config, shape: ModelShape, *, batch: int, threads: int) -> list
             waits=waits,
             top_layers=top_layers,
             averaged=config.train.average > 0,
+            ids=ids,
         )
         time = time_of(fit, shape, start=start, chunk=_chunk(config, fit, shape), top_layers=top_layers)
         found.append(Way(fit=fit, memory=memory, time=time))

@@ -10,10 +10,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from ondevice.data.dataset import Dataset
-from ondevice.errors import UsageError
 from ondevice.model import safetensors
 from ondevice.model.base import build_for
 from ondevice.model.decoder import Decoder
@@ -24,7 +21,7 @@ from ondevice.run.recipe import Recipe, VocabularyRecipe
 from ondevice.run.schema import Config
 from ondevice.run.store import Checkpoint
 from ondevice.run.vocabulary import read_kept, vocabulary_recipe, write_kept
-from ondevice.train.vocabulary import check_vocabulary, kept_ids, occurring
+from ondevice.train.vocabulary import check_vocabulary, kept_ids, refuse_others
 
 __all__ = ["ForkedVocabulary", "forked_vocabulary", "tables_change"]
 
@@ -90,7 +87,7 @@ def forked_vocabulary(
     kept = read_kept(run, before)
     trimmed, told = config.model.vocabulary == "trimmed", None
     if trimmed and kept is not None:
-        _refuse_others(run, dataset, kept)
+        refuse_others(dataset, kept)
         told = before.vocabulary
     elif trimmed:
         kept = kept_ids(config, dataset)
@@ -102,15 +99,3 @@ def forked_vocabulary(
         recipe=told,
         begins_anew=tables_change(config, before),
     )
-
-
-def _refuse_others(run: RunDir, dataset: Dataset, kept: Sequence[int]) -> None:
-    """Text that was added may have tokens without a row."""
-    found = occurring(dataset)
-    found[list(kept)] = False
-    others = int(np.count_nonzero(found))
-    if others:
-        raise UsageError(
-            f"The text has {others:,} tokens that {run.name} left out of its trimmed vocabulary; add --set "
-            "model.vocabulary=full to train them all again."
-        )

@@ -8,28 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import random
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 import ondevice
-from ondevice.data.cursor import BatchCursor
-from ondevice.data.dataset import Dataset
 from ondevice.data.parcel import open_dataset
-from ondevice.device.memory import give_back_large_blocks
 from ondevice.device.readings import Sensors
 from ondevice.device.simulate_wish import DeviceWish
 from ondevice.device.vitals import read_scene
 from ondevice.errors import CheckpointError, DataError, OndeviceError
 from ondevice.governor.presets import check
-from ondevice.model.base import build_for
-from ondevice.model.vocabulary import Vocabulary
 from ondevice.run import control
 from ondevice.run.audit import story_end
 from ondevice.run.config import parse_config, read_limits
@@ -45,16 +37,15 @@ from ondevice.run.schema import Config, Limits
 from ondevice.run.store import Checkpoint, Store
 from ondevice.run.telemetry import TelemetryWriter, as_number, launch_files
 from ondevice.run.vocabulary import read_kept
-from ondevice.train.averaging import average_of
+from ondevice.train.begin import make_state, prepare_torch
 from ondevice.train.caching import keep_states
-from ondevice.train.checkpoint import exactness_facts, load_training
+from ondevice.train.checkpoint import exactness_facts
 from ondevice.train.desk import Desk, Display
 from ondevice.train.ending import Outcome, tell_end
 from ondevice.train.engine import Engine
 from ondevice.train.frozen_cache import remove_cache
 from ondevice.train.keeper import Keeper
 from ondevice.train.loop import Loop
-from ondevice.train.optimizer import make_optimizer
 from ondevice.train.orders import Orders
 from ondevice.train.pacer import Pacer
 from ondevice.train.parts import WHOLE, Chain, Errand
@@ -63,10 +54,9 @@ from ondevice.train.refit import Decision, Device, decide, differences
 from ondevice.train.refit_live import Refitter
 from ondevice.train.remember import take_up
 from ondevice.train.signals import Signals
-from ondevice.train.state import TrainState
 from ondevice.train.worlds import make_world
 
-__all__ = ["launch", "make_loop", "make_state", "prepare_torch"]
+__all__ = ["launch", "make_loop"]
 
 
 def launch(
@@ -258,41 +248,6 @@ def _tokens(recipe: Recipe, step: int) -> int:
     """Tokens learned from when ``step`` is done."""
     train = recipe.train
     return train.start_tokens + max(0, step - train.start_step) * train.batch * recipe.model.context
-
-
-def prepare_torch(fit: Fit, recipe: Recipe) -> None:
-    """Threads and seeds, as every launch begins with them."""
-    # Before the first parallel operation, or it covers one thread only.
-    torch.set_flush_denormal(True)
-    torch.set_num_threads(fit.threads)
-    torch.manual_seed(recipe.train.seed)
-    random.seed(recipe.train.seed)
-    np.random.seed(recipe.train.seed % 2**32)
-
-
-def make_state(
-    recipe: Recipe, dataset: Dataset, fit: Fit, checkpoint: Checkpoint | None, *, kept: Sequence[int] | None = None
-) -> TrainState:
-    """The state of a checkpoint, or of a run that begins; ``kept``: the tokens of its trimmed vocabulary. Raises
-    CheckpointError or DataError."""
-    assert (recipe.vocabulary is None) == (kept is None)
-    vocabulary = None if kept is None else Vocabulary(kept, recipe.model.vocab_size)
-    model = build_for(recipe, fresh=checkpoint is None, to_learn=True, vocabulary=vocabulary)
-    model.activation_checkpointing = fit.activation_checkpointing
-    if fit.activation_checkpointing:  # memory is short
-        give_back_large_blocks()
-    cursor = BatchCursor.of(dataset, recipe.data, context=recipe.model.context, batch=recipe.train.batch)
-    if cursor.order_sha256 != recipe.data.order_sha256:
-        raise DataError(f"{dataset.folder}: gives another order than the recipe recorded; update ondevice back.")
-    state = TrainState(
-        model=model,
-        optimizer=make_optimizer(model, recipe.train),
-        cursor=cursor,
-        average=average_of(model, recipe.train),
-    )
-    if checkpoint is not None:
-        load_training(checkpoint, state, recipe)
-    return state
 
 
 def _origin(run: RunDir) -> dict[str, Any]:

@@ -63,6 +63,7 @@ def estimate_run(recipe: Recipe, fit: Fit) -> MemoryEstimate:
         waits=train.clip > 0 and train.clip_scope == "all",
         top_layers=train.top_layers,
         averaged=train.average > 0,
+        ids=recipe.model.vocab_size,
     )
 
 
@@ -76,12 +77,26 @@ def estimate_memory(
     waits: bool = True,
     top_layers: int | None = None,
     averaged: bool = False,
+    ids: int | None = None,
 ) -> MemoryEstimate:
     """Peak memory of fp32 training with an optimizer (``adamw``, ``muon``) or a kind of weights and state
     (``adamw-int8``, ``adamw-bf16``); with an
     ``adapter`` of that alone, by AdamW. Of a layerwise fit the sequences of a whole step count too (``batch``; None: of
     a micro-batch), and whether gradients wait for the norm of all. With ``top_layers`` only so many blocks learn.
-    ``averaged``: an average of what learns is kept beside it."""
+    ``averaged``: an average of what learns is kept beside it. ``ids``: of the tokenizer, where a trimmed vocabulary has
+    fewer."""
+    if ids is not None:
+        plain = estimate_memory(
+            shape,
+            fit,
+            optimizer=optimizer,
+            adapter=adapter,
+            batch=batch,
+            waits=waits,
+            top_layers=top_layers,
+            averaged=averaged,
+        )
+        return dataclasses.replace(plain, runtime_mb=RUNTIME_MB + _tokenizer_mb(ids))
     if averaged:
         plain = estimate_memory(
             shape, fit, optimizer=optimizer, adapter=adapter, batch=batch, waits=waits, top_layers=top_layers

@@ -134,9 +134,13 @@ def prepare(
     if kept is not None and trimmed:
         shape = dataclasses.replace(shape, vocab_size=len(kept))
     batch = choose_batch(config, shape, expected_tokens(config, corpus, shape, machine), why)
-    fit = choose_fit(config, shape, machine, batch=batch, why=why)
+    fit = choose_fit(config, shape, machine, batch=batch, why=why, ids=whole.vocab_size)
     timed = rate is None and (always_time or needs_rate(config))
-    sizes = micro_batches(config, shape, fit, machine, batch=batch) if rate is None else [fit.micro_batch]
+    sizes = (
+        micro_batches(config, shape, fit, machine, batch=batch, ids=whole.vocab_size)
+        if rate is None
+        else [fit.micro_batch]
+    )
     choice = _choose(config, shape, fit, machine, rates, batch=batch, sizes=sizes, timed=timed, why=why)
     give_back_memory()
     fit = choice.applied_to(fit)
@@ -165,7 +169,7 @@ def prepare(
         recipe = told_vocabulary(recipe, fit, kept, trimmed=trimmed)
     if parent is not None:
         recipe = parent.recorded_in(recipe)
-    known = ways(config, shape, batch=batch, threads=fit.threads)
+    known = ways(config, shape, batch=batch, threads=fit.threads, ids=whole.vocab_size)
     probed = _probed(config, recipe, fit, known, machine, kept=kept if trimmed else None)
     fit = probed.fit
     recipe = _with_cache(config, recipe, fit, rows=None if examples is None else sum(examples.rows.counts))
@@ -217,7 +221,9 @@ def _matmul_rates(config: Config) -> MatmulRates | None:
     return None if sized and config.train.precision != "auto" else matmul_rates()
 
 
-def micro_batches(config: Config, shape: ModelShape, fit: Fit, machine: Machine, *, batch: int) -> list[int]:
+def micro_batches(
+    config: Config, shape: ModelShape, fit: Fit, machine: Machine, *, batch: int, ids: int | None = None
+) -> list[int]:
     """The micro-batches to choose from, the fit's own first; it alone where the config gave one."""
     if config.fit.micro_batch is not None or fit.layerwise:
         return [fit.micro_batch]
@@ -230,6 +236,7 @@ def micro_batches(config: Config, shape: ModelShape, fit: Fit, machine: Machine,
         memory_mb=machine.memory_mb,
         adapter=adapter,
         top_layers=config.train.top_layers,
+        ids=ids,
     )
 
 

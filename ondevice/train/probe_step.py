@@ -18,8 +18,8 @@ from ondevice.data.parcel import open_dataset
 from ondevice.device.memory import peak_rss_mb
 from ondevice.errors import OndeviceError
 from ondevice.run.recipe import Fit, Recipe
+from ondevice.train.begin import make_state, prepare_torch
 from ondevice.train.engine import Engine, micro_batches
-from ondevice.train.launch import make_state, prepare_torch
 
 __all__ = ["OUT_OF_MEMORY", "main", "measure_step"]
 

@@ -287,9 +287,10 @@ def _chosen_anew(run: RunDir, recipe: Recipe, fit: Fit, device: Device, *, keep_
         config = dataclasses.replace(config, adapter=own)
     sizes, plain = [fit.micro_batch], min(fit.threads, device.cores)
     if not keep_size:
+        ids = recipe.model.vocab_size
         machine = measure_machine(config, cores=device.cores, android=device.android, flops_s=0.0)
-        fit = dataclasses.replace(choose_fit(config, shape, machine, batch=batch, why={}), threads=plain)
-        sizes = micro_batches(config, shape, fit, machine, batch=batch)
+        fit = dataclasses.replace(choose_fit(config, shape, machine, batch=batch, why={}, ids=ids), threads=plain)
+        sizes = micro_batches(config, shape, fit, machine, batch=batch, ids=ids)
     counts = [config.fit.threads] if config.fit.threads else threads_to_try(plain, device.cores)
     wanted = candidates(precisions=[recipe.train.precision], threads=counts)
     if len(wanted) == len(sizes) == 1:

@@ -30,9 +30,9 @@ from ondevice.run.recipe import Fit, Recipe
 from ondevice.run.store import Checkpoint, Store
 from ondevice.run.telemetry import read_records
 from ondevice.run.vocabulary import read_kept
+from ondevice.train.begin import make_state, prepare_torch
 from ondevice.train.checkpoint import exactness_facts, freeze
 from ondevice.train.engine import Engine, StepResult, micro_batches
-from ondevice.train.launch import make_state, prepare_torch
 from ondevice.train.refit_live import put_in_force
 from ondevice.train.schedule import learning_rate
 from ondevice.train.state import TrainState

@@ -25,10 +25,12 @@ from ondevice.run.schedule import FILE, Schedule, ends_of, schedule_of, write_sc
 from ondevice.run.schema import Config, SourceConfig, TokenizerConfig
 from ondevice.run.store import Store
 from ondevice.run.telemetry import read_records
+from ondevice.run.vocabulary import read_kept
 from ondevice.train.chain_plan import with_parts
 from ondevice.train.fork_config import named_apart
 from ondevice.train.order import data_recipe
 from ondevice.train.schedule import anchored
+from ondevice.train.vocabulary import refuse_others
 
 __all__ = ["add_text", "append", "chain_of", "drop_stage", "newest_wish", "reorder", "skip_part"]
 
@@ -135,6 +137,8 @@ def append(
     )
     if data.tokenizer_sha256 != recipe.data.tokenizer_sha256:
         raise DataError(f"{run.tokenizer}: not the run's vocabulary; `ondevice verify {run.name}` says more.")
+    if (kept := read_kept(run, recipe)) is not None:
+        refuse_others(dataset, kept)
     planned = _planned(recipe, dataset, parts, stage)
     whole = (*recipe.data.parts, *planned)
     why = f"{len(planned)} parts added: {', '.join(source.name or source.path for source in named)}"

@@ -15,6 +15,7 @@ from ondevice.infer.generate import generate
 from ondevice.infer.sampling import Sampling
 from ondevice.infer.torch_backend import TorchBackend
 from ondevice.model.decoder import Decoder
+from ondevice.model.vocabulary import Vocabulary
 from ondevice.run.recipe import Recipe, SampleRecipe
 
 __all__ = ["sampling_of", "write_panel", "write_sample"]
@@ -72,7 +73,7 @@ def _spelled(ids: Sequence[int], model: Decoder, tokenizer: Tokenizer) -> list[i
     if vocabulary is None or vocabulary.has(ids).all():
         return list(ids)
     found: list[int] = []
-    letters = _bytes_of(tokenizer)
+    letters = _bytes_of(tokenizer, vocabulary)
     for token, kept in zip(ids, vocabulary.has(ids), strict=True):
         pieces = [token] if kept else [letters.get(byte, -1) for byte in tokenizer.decode_bytes([token])]
         if min(pieces, default=0) < 0:
@@ -84,10 +85,10 @@ def _spelled(ids: Sequence[int], model: Decoder, tokenizer: Tokenizer) -> list[i
     return found
 
 
-def _bytes_of(tokenizer: Tokenizer) -> dict[int, int]:
-    """The tokens of a single byte, by that byte."""
-    single = np.flatnonzero(tokenizer.byte_lengths() == 1).tolist()
-    return {tokenizer.decode_bytes([token])[0]: token for token in reversed(single)}
+def _bytes_of(tokenizer: Tokenizer, vocabulary: Vocabulary) -> dict[int, int]:
+    """The kept tokens of a single byte, by that byte."""
+    single = np.flatnonzero(tokenizer.byte_lengths() == 1)
+    return {tokenizer.decode_bytes([token])[0]: token for token in single[vocabulary.has(single)].tolist()}
 
 
 def sampling_of(recipe: SampleRecipe) -> Sampling:

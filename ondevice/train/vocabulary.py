@@ -24,7 +24,7 @@ from ondevice.train.memory import estimate_run
 from ondevice.train.plan import LARGEST_PANEL
 from ondevice.train.prompts import panel_prompts, sample_prompts
 
-__all__ = ["WORTH_MB", "check_vocabulary", "kept_ids", "occurring", "told_vocabulary"]
+__all__ = ["WORTH_MB", "check_vocabulary", "kept_ids", "occurring", "refuse_others", "told_vocabulary"]
 
 WORTH_MB = 16.0  # less is not worth a word
 _PADDING = 0  # the id in places that hold no token
@@ -63,6 +63,17 @@ def occurring(dataset: Dataset) -> npt.NDArray[np.bool_]:
         for block in dataset.stream(entry.name, "val").blocks():
             found[block] = True
     return found
+
+
+def refuse_others(dataset: Dataset, kept: Sequence[int]) -> None:
+    """Text that was added may have tokens that a run left out. Raises UsageError."""
+    found = occurring(dataset)
+    found[list(kept)] = False
+    if others := int(np.count_nonzero(found)):
+        raise UsageError(
+            f"The new text has {others:,} tokens that the run left out of its trimmed vocabulary; leave it out, or "
+            "train all tokens again in a fork: `ondevice fork RUN --set model.vocabulary=full`."
+        )
 
 
 def _asked(config: Config, dataset: Dataset, tokenizer: Tokenizer) -> Iterator[Sequence[int]]:

@@ -18,9 +18,10 @@ from ondevice.run.recipe import Fit, ModelShape
 from ondevice.run.store import Store
 from ondevice.run.telemetry import read_records
 from ondevice.train.averaging import WeightAverage
+from ondevice.train.begin import make_state
 from ondevice.train.checkpoint import load_tensors
 from ondevice.train.fork import ForkWish, fork_run, plan_fork
-from ondevice.train.launch import launch, make_state
+from ondevice.train.launch import launch
 from ondevice.train.replay import replay
 from tests.displays import Crash, Silent
 
