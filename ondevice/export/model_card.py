@@ -85,6 +85,10 @@ def _training(story: Story) -> dict[str, str]:
         "steps": f"{story.step:,} of {train.steps:,} planned{tokens}",
         "optimizer": f"{train.optimizer}, learning rate {train.lr:g}, {train.schedule}, batch {train.batch}",
         "precision": train.precision,
+        "trimmed vocabulary": ""
+        if story.recipe.vocabulary is None
+        else f"{story.recipe.vocabulary.told(story.recipe.model.vocab_size)}, the loss below is over these; the others "
+        "are as before",
         "adapter": "" if adapter is None else f"LoRA of rank {adapter.rank}, merged into these weights",
         "validation loss": loss,
         "last training loss": "" if story.train_loss is None else f"{story.train_loss:.4f}",

@@ -51,6 +51,8 @@ def _standing(page: Page, facts: RunFacts) -> None:
         shape = recipe.model
         size_text = f"{count_parameters(shape):,} parameters, {shape.arch}, {shape.layers} x {shape.width}"
         rows.append(("model", f"{size_text}, context {shape.context:,}, vocabulary {shape.vocab_size:,}"))
+        if recipe.vocabulary is not None:
+            rows.append(("trimmed vocabulary", f"{recipe.vocabulary.told(shape.vocab_size)}; losses are over these"))
     rows += _read_so_far(facts)
     if story.best_loss is not None:
         rows.append(("best validation loss", f"{story.best_loss:.4f} nats a token at step {story.best_step:,}"))

@@ -123,6 +123,10 @@ class VocabularyRecipe:
     sha256: str
     put_aside: bool = False
 
+    def told(self, vocab_size: int) -> str:
+        """In a few words, of a whole vocabulary of that size."""
+        return f"{self.kept:,} of {vocab_size:,} tokens train"
+
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterParent:
