@@ -7,8 +7,8 @@ those that a fork of a whole model put aside in ``vocabulary.safetensors``; to t
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from ondevice.model.decoder import Decoder
 from ondevice.model.vocabulary import TABLES
 from ondevice.model.weights import load_weights
 from ondevice.run.directory import RunDir
+from ondevice.run.files import HashedFile
 from ondevice.run.papers import paper_faults
 from ondevice.run.recipe import Recipe
 from ondevice.run.store import Checkpoint
@@ -46,11 +47,10 @@ def load_whole(run: RunDir, checkpoint: Checkpoint, *, recipe: Recipe | None = N
 
 
 def write_put_aside(path: Path, whole: Mapping[str, Tensor], kept: Sequence[int]) -> None:
-    """The rows of a whole model's tables that are not ``kept``."""
+    """The rows of a whole model's tables that are not ``kept``, durably. Raises OSError."""
     tables = {name: whole[name] for name in TABLES if name in whole}
-    safetensors.write(path, {name: table[_left_out(len(table), kept)] for name, table in tables.items()})
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    with closing(HashedFile(path)) as file:
+        safetensors.write(file, {name: table[_left_out(len(table), kept)] for name, table in tables.items()})
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from ondevice.data.dataset import Dataset
@@ -17,6 +18,7 @@ from ondevice.model.decoder import Decoder
 from ondevice.model.restore import load_whole, write_put_aside
 from ondevice.model.vocabulary import TABLES, Vocabulary
 from ondevice.run.directory import RunDir
+from ondevice.run.files import HashedFile
 from ondevice.run.recipe import Recipe, VocabularyRecipe
 from ondevice.run.schema import Config
 from ondevice.run.store import Checkpoint
@@ -24,6 +26,8 @@ from ondevice.run.vocabulary import read_kept, vocabulary_recipe, write_kept
 from ondevice.train.vocabulary import check_vocabulary, kept_ids, refuse_others
 
 __all__ = ["ForkedVocabulary", "forked_vocabulary", "tables_change"]
+
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +56,8 @@ class ForkedVocabulary:
                 whole = {name: file.tensor(name) for name in TABLES if name in file.names}
                 write_put_aside(draft.put_aside, whole, self.kept)
         elif self.recipe.put_aside:
-            shutil.copyfile(self.run.put_aside, draft.put_aside)
+            with self.run.put_aside.open("rb") as source, closing(HashedFile(draft.put_aside)) as file:
+                shutil.copyfileobj(source, file, _BLOCK)
 
     def notes(self, before: Recipe) -> Iterator[str]:
         """What is another vocabulary than the parent's, in a sentence."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from ondevice.data.chat import encode_chat
 from ondevice.data.dataset import Dataset
 from ondevice.data.tokenizer import Tokenizer
-from ondevice.errors import UsageError
+from ondevice.errors import OndeviceError, UsageError
 from ondevice.run.recipe import Fit, Recipe
 from ondevice.run.schema import Config
 from ondevice.run.vocabulary import vocabulary_recipe
@@ -84,7 +85,8 @@ def _asked(config: Config, dataset: Dataset, tokenizer: Tokenizer) -> Iterator[S
         yield tokenizer.encode(prompt)
     if dataset.examples is not None and dataset.examples.kind != "completion":
         for prompt in prompts:
-            yield encode_chat([{"role": "user", "content": prompt}], tokenizer)
+            with suppress(OndeviceError):  # a template that refuses it is told when it is to be written after
+                yield encode_chat([{"role": "user", "content": prompt}], tokenizer)
 
 
 def told_vocabulary(recipe: Recipe, fit: Fit, kept: Sequence[int], *, trimmed: bool) -> Recipe:

@@ -22,6 +22,7 @@ from ondevice.run.recipe import Fit, ModelShape
 from ondevice.run.schema import SourceConfig, TokenizerConfig
 from ondevice.run.store import Store
 from ondevice.run.vocabulary import read_kept
+from ondevice.study.average import average_run
 from ondevice.train.fork import ForkWish, fork_run, plan_fork
 from ondevice.train.launch import launch
 from ondevice.train.refit import _with_consent
@@ -76,21 +77,30 @@ def tables(run, step):
         return {name: file.shape(name)[0] for name in ("embed.weight", "head.weight") if name in file.names}
 
 
+def middle(run, name):
+    """Of the last two checkpoints."""
+    found = []
+    for step in (2, 3):
+        with open_file(Store(run.checkpoints).open(step).path / "model.safetensors") as file:
+            found.append(file.tensor(name).double())
+    return ((found[0] + found[1]) / 2).float()
+
+
 def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_fork_keeps_its_parents_tokens_and_optimizer(parent):
-    run = parent("model.vocabulary=trimmed")
+def test_a_fork_keeps_its_parents_tokens_or_trains_all_again(parent):
+    run = parent("model.vocabulary=trimmed", "limits.save_every_steps=1")
+    mean, kept = whole(average_run(run, [2, 3]), 3), read_kept(run, run.read_recipe())
+    assert same(mean | {"head.weight": mean["head.weight"][kept]}, mean | {"head.weight": middle(run, "head.weight")})
+    others = np.setdiff1d(np.arange(310), kept)
+    assert torch.equal(mean["head.weight"][others], build_model(SHAPE, seed=77).state_dict()["head.weight"][others])
     child, plan = forked(run)
     assert plan.keeps_optimizer and child.read_recipe().vocabulary == run.read_recipe().vocabulary
     assert same(whole(child, 3), whole(run, 3))
     finished(child)
-
-
-def test_all_tokens_may_train_again(parent):
-    run = parent("model.vocabulary=trimmed")
-    child, plan = forked(run, "model.vocabulary=full")
+    child, plan = forked(run, "model.vocabulary=full", name="again")
     assert not plan.keeps_optimizer and any("All 310 tokens train again" in note for note in plan.notes)
     assert child.read_recipe().vocabulary is None and not child.vocabulary.exists()
     assert tables(child, 3) == {"embed.weight": 310, "head.weight": 310}
