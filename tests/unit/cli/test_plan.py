@@ -47,7 +47,7 @@ def test_plan_for_people_fits_a_small_screen_but_for_reasons(place, call):
 def test_a_measured_step_stands_beside_the_estimate(place, call, monkeypatch):
     seen = []
 
-    def ask(recipe, fit, known, *, memory_mb):
+    def ask(recipe, fit, known, *, memory_mb, **_):
         found = Measured(estimated_mb=estimate_run(recipe, fit).total_mb, peak_mb=333.4, step_s=1.26)
         seen.append((recipe.train.steps, memory_mb))
         return Probed(fit=fit, measured=found, said=["A leaner fit is taken."])

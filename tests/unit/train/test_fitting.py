@@ -68,7 +68,9 @@ def test_what_the_config_fixes_stays(tmp_path):
 
 
 def test_too_little_for_anything_says_what_would_fit(tmp_path):
-    with pytest.raises(ResourceError, match=r"model\.context or train\.optimizer_state \(int8\) smaller"):
+    with pytest.raises(
+        ResourceError, match=r"model\.vocabulary \(trimmed\) or train\.optimizer_state \(int8\) smaller"
+    ):
         chosen(wish(tmp_path, "train.optimizer=adamw"), 1000)
 
 

@@ -107,14 +107,13 @@ def test_whatever_breaks_a_half_written_step_saves_nothing(make, monkeypatch):
 
 
 def test_the_child_run_that_would_fit_is_named(make):
-    recipe = make("train.optimizer=adamw", name="large").read_recipe()
-    fit = make("train.optimizer=adamw", name="other")
-    said = _with_consent("large", recipe, _fit(fit))
+    large = make("train.optimizer=adamw", name="large")
+    recipe, fit = large.read_recipe(), make("train.optimizer=adamw", name="other")
+    said = _with_consent(large, recipe, _fit(fit))
     assert "`ondevice fork large --set train.optimizer_state=int8`" in said
-    assert "`ondevice fork large --set train.weights=bf16`" in _with_consent(
-        "large", _with(recipe, "adamw-int8"), _fit(fit)
-    )
-    assert "smaller model" in _with_consent("large", _with(recipe, "adamw-bf16-int8"), _fit(fit))
+    said = _with_consent(large, _with(recipe, "adamw-int8"), _fit(fit))
+    assert "`ondevice fork large --set train.weights=bf16`" in said
+    assert "smaller model" in _with_consent(large, _with(recipe, "adamw-bf16-int8"), _fit(fit))
 
 
 def _with(recipe, optimizer_state):

@@ -145,7 +145,9 @@ def wish(tmp_path, *changes):
 def test_the_plan_knows_that_less_learns(tmp_path):
     shape = replace(GPT2, vocab_size=50_257, context=256, layers=12, width=768, heads=12, kv_heads=12, hidden=3072)
     machine = Machine(flops_s=1e9, memory_mb=1500.0, cores=2)
-    with pytest.raises(ResourceError, match=r"make train\.top_layers, model\.context or"):
+    with pytest.raises(
+        ResourceError, match=r"make train\.top_layers, model\.context, model\.vocabulary \(trimmed\) or"
+    ):
         choose_fit(wish(tmp_path), shape, machine, batch=4, why={})
     shape = replace(shape, tied=True)
     config = wish(tmp_path, "train.top_layers=2")
