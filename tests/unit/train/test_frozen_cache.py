@@ -248,7 +248,7 @@ def test_the_plan_says_what_it_takes_and_whether_it_pays():
     fit = Fit(micro_batch=2, threads=1, activation_checkpointing=False, loss_chunk_tokens=64)
     shape = dataclasses.replace(SHAPE, layers=12, width=768, hidden=2048, context=256)
     train = SimpleNamespace(top_layers=2, planned_steps=300, batch=4)
-    recipe = SimpleNamespace(model=shape, train=train)
+    recipe = SimpleNamespace(model=shape, trained=shape, train=train)
     plan = plan_cache(recipe, fit, rows=400)
     assert plan.size_mb == 400 * 256 * 768 * 4 / 2**20 and plan.passes == 3.0
     assert 0.3 < plan.spared < 0.67  # two thirds of what blocks below take, which is most of a step

@@ -34,7 +34,7 @@ def plan_of(optimizer="muon-adamw-fp32", *, shape=SHAPE, adapter=None, top_layer
     """As much of a recipe as an estimate reads."""
     sizes = {"batch": 16, "clip": 1.0, "clip_scope": "all", "top_layers": top_layers, "average": 0.0}
     train = SimpleNamespace(optimizer_state=optimizer, **sizes)
-    return SimpleNamespace(model=shape, train=train, adapter=adapter)
+    return SimpleNamespace(model=shape, trained=shape, train=train, adapter=adapter)
 
 
 class CrashAfter(Silent):

@@ -26,7 +26,7 @@ SHAPE = ModelShape(
 def recipe(optimizer="adamw", steps=1000, top_layers=None, average=0.0):
     sizes = {"batch": 4, "steps": steps, "planned_steps": steps, "top_layers": top_layers, "average": average}
     names = {"optimizer": optimizer.split("-")[0], "optimizer_state": optimizer}
-    return SimpleNamespace(model=SHAPE, train=SimpleNamespace(**names, **sizes), adapter=None)
+    return SimpleNamespace(model=SHAPE, trained=SHAPE, train=SimpleNamespace(**names, **sizes), adapter=None)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_of_an_adapter_run_the_adapter_alone_is_saved():
     adapter = AdapterRecipe(rank=4, alpha=8.0, dropout=0.0, targets=("q_proj", "down_proj"), base_format="nf4")
     model = build_model(SHAPE, seed=1)
     add_lora(model, adapter, seed=1)
-    tuned = SimpleNamespace(model=SHAPE, train=recipe().train, adapter=adapter)
+    tuned = SimpleNamespace(model=SHAPE, trained=SHAPE, train=recipe().train, adapter=adapter)
     plan = plan_saving(tuned, Limits(), save_mb_s=None, tok_s=None)
     assert plan.light_mb * 2**20 == 4 * sum(p.numel() for p in model.parameters())
     assert plan.checkpoint_mb == 3 * plan.light_mb
