@@ -38,13 +38,14 @@ th{color:var(--soft);font-weight:600;vertical-align:bottom;white-space:normal}th
 th.w,td.w{text-align:left;white-space:normal;min-width:4.5rem}
 th:first-child,td:first-child{position:sticky;left:0;background:var(--paper)}
 th.g{text-align:left;color:var(--ink);white-space:nowrap;padding-top:.6rem}
-td.i{white-space:normal}td.i span{display:inline-block;white-space:nowrap}
+.h{word-break:break-all}td.i{white-space:normal}td.i span{display:inline-block;white-space:nowrap}
 .texts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,16rem),1fr));gap:.8rem;margin:.6rem 0}
 .texts div{background:var(--card);border-radius:.5rem;padding:.6rem}.texts b{font-size:.8rem;color:var(--soft)}
 pre{white-space:pre-wrap;font:13px/1.45 ui-monospace,Menlo,Consolas,monospace;margin:.3rem 0 0}
 @media print{body{max-width:none}}
 """
 _LONG = re.compile(r"[0-9A-Za-z]{32,}")  # a hash
+_BREAKS = r'<span class="h">\g<0></span>'
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
@@ -116,15 +117,11 @@ def _table(table: Table) -> str:
 
 def _cell(text: str, tag: str, *, is_words: bool) -> str:
     if is_words:
-        return f'<{tag} class="w">{_LONG.sub(_may_break, _safe(text))}</{tag}>'
+        return f'<{tag} class="w">{_LONG.sub(_BREAKS, _safe(text))}</{tag}>'
     estimate, found, rest = text.partition(" (")
     if not found or tag == "th":
         return f"<{tag}>{_safe(text)}</{tag}>"
     return f'<td class="i"><span>{_safe(estimate)}</span> <span>({_safe(rest)}</span></td>'
-
-
-def _may_break(found: re.Match[str]) -> str:
-    return "<wbr>".join(re.findall(r".{1,16}", found[0]))
 
 
 def _chart(chart: Chart) -> str:

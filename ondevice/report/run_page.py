@@ -12,6 +12,7 @@ from ondevice.model.counts import count_parameters
 from ondevice.report.figures import UNKNOWN, duration, loss, millions, moment, percent, size
 from ondevice.report.gather import RunFacts
 from ondevice.report.page import Chart, Curve, Page, Text, thinned_points
+from ondevice.report.run_choice import decoding, selection
 from ondevice.run.series import Series
 from ondevice.study.story import MIXED, points_of
 
@@ -33,7 +34,8 @@ def run_page(facts: RunFacts) -> Page:
     _shape(page, facts)
     _generations(page, facts)
     _checkpoints(page, facts)
-    _selection(page, facts)
+    selection(page, facts.selection)
+    decoding(page, facts.sweep)
     _cost(page, facts)
     _decisions(page, facts)
     _provenance(page, facts)
@@ -203,16 +205,6 @@ def _checkpoints(page: Page, facts: RunFacts) -> None:
         for each in facts.checkpoints[-_MOST_ROWS:]
     ]
     page.table(("step", "", "loss", "quality", "size"), rows, words=2)
-
-
-def _selection(page: Page, facts: RunFacts) -> None:
-    if facts.selection is None:
-        return
-    page.head("Selection")
-    for sentence in facts.selection.get("sentences", ()):
-        page.say(str(sentence))
-    roles = facts.selection.get("roles", {})
-    page.table(("role", "step"), [(role, f"{step:,}") for role, step in roles.items()])
 
 
 def _cost(page: Page, facts: RunFacts) -> None:

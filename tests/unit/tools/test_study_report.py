@@ -97,7 +97,7 @@ def test_the_pages_of_a_study_and_of_the_run_that_is_chosen_from(place, monkeypa
     page = (tmp_path / "little" / "report.md").read_text("utf-8")
     assert page.index("Which is better?") < page.index("quick is") < page.index("## Trajectories")
     chosen = (tmp_path / "little" / "quick-2" / "report.md").read_text("utf-8")
-    assert "## Selection" in chosen and "For use take step" in chosen
+    assert "## Selection" in chosen and "## Decoding settings" in chosen and "For use take step" in chosen
     step = chosen.partition("For use take step ")[2].partition(":")[0]
     assert f"quick-2/sweep-{int(step):08d}-tuning.csv" in run  # the settings are those of the checkpoint for use
     for name in files:
