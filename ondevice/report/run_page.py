@@ -9,11 +9,12 @@ from typing import Any
 
 from ondevice.evaluate.trajectory import Settings, advise, diminishing, trajectory
 from ondevice.model.counts import count_parameters
-from ondevice.report.figures import UNKNOWN, duration, loss, millions, moment, percent, size
+from ondevice.report.figures import UNKNOWN, duration, loss, millions, moment, percent, size, source_name
 from ondevice.report.gather import RunFacts
 from ondevice.report.page import Chart, Curve, Page, Text, thinned_points
 from ondevice.report.run_choice import decoding, selection
 from ondevice.run.series import Series
+from ondevice.run.telemetry import as_number
 from ondevice.study.story import MIXED, points_of
 
 __all__ = ["run_page"]
@@ -69,7 +70,9 @@ def _read_so_far(facts: RunFacts) -> Iterator[tuple[str, str]]:
     last = facts.intervals[-1]
     if last.epochs:
         most = max(last.epochs, key=lambda name: last.epochs[name])
-        text = f"{last.epochs[most]:.2f} of {most}" + (", the most read" if len(last.epochs) > 1 else "")
+        mean = as_number(facts.evals[-1].get("epochs"))
+        text = f"{last.epochs[most]:.2f} of {source_name(most)}" + (", the most read" if len(last.epochs) > 1 else "")
+        text = text if mean is None or len(last.epochs) == 1 else f"{mean:.2f}; {text}"
         unique = sum(tokens / max(1.0, last.epochs.get(name, 1.0)) for name, tokens in last.trained.items())
         yield "epochs", f"{text}; about {millions(unique)} different tokens"
 

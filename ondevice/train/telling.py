@@ -24,7 +24,7 @@ __all__ = ["tell_evaluation", "tell_sample", "tell_step"]
 def tell_step(desk: Desk, state: TrainState, result: StepResult, *, lr: float, step_s: float, tokens: int) -> None:
     """A step that was done; ``tokens`` of its effective batch, ``step_s`` seconds without rests."""
     desk.pulse.after_step(step_s)
-    desk.pulse.note(loss=result.loss, lr=lr, epoch=state.cursor.epoch)
+    desk.pulse.note(loss=result.loss, lr=lr, epochs=round(state.cursor.epochs, 4))
     learned = {} if result.tokens == tokens else {"learned_tokens": result.tokens}
     desk.telemetry.write(
         "step",
@@ -52,9 +52,9 @@ def tell_evaluation(
 ) -> None:
     """Losses per source and their mix, what the model writes, and what follows from all evaluations so far. ``best``
     None: the mix is not a number, and the run has diverged."""
-    losses, epochs = evaluation.record(), state.cursor.epochs_by_source()
+    losses, by_source = evaluation.record(), state.cursor.epochs_by_source()
     trained = state.cursor.tokens_by_source()
-    unique = sum(round(tokens / max(1.0, epochs[name])) for name, tokens in trained.items())
+    unique = sum(round(tokens / max(1.0, by_source[name])) for name, tokens in trained.items())
     panel = _panel(desk, state, dataset, recipe) if best is not None else {}
     desk.telemetry.write(
         "eval",
@@ -64,7 +64,8 @@ def tell_evaluation(
         **losses,
         best_step=state.best_step,
         trained_tokens=trained,
-        trained_epochs=epochs,
+        epochs=round(state.cursor.epochs, 4),
+        trained_epochs=by_source,
         unique_tokens=unique,
         eval_s=round(eval_s, 3),
         **panel,
@@ -75,7 +76,7 @@ def tell_evaluation(
     desk.pulse.note(
         val_loss=losses["val_loss"], val_loss_mixed=mixed, best_step=state.best_step, best_loss=state.best_loss
     )
-    desk.pulse.note(unique_tokens=unique, most_epochs=max(epochs.values(), default=None))
+    desk.pulse.note(unique_tokens=unique, most_epochs=max(by_source.values(), default=None))
     desk.display.say(f"step {state.step}: validation loss {mixed:.4f}" + (" (best)" if best else ""))
     repeated = panel["panel"]["repeated_4gram_ratio"] if panel else None
     seen = Seen(
@@ -83,7 +84,7 @@ def tell_evaluation(
         tokens=state.tokens,
         mixed=mixed,
         losses=losses["val_loss"],
-        epochs=epochs,
+        epochs=by_source,
         repeated=repeated,
     )
     _advise(desk, state, seen, recipe.train)

@@ -51,6 +51,14 @@ def test_unique_tokens_and_advice_stand_beside_the_losses(make):
     assert all(each["text"] in display.said for each in advice)
     status = read_status(run)
     assert status["unique_tokens"] == 128 and len(status["advice"]) == 2 and status["most_epochs"] > 4
+    assert status["epochs"] == evals(run)[-1]["epochs"] == pytest.approx(status["tokens"] / 128)
+
+
+def test_a_begun_pass_counts_by_its_part(make):
+    run = make("train.steps=3", "eval.count=2", "sample.count=0", name="begun")
+    launch(run, display=Silent())
+    told = [record["epochs"] for record in evals(run)]
+    assert told[0] == 0.0 and 0.0 < told[-1] < 1.0 and read_status(run)["epochs"] == told[-1]
 
 
 def test_a_launch_that_goes_on_tells_nothing_again(make):
