@@ -226,6 +226,8 @@ def _cost(page: Page, facts: RunFacts) -> None:
         rows.append(("energy a million tokens", f"{usage.wh_per_mtok:,.2f} Wh"))
     else:
         rows.append(("energy", "not known: no battery discharge could be read"))
+    if isinstance(parent := facts.identity.get("parent"), dict):
+        rows.append(("counted", f"this run alone; before it {parent['run']} was trained to step {parent['step']:,}"))
     page.head("Time and energy")
     page.table(("", ""), rows, words=2)
 
