@@ -87,6 +87,8 @@ def _curves(page: Page, facts: RunFacts) -> None:
     best = min(points_of(facts.intervals, MIXED), key=lambda point: point.loss, default=None)
     marks = (("best", float(best.tokens), best.loss),) if best else ()
     page.chart(Chart(title="Validation loss", x="tokens", y="nats a token", curves=tuple(curves), marks=marks))
+    page.chart(_by_language(facts))
+    page.chart(_probes(facts))
     page.chart(_over_steps("Training loss", "nats a token", story.loss))
     page.chart(_over_steps("Learning rate", "of each step", story.lr))
     page.chart(_over_steps("Gradient norm", "before clipping", story.grad_norm))
@@ -102,6 +104,27 @@ def _curves(page: Page, facts: RunFacts) -> None:
         page.chart(Chart(title=title, x="hours since the first launch", y=y, curves=(Curve("", _felt(facts, key)),)))
     if len(sources) > _MOST_SOURCES:
         page.say(f"{len(sources) - _MOST_SOURCES} more sources are in the story and not drawn.")
+
+
+def _by_language(facts: RunFacts) -> Chart:
+    """Where a language has several sources; else the curves of the sources say it."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for record in facts.evals:
+        if 1 < len(losses := record.get("val_loss_by_language") or {}) < len(record.get("val_loss") or {}):
+            for name, value in losses.items():
+                found.setdefault(name, []).append((float(record.get("tokens") or 0), float(value)))
+    curves = tuple(Curve(name, thinned_points(points)) for name, points in found.items())
+    return Chart(title="Validation loss by language", x="tokens", y="nats a token", curves=curves)
+
+
+def _probes(facts: RunFacts) -> Chart:
+    points = [
+        (float(record.get("tokens") or 0), float(record["probes"]["mean_probability"]))
+        for record in facts.evals
+        if isinstance(record.get("probes"), dict)
+    ]
+    curve = Curve("", thinned_points(points))
+    return Chart(title="Probes", x="tokens", y="probability of the true next token", curves=(curve,))
 
 
 def _sources(facts: RunFacts) -> list[str]:

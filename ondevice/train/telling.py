@@ -10,12 +10,12 @@ from typing import Any
 from ondevice.data.dataset import Dataset
 from ondevice.errors import OndeviceError
 from ondevice.evaluate.advice import Seen
-from ondevice.evaluate.losses import Evaluation
+from ondevice.evaluate.losses import Evaluation, language_losses
 from ondevice.run.recipe import Recipe, SampleRecipe, TrainRecipe
 from ondevice.train.desk import Desk
 from ondevice.train.engine import StepResult
 from ondevice.train.sample_request import SampleRequest
-from ondevice.train.samples import write_panel, write_sample
+from ondevice.train.samples import probe_panel, write_panel, write_sample
 from ondevice.train.state import TrainState
 
 __all__ = ["tell_evaluation", "tell_sample", "tell_step"]
@@ -62,6 +62,7 @@ def tell_evaluation(
         tokens=state.tokens,
         val_loss_mixed=mixed,
         **losses,
+        val_loss_by_language=language_losses(evaluation.losses, {each.name: each.language for each in dataset.sources}),
         best_step=state.best_step,
         trained_tokens=trained,
         epochs=round(state.cursor.epochs, 4),
@@ -91,23 +92,21 @@ def tell_evaluation(
 
 
 def _panel(desk: Desk, state: TrainState, dataset: Dataset, recipe: Recipe) -> dict[str, Any]:
-    """What the model writes and how much that repeats itself; nothing where nobody asked or it cannot write."""
+    """What the model writes, how much that repeats itself, and how well it expects the true end of its prompts; nothing
+    where nobody asked or it cannot write."""
     if not recipe.eval.panel_prompts:
         return {}
     began = desk.world.monotonic()
     desk.pulse.enter("sample", step=state.step, tokens=state.tokens)
     try:
-        texts, found = write_panel(
-            state.model,
-            dataset.tokenizer(),
-            recipe,
-            pause=lambda: _rest(desk, state),
-        )
+        tokenizer = dataset.tokenizer()
+        texts, found = write_panel(state.model, tokenizer, recipe, pause=lambda: _rest(desk, state))
+        probes = probe_panel(state.model, tokenizer, recipe, pause=lambda: _rest(desk, state))
     except OndeviceError as error:
         desk.trouble(state.step, f"No texts at this evaluation: {error}")
         return {}
     panel_s = round(desk.world.monotonic() - began, 3)
-    return {"panel": found.to_json(), "generations": texts, "panel_s": panel_s}
+    return {"panel": found.to_json(), "generations": texts, "probes": probes, "panel_s": panel_s}
 
 
 def _rest(desk: Desk, state: TrainState) -> None:

@@ -35,6 +35,9 @@ def test_texts_are_told_and_change_nothing_that_is_learned(make):
     for record in evals(watched):
         assert len(record["generations"]) == 3 and record["panel"]["n"] == 3
         assert 0 <= record["panel"]["repeated_4gram_ratio"] <= 1 and record["panel_s"] >= 0
+        probes = record["probes"]
+        assert probes["n"] == 3 and 1 <= probes["median_rank"] <= 257 and 0 < probes["mean_probability"] < 1
+    assert evals(watched)[0]["probes"] != evals(watched)[-1]["probes"]
     assert [record["val_loss"] for record in evals(plain)] == [record["val_loss"] for record in evals(watched)]
     prompts = watched.read_recipe().eval.panel_prompts
     assert len(prompts) == 3 and all(prompts)
