@@ -9,6 +9,7 @@ from ondevice.report.page import Page
 
 __all__ = ["decoding", "selection"]
 
+_ROLES = {"scalar": "lowest loss", "behaviour": "best text", "practical": "for use"}
 _MOST_GROUPS = 8
 _MOST_ROWS = 40
 _MOST_ARMS = 20
@@ -21,7 +22,8 @@ def selection(page: Page, found: dict[str, Any] | None) -> None:
     page.head("Selection")
     for sentence in found.get("sentences", ()):
         page.say(str(sentence))
-    page.table(("role", "step"), [(role, f"{step:,}") for role, step in found.get("roles", {}).items()])
+    roles = [(role, _ROLES.get(role, ""), f"{step:,}") for role, step in found.get("roles", {}).items()]
+    page.table(("role", "what it is", "step"), roles, words=2)
     rows = found.get("checkpoints", [])[-_MOST_ROWS:]
     groups = sorted({name for row in rows for name in row.get("quality_groups", {})})[:_MOST_GROUPS]
     page.table(

@@ -56,6 +56,7 @@ def test_checkpoints_are_shown_as_they_were_judged_and_what_got_worse():
     page = Page("t")
     selection(page, found)
     table = [block for block in page.blocks if isinstance(block, Table)][1]
+    assert page.blocks[2].rows == (("scalar", "lowest loss", "20"),)
     assert table.columns[:4] == ("step", "loss", "quality", "c")
     assert table.rows[0][1:4] == ("3.0000", "60.0", "61.5") and table.rows[1][1:4] == ("-", "-", "-")
     assert "From step 20 to 40 c surely got worse, by 9.0 points (at least 2.0)." in said(page)
