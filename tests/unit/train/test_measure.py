@@ -57,8 +57,8 @@ def test_a_child_tells_its_own_peak_and_no_weight_changes(make, home, monkeypatc
     assert not list(home.glob(".ondevice-*"))
     real = probe_step.make_state
 
-    def watched(*arguments):
-        seen[:] = [real(*arguments)]
+    def watched(*arguments, **how):
+        seen[:] = [real(*arguments, **how)]
         seen.append({name: p.detach().clone() for name, p in seen[0].model.named_parameters()})
         return seen[0]
 
@@ -159,7 +159,7 @@ def test_what_was_measured_is_kept_and_can_be_repaired(make, monkeypatch, tmp_pa
     assert probe_step.main(str(asked)) == 0
     assert "the dataset of this run is not here" in json.loads(capsys.readouterr().out)["error"]
 
-    def broken(*_):
+    def broken(*_, **__):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
     monkeypatch.setattr(probe_step, "make_state", broken)
