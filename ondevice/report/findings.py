@@ -16,6 +16,7 @@ from ondevice.report.rises import advice, behind_mixture, surely_rose
 __all__ = ["findings"]
 
 _MOST_PAIRS = 6
+_LONG = 0.5  # of the training, not to tell of a whole one from a tenth
 _CHANCE = "of one seed this may be chance"
 _UNITS = (
     "Losses are in nats a token, lower is better: 0.1 less is about a tenth less perplexity. Sure means that the "
@@ -104,7 +105,8 @@ def _orders(effects: dict[str, Any], arms: dict[str, Any], reference: str | None
             yield f"{name}: what is written is better {side}, by {points}."
     for name, found in effects.items():
         slope = found["recency"]["nats_forgotten_over_whole_training"]
-        if name in arms and slope is not None and slope["surely"] and slope["estimate"] > 0:
+        longest = max((each["since_read"] for each in found["recency"]["sources"].values()), default=0.0)
+        if name in arms and longest >= _LONG and slope is not None and slope["surely"] and slope["estimate"] > 0:
             yield f"{name}: the longer a source was not read the more was lost, {_lost(slope)}."
 
 
