@@ -117,6 +117,8 @@ def _show(result: dict[str, Any]) -> None:
         if isinstance(found, dict):
             interval = f"95 % between {found['low']:.0%} and {found['high']:.0%}"
             tell(f"  task      {found['estimate']:.0%} {for_terminal(name)}, {interval} (n {found['n']})")
+    for note in result["notes"]:
+        tell(f"  note      {for_terminal(note)}")
     use = result["language_use"]
     if "skipped" in use:
         tell(f"  language  not identified: {use['skipped']}")

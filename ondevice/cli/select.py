@@ -87,6 +87,17 @@ def _pin(run_dir: RunDir, roles: dict[str, int], *, wait_s: float) -> tuple[list
     return pinned, ""
 
 
+def _told_average(each: dict[str, Any]) -> str:
+    """The mean of some checkpoints beside the one for use."""
+    loss = "-" if each["val_loss_mixed"] is None else f"{each['val_loss_mixed']:.4f}"
+    text = f"{each['run']}, the mean of steps {', '.join(map(str, each['steps']))}: loss {loss}"
+    found = each["against_practical"]
+    if found is None or each["quality"] is None:
+        return f"{text}."
+    sure = "sure" if found["surely"] else "not sure"
+    return f"{text}, quality {each['quality']:.1f} ({found['estimate']:+.1f} against the checkpoint for use, {sure})."
+
+
 def _show(result: dict[str, Any]) -> None:
     roles: dict[int, list[str]] = {}
     for role, step in result["roles"].items():
@@ -98,6 +109,8 @@ def _show(result: dict[str, Any]) -> None:
         marks = "  " + ", ".join(roles.get(row["step"], []))
         line = f"{row['step']:>10,} {loss:>9} {quality:>8} {row['diversity']:>10.3f} {row['loop_rate']:>8.0%}"
         tell(f"{line}{marks}".rstrip())
+    for each in result["averages"]:
+        tell(for_terminal(_told_average(each)))
     for each in result["regressions"]:
         tell(
             f"{each['before']:,} -> {each['after']:,}: {for_terminal(each['group'])} got worse by "

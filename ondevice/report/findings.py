@@ -16,6 +16,7 @@ from ondevice.report.rises import advice, behind_mixture, surely_rose
 __all__ = ["findings"]
 
 _MOST_PAIRS = 6
+_LONG = 0.5  # of the training, not to tell of a whole one from a tenth
 _CHANCE = "of one seed this may be chance"
 _UNITS = (
     "Losses are in nats a token, lower is better: 0.1 less is about a tenth less perplexity. Sure means that the "
@@ -97,6 +98,20 @@ def _orders(effects: dict[str, Any], arms: dict[str, Any], reference: str | None
             f"{name}: sources read {winner} ({names[winner]}) end better against those read {other} ({names[other]}) "
             f"than in {reference}, by {abs(end['estimate']):.3f} nats ({between(end)})."
         )
+        quality = found["gap"]["quality"]
+        if quality is not None and quality["surely"]:
+            side = "late" if quality["estimate"] > 0 else "early"
+            points = f"{abs(quality['estimate']):.1f} points ({between(quality, digits=1)})"
+            yield f"{name}: what is written is better {side}, by {points}."
+    for name, found in effects.items():
+        slope = found["recency"]["nats_forgotten_over_whole_training"]
+        longest = max((each["since_read"] for each in found["recency"]["sources"].values()), default=0.0)
+        if name in arms and longest >= _LONG and slope is not None and slope["surely"] and slope["estimate"] > 0:
+            yield f"{name}: the longer a source was not read the more was lost, {_lost(slope)}."
+
+
+def _lost(slope: dict[str, Any]) -> str:
+    return f"{slope['estimate']:.3f} nats over a whole training ({between(slope)})"
 
 
 def _quality(arms: dict[str, Any], comparisons: list[dict[str, Any]]) -> Iterator[str]:

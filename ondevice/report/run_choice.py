@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ondevice.report.figures import UNKNOWN, loss, source_name
+from ondevice.report.figures import UNKNOWN, interval, loss, source_name
 from ondevice.report.page import Page
 
 __all__ = ["decoding", "selection"]
@@ -30,6 +30,11 @@ def selection(page: Page, found: dict[str, Any] | None) -> None:
         ("step", "loss", "quality", *map(source_name, groups), "diversity", "looping"),
         [_judged(row, groups) for row in rows],
     )
+    page.table(
+        ("average", "of steps", "loss", "quality", "against the one for use"),
+        [_average(each) for each in found.get("averages", [])],
+        words=2,
+    )
     for each in found.get("regressions", [])[:_MOST_ROWS]:
         fall = each["difference"]
         page.say(
@@ -38,6 +43,12 @@ def selection(page: Page, found: dict[str, Any] | None) -> None:
         )
     for each in found.get("skipped", []):
         page.say(f"Left out: {each['why']}")
+
+
+def _average(each: dict[str, Any]) -> tuple[str, ...]:
+    quality = UNKNOWN if each["quality"] is None else f"{each['quality']:.1f}"
+    steps = ", ".join(f"{step:,}" for step in each["steps"])
+    return each["run"], steps, loss(each["val_loss_mixed"]), quality, interval(each["against_practical"], digits=1)
 
 
 def _judged(row: dict[str, Any], groups: list[str]) -> tuple[str, ...]:

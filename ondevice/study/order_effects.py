@@ -1,4 +1,4 @@
-"""What the order of the text did, version 2: the early-against-late gap and recency, per source, over seeds.
+"""What the order of the text did, version 3: the early-against-late gap and recency, per source, over seeds.
 
 A source's centre is where in the training it was read on the mean (0 the beginning, 1 the end). The early half of the
 sources has the smaller centres; where all lie within a tenth of the training, the order tells no early from late.
@@ -6,7 +6,8 @@ gap = mean loss of the late half - mean loss of the early half; since sources di
 of the reference arm (same seed, same tokens, same halves) is subtracted where there is one that was measured over all
 of these tokens: above 0 the late ones are behind, below 0 the early ones. A source that is measured and never read has
 no place in the order (version 1 counted it as late). Recency of a source: how much of the training went by since it was
-last read, and how much its loss has risen from its best. Pure.
+last read (more than in passing: `story.read_in`; version 2 counted a single window), and how much its loss has risen
+from its best. Pure.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from ondevice.evaluate.intervals import paired_difference
-from ondevice.study.story import MIXED, Interval, Story, loss_at
+from ondevice.study.story import MIXED, Interval, Story, loss_at, read_in
 
 __all__ = ["ORDER_EFFECTS_VERSION", "centres", "halves", "order_effects", "recency"]
 
-ORDER_EFFECTS_VERSION = 2
+ORDER_EFFECTS_VERSION = 3
 _APART = 0.1  # of the training
 
 
@@ -146,14 +147,8 @@ def _quality_gap(story: Story, base: Story | None, sides: tuple[list[str], list[
 def recency(intervals: Sequence[Interval], source: str) -> tuple[float, float]:
     """Share of the training since the source was last read, and nats by which its loss is above its best."""
     total = intervals[-1].tokens - intervals[0].tokens
-    last = next(
-        (
-            after.tokens
-            for before, after in reversed(list(itertools.pairwise(intervals)))
-            if after.trained.get(source, 0.0) > before.trained.get(source, 0.0)
-        ),
-        intervals[0].tokens,
-    )
+    ends = [each.tokens for each, was_read in zip(intervals[1:], read_in(intervals, source), strict=True) if was_read]
+    last = ends[-1] if ends else intervals[0].tokens
     losses = [each.losses[source] for each in intervals if source in each.losses]
     return ((intervals[-1].tokens - last) / total if total else 0.0), losses[-1] - min(losses)
 

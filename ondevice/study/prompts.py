@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ondevice.data.dataset import Dataset, SourceEntry
-from ondevice.errors import DataError
+from ondevice.errors import DataError, nearest
 from ondevice.evaluate.code_lexer import is_code, lex
 from ondevice.evaluate.code_quality import code_tokens
 
@@ -103,9 +103,13 @@ def _row(line: str, where: str) -> Prompt:
         raise DataError(f"{where}: not valid JSON ({error}).") from error
     if not isinstance(raw, dict) or "prompt" not in raw:
         raise DataError(f'{where}: not an object with a "prompt".')
-    wrong = next((key for key, value in raw.items() if key not in names or not isinstance(value, str)), None)
+    unknown = next((key for key in raw if key not in names), None)
+    if unknown is not None:
+        known = nearest(unknown, sorted(names)) or f"; there are {', '.join(sorted(names))}"
+        raise DataError(f'{where}: unknown key "{unknown}"{known}.')
+    wrong = next((key for key, value in raw.items() if not isinstance(value, str)), None)
     if wrong is not None:
-        raise DataError(f'{where}: "{wrong}" is not a text under one of {", ".join(sorted(names))}.')
+        raise DataError(f'{where}: "{wrong}" must be a text in quotes.')
     if raw.get("answer") and not _is_object(raw["answer"]):
         raise DataError(f'{where}: "answer" is not a JSON object as text, such as "{{\\"label\\": \\"spam\\"}}".')
     return Prompt(**raw)

@@ -1,10 +1,10 @@
-"""Why a validation loss rose, version 1: what is read again too often, or what is no longer read and forgotten.
+"""Why a validation loss rose, version 2: what is read again too often, or what is no longer read and forgotten.
 
-The training of a source ends at the last interval in which any of it was read (to within one interval; each seed has
-its own). Its rise up to there, from its lowest mean by then, happened while it was read: after more than one pass over
-it that is over-training, in the first pass it is not. Its rise from there to the end is forgetting. A source of which
-nothing is ever read (measured only) cannot be either, and its rise says what the training on others did to it. Each is
-a mean over seeds with its interval, adjusted for the number of sources. Pure.
+The training of a source ends at the last interval in which it was read more than in passing (`story.read_in`; version
+1 counted a single window; each seed has its own). Its rise up to there, from its lowest mean by then, happened while it
+was read: after more than one pass over it that is over-training, in the first pass it is not. Its rise from there to
+the end is forgetting. A source of which nothing is ever read (measured only) cannot be either, and its rise says what
+the training on others did to it. Each is a mean over seeds with its interval, adjusted for the number of sources. Pure.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ondevice.evaluate.intervals import paired_difference
-from ondevice.study.story import MIXED, Interval, Story
+from ondevice.study.story import MIXED, Interval, Story, read_in
 
 __all__ = ["RISES_VERSION", "rises_of"]
 
-RISES_VERSION = 1
+RISES_VERSION = 2
 
 
 def rises_of(stories: Mapping[int, Story], grid: Sequence[int]) -> dict[str, Any]:
@@ -57,11 +57,8 @@ def _of_source(rows: Sequence[Sequence[Interval]], source: str, level: float) ->
 
 
 def _read_until(row: Sequence[Interval], source: str) -> int:
-    """The place of the last interval at whose end more of it had been read than at its beginning; 0: none."""
-    return max(
-        (k for k in range(1, len(row)) if row[k].trained.get(source, 0.0) > row[k - 1].trained.get(source, 0.0)),
-        default=0,
-    )
+    """The place at which the last interval ends in which it was read; 0: none."""
+    return max((place for place, was_read in enumerate(read_in(row, source), 1) if was_read), default=0)
 
 
 def _lowest(rows: Sequence[Sequence[Interval]], source: str, until: Sequence[int]) -> int:

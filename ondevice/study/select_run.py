@@ -20,6 +20,7 @@ from ondevice.run.files import make_folder, write_sealed
 from ondevice.run.quality import write_quality
 from ondevice.run.store import Store
 from ondevice.run.telemetry import as_number, read_records
+from ondevice.study.averages import measure_averages
 from ondevice.study.evaluation import Wish, default_prompts, evaluate
 from ondevice.study.judges import Judges
 from ondevice.study.selection import SELECTION_FILE, SELECTION_VERSION, Candidate, SelectionRule, select
@@ -56,6 +57,7 @@ def select_run(
     if not panels:
         raise CheckpointError(f"{run.name}: no checkpoint is sound ({skipped[0]['why']}).")
     chosen = select([_candidate(panel) for panel in panels], rule)
+    practical = next(panel for panel in panels if panel["step"] == chosen.roles["practical"])
     result = {
         "v": SELECTION_VERSION,
         "run": run.name,
@@ -65,6 +67,7 @@ def select_run(
         "flags": chosen.flags.to_json(),
         "regressions": [each.to_json() for each in chosen.regressions],
         "checkpoints": [_row(panel) for panel in panels],
+        "averages": list(measure_averages(run, wish, practical, threads=threads, progress=progress)),
         "skipped": skipped,
         "prompts": panels[0]["prompts"],
         "sampling": panels[0]["sampling"],

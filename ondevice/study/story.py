@@ -20,9 +20,20 @@ from ondevice.run.files import read_sealed
 from ondevice.run.telemetry import as_number, read_records
 from ondevice.study.selection import SELECTION_FILE, SELECTION_VERSION
 
-__all__ = ["Interval", "Story", "intervals_of", "loss_at", "lr_losses", "points_of", "read_story", "validation_points"]
+__all__ = [
+    "Interval",
+    "Story",
+    "intervals_of",
+    "loss_at",
+    "lr_losses",
+    "points_of",
+    "read_in",
+    "read_story",
+    "validation_points",
+]
 
 MIXED = ""  # the name of the mixture of all sources
+_IN_PASSING = 0.1  # of the mean rate
 _CHANGES = ("loss_change", "quality_change")
 
 
@@ -115,6 +126,22 @@ def loss_at(intervals: Sequence[Interval], tokens: int, source: str) -> float | 
             share = (tokens - before.tokens) / (after.tokens - before.tokens)
             return before.loss + share * (after.loss - before.loss)
     return None
+
+
+def read_in(intervals: Sequence[Interval], source: str) -> list[bool]:
+    """Of each interval between two evaluations, whether the source was read in it and not in passing: at a tenth of its
+    mean rate or faster. Where a pass is over, a window or two of the next one are no coming back."""
+    if len(intervals) < 2:
+        return []
+    whole = _rate(intervals[0], intervals[-1], source)
+    rates = [_rate(before, after, source) for before, after in itertools.pairwise(intervals)]
+    return [rate > 0 and rate >= _IN_PASSING * whole for rate in rates]
+
+
+def _rate(before: Interval, after: Interval, source: str) -> float:
+    """Tokens of the source for each that was learned."""
+    read = after.trained.get(source, 0.0) - before.trained.get(source, 0.0)
+    return read / max(1, after.tokens - before.tokens)
 
 
 def validation_points(run: RunDir, source: str | None = None) -> list[Point]:

@@ -1,12 +1,14 @@
-"""How long `select` takes over many checkpoints of one run, and what evaluation costs a run.
+"""How long `select` takes over many checkpoints of one run, what evaluation costs a run, and what batches gain.
 
     python tools/bench/selection.py [--checkpoints 20] [--prompts 50] [--new-tokens 64] [--threads 2]
     python tools/bench/selection.py --only cost --threads 1
+    python tools/bench/selection.py --only batch --threads 1
 
 A model of about 10 M parameters over real text (code of the standard library). Wanted:
 20 checkpoints, 50 prompts of 64 tokens, in under 180 s. ``cost`` gives the share of a run of 2,000 steps that its
 evaluations take as the plan sizes them (losses and generation panel), from the processor time of steps and evaluations
-that take turns in one process; wanted at most 5 %.
+that take turns in one process; wanted at most 5 %. ``batch`` is the processor time of generating after the prompts one
+by one over that of all at once, from a model of the same shape with random weights; wanted at least 4.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=8, help="of the cost")
-    parser.add_argument("--only", choices=("select", "cost"))
+    parser.add_argument("--only", choices=("select", "cost", "batch"))
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         os.environ["ONDEVICE_HOME"] = home
@@ -43,6 +45,8 @@ def main() -> None:
             print(json.dumps(time_select(text, args)))
         if args.only in (None, "cost"):
             print(json.dumps(share_of_evaluations(text, args)))
+        if args.only in (None, "batch"):
+            print(json.dumps(gain_of_batches(args)))
 
 
 def write_text(home: Path) -> Path:
@@ -130,6 +134,47 @@ def share_of_evaluations(text: Path, args: argparse.Namespace) -> dict[str, Any]
         "evaluation_s": round(statistics.median(evaluations), 3),
         "share": round(spent / (spent + recipe.train.steps * statistics.median(steps)), 4),
         "wanted": 0.05,
+    }
+
+
+def gain_of_batches(args: argparse.Namespace) -> dict[str, Any]:
+    """The same texts both ways."""
+    import numpy as np
+    import torch
+
+    from ondevice.infer.batch import generate_batch
+    from ondevice.infer.generate import generate
+    from ondevice.infer.sampling import Sampling
+    from ondevice.infer.torch_backend import TorchBackend
+    from ondevice.model.build import build_model
+    from ondevice.model.counts import count_parameters
+    from ondevice.run.recipe import ModelShape
+
+    torch.set_num_threads(args.threads)
+    shape = ModelShape(arch="llama", vocab_size=4096, context=256, layers=6, width=320, heads=5, kv_heads=5, hidden=864)
+    backend, settings = TorchBackend(build_model(shape, seed=1)), Sampling()
+    prompts = np.random.default_rng(1).integers(0, shape.vocab_size, (args.prompts, 48)).tolist()
+    rules = {"settings": settings, "max_new_tokens": args.new_tokens}
+    texts: dict[str, list[tuple[int, ...]]] = {}
+
+    def alone() -> None:
+        texts["alone"] = [tuple(generate(backend, prompt, stop_ids=(), **rules)) for prompt in prompts]
+
+    def together() -> None:
+        texts["together"] = [each.ids for each in generate_batch(backend, prompts, batch=len(prompts), **rules)]
+
+    alone_s, together_s = seconds_of(alone), seconds_of(together)
+    return {
+        "what": "batch",
+        "parameters": count_parameters(shape),
+        "prompts": args.prompts,
+        "new_tokens": args.new_tokens,
+        "threads": args.threads,
+        "same_texts": sum(a == b for a, b in zip(texts["alone"], texts["together"], strict=True)),
+        "one_by_one_s": round(alone_s, 2),
+        "together_s": round(together_s, 2),
+        "gain": round(alone_s / together_s, 2),
+        "wanted": 4,
     }
 
 

@@ -1,6 +1,7 @@
 """Averages of checkpoints: the mean to the last bit of float32, a sound run, and what cannot be averaged."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,3 +65,20 @@ def test_a_damaged_one_is_named(own, capsys):
         average_run(own, steps[-3:])
     assert main(["average", "tiny"]) == 2
     assert "--last" in capsys.readouterr().err
+
+
+def test_select_measures_averages_beside_the_checkpoints(own, capsys):
+    average_run(own, Store(own.checkpoints).steps()[-2:], name="mean")
+    words = ["select", "tiny", "--steps", *map(str, Store(own.checkpoints).steps()[-2:])]
+    assert main([*words, "--per-source", "2", "--max-new-tokens", "4", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    (row,) = result["averages"]
+    assert (row["run"], row["steps"]) == ("mean", Store(own.checkpoints).steps()[-2:])
+    assert row["against_practical"]["n"] == result["prompts"]["n"] == 4
+    practical = next(each for each in result["checkpoints"] if each["step"] == result["roles"]["practical"])
+    assert row["against_practical"]["estimate"] == pytest.approx(row["quality"] - practical["quality"])
+    assert set(result["roles"].values()) <= set(Store(own.checkpoints).steps())
+    assert main([*words, "--per-source", "2", "--max-new-tokens", "4"]) == 0
+    assert "mean, the mean of steps" in capsys.readouterr().out
+    assert main(["report", "tiny", "--out", "page"]) == 0
+    assert "| mean | " in Path("page/report.md").read_text("utf-8")

@@ -68,6 +68,16 @@ def test_a_rise_in_the_first_pass_is_not_called_over_training():
     assert "over-trained" not in advice(arm) and "learning rate" in advice(arm)
 
 
+def test_a_window_of_the_next_pass_is_no_coming_back():
+    wrapped = (0, 90, 90, 90, 91)
+    arm = told({"early": ((5.0, 2.0, 4.0, 4.6, 5.5), wrapped), "late": ((5.0, 4.9, 4.5, 3.8, 3.0), LAST_ONLY)})
+    early = arm["rises"]["early"]
+    assert (early["cause"], early["read_until"]) == ("forgotten", 0.25)
+    assert early["after_read"]["estimate"] == pytest.approx(3.5, abs=0.05)
+    again = told({"early": ((5.0, 2.0, 4.0, 4.6, 5.5), (0, 90, 90, 90, 110))})["rises"]["early"]
+    assert again["read_until"] == 1.0  # a fifth more is one
+
+
 def test_a_source_that_is_never_read_is_neither():
     arm = told({"text": (FALLING, ALL_ALONG), "outside": (RISING, None), "zero": (RISING, (0,) * 5)})
     for name in ("outside", "zero"):
