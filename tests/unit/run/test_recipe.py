@@ -131,7 +131,7 @@ def test_an_adapter_of_an_earlier_version_keeps_its_hash(recipe: Recipe) -> None
 
 def test_a_newer_recipe_is_refused(recipe: Recipe) -> None:
     raw = {**through_json(recipe.to_json()), "v": RECIPE_VERSION + 1}
-    with pytest.raises(CheckpointError, match=r"^r: recipe version 7, this program reads 6; update ondevice\.$"):
+    with pytest.raises(CheckpointError, match=r"^r: recipe version 8, this program reads 7; update ondevice\.$"):
         Recipe.from_json(raw, where="r")
 
 
