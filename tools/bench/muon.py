@@ -1,6 +1,6 @@
 """What Muon costs beside the rest of a step, and whether it learns as well now that its updates cost less.
 
-    python tools/bench/muon.py share [--rounds 5] [--only 10M]      its share of the step
+    python tools/bench/muon.py share [--rounds 5] [--only 10M ...]  its share of the step
     python tools/bench/muon.py learn --text FILE [--steps 400]      validation loss by each way, same batches
 
 "before" is Newton-Schulz on whole matrices, as recipes before version 7 have it, "now" what new runs do. One thread,
@@ -95,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("share", "learn"))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="", help="share: part of a setting's name")
+    parser.add_argument("--only", nargs="+", default=[""], help="share: parts of settings' names")
     parser.add_argument("--text", type=Path)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
@@ -103,7 +103,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     if args.what == "share":
-        show_shares([each for each in SETTINGS if args.only in each.name], args.rounds)
+        show_shares([each for each in SETTINGS if any(part in each.name for part in args.only)], args.rounds)
     elif args.text is None:
         parser.error("learn needs --text FILE")
     else:
