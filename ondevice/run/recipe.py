@@ -44,7 +44,7 @@ __all__ = [
     "VocabularyRecipe",
 ]
 
-RECIPE_VERSION = 7
+RECIPE_VERSION = 7  # since 7 Muon's updates may be computed in another way (``optimizer_state``)
 _SINCE = (  # version, section and keys that earlier ones had not
     (2, "train", ("start_step", "start_tokens")),
     (3, "data", ("temperature", "groups", "stages", "parts")),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Way", "choose_fit", "describe", "fastest", "frontier", "optimizer_state_of", "time_of", "ways"]
 
-OPTIMIZER_STATE = {"adamw": "adamw-fp32", "muon": "muon-adamw-fp32"}
+OPTIMIZER_STATE = {"adamw": "adamw-fp32", "muon": "muon-zolotarev-adamw-fp32"}
 MOST_TOKENS = 4096  # of a micro-batch: more are not faster
 SMALL_CHUNK = 64  # tokens whose logits exist at once, where every megabyte counts
 _HALVED = 0.02  # of a step's time, for each halving of the micro-batch

@@ -121,17 +121,21 @@ def _refuse_taken(there: RunDir, parent: dict[str, Any]) -> None:
 
 
 def _keeps_optimizer(config: Config, before: Recipe, checkpoint: Checkpoint, wish: ForkWish) -> bool:
-    same = (optimizer_state_of(config), config.train.top_layers) == (
-        before.train.optimizer_state,
-        before.train.top_layers,
-    )
-    kept = same and not tables_change(config, before) and not wish.fresh_optimizer
+    same = _keeps_muon(config, before, wish) or optimizer_state_of(config) == before.train.optimizer_state
+    same = same and config.train.top_layers == before.train.top_layers and not tables_change(config, before)
+    kept = same and not wish.fresh_optimizer
     if kept and not checkpoint.complete:
         raise CheckpointError(
             f"{checkpoint.path}: its optimizer state was dropped to save space; fork another checkpoint, or add "
             "--fresh-optimizer."
         )
     return kept
+
+
+def _keeps_muon(config: Config, before: Recipe, wish: ForkWish) -> bool:
+    """Whether updates go on being computed as the parent's were, however this version would begin."""
+    both = before.adapter is None and config.train.optimizer == before.train.optimizer == "muon"
+    return both and not wish.fresh_optimizer
 
 
 def fork_run(fork: Fork) -> RunDir:
@@ -189,6 +193,10 @@ def _child_recipe(config: Config, before: Recipe, dataset: Dataset, checkpoint: 
         panel_prompts=before.eval.panel_prompts,
     )
     own = _ordered(own, config, before, dataset, wish)
+    if _keeps_muon(config, before, wish):
+        own = dataclasses.replace(
+            own, train=dataclasses.replace(own.train, optimizer_state=before.train.optimizer_state)
+        )
     tokens = _tokens_seen(checkpoint)
     start = checkpoint.step
     return dataclasses.replace(

@@ -16,8 +16,9 @@ from ondevice.model.targets import adapter_parameters, chosen_targets
 from ondevice.run.recipe import AdapterRecipe, Fit, ModelShape, Recipe
 from ondevice.train.memory_layerwise import WIDENED_TABLES, worst_moment
 
-__all__ = ["RUNTIME_MB", "MemoryEstimate", "estimate_memory", "estimate_run"]
+__all__ = ["MUON_STACK", "RUNTIME_MB", "MemoryEstimate", "estimate_memory", "estimate_run"]
 
+MUON_STACK = 2**19  # numbers in the square matrices that Muon works on together: so many stay in the cache
 RUNTIME_MB = 240.0  # python, torch and its thread pools after a first step
 _TOKENIZER_MB = 45.0  # the package of a learned tokenizer, its vocabulary, and the mapped chunks of a larger text
 _LARGE_VOCABULARY = 16_384  # ids up to which that holds
@@ -129,7 +130,9 @@ def estimate_memory(
         * shape.vocab_size
         * _FLOAT
         / _MB,
-        scratch_mb=_newton_schulz_floats(dataclasses.replace(shape, layers=layers)) * _FLOAT / _MB if matrices else 0.0,
+        scratch_mb=_muon_floats(dataclasses.replace(shape, layers=layers), optimizer) * _FLOAT / _MB
+        if matrices
+        else 0.0,
         allocator_mb=(_KEPT_BY_MALLOC * activations + again) * _FLOAT / _MB,
     )
 
@@ -206,14 +209,20 @@ def _adapter_block_floats(shape: ModelShape, adapter: AdapterRecipe) -> float:
     return 3 * shape.width + (shape.width + 2 * keys) + rotated + inner + own + masks
 
 
-def _newton_schulz_floats(shape: ModelShape) -> int:
-    """Numbers that exist at once while Muon works on its largest stack of equal matrices: the stack, the iterate and
-    the next one, and two products of the iterate with itself."""
+def _muon_floats(shape: ModelShape, optimizer: str) -> int:
+    """Numbers that exist at once while Muon works on its largest stack: of square matrices each six times (with two
+    shifts, and the pieces of their inverses); as recipes before version 7 did, of equal matrices the stack, the iterate
+    and the next one, and two products of the iterate with itself."""
     queries, keys, width = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim, shape.width
     stacks = Counter({(queries, width): 1})
     stacks.update([(keys, width), (keys, width), (width, queries), (width, shape.hidden), (shape.hidden, width)])
     if shape.arch == "llama":
         stacks[shape.hidden, width] += 1
+    if optimizer != "muon-adamw-fp32":
+        squares = [min(sides) ** 2 for sides in stacks.elements()]
+        return 6 * max(
+            square * min(shape.layers * squares.count(square), max(1, MUON_STACK // square)) for square in squares
+        )
     return max(
         shape.layers * count * (3 * rows * columns + 2 * min(rows, columns) ** 2)
         for (rows, columns), count in stacks.items()

@@ -1,7 +1,7 @@
 """Muon for the matrices inside the blocks, AdamW for embeddings, head, norms and biases, behind one optimizer.
 
-Muon (Jordan et al., 2024) replaces the momentum of a matrix by the nearest orthogonal one, found with five
-Newton-Schulz iterations. All in fp32: torch's own hard-codes bfloat16, which phones emulate. Updates are scaled by
+Muon (Jordan et al., 2024) replaces the momentum of a matrix by the nearest orthogonal one; `orthogonal.py` finds it.
+All in fp32: torch's own hard-codes bfloat16, which phones emulate. Updates are scaled by
 ``0.2 * sqrt(max(rows, columns))`` so that learning rate and decay mean the same as for AdamW (Liu et al., arXiv
 2502.16982).
 """
@@ -16,26 +16,15 @@ from torch import Tensor, nn
 
 from ondevice.run.recipe import ModelShape
 from ondevice.train.adamw import SLOTS, AdamW
+from ondevice.train.memory import MUON_STACK
+from ondevice.train.orthogonal import gram, newton_schulz, orthogonalizers
 
-__all__ = ["MuonAdamW", "newton_schulz", "row_parts"]
+__all__ = ["MuonAdamW", "NewtonSchulzMuonAdamW", "row_parts"]
 
 MOMENTUM = 0.95
-ITERATIONS = 5
-_A, _B, _C = 3.4445, -4.7750, 2.0315  # the quintic of Jordan's Muon, steep at zero
 _RMS = 0.2
 
-
-def newton_schulz(stack_MRC: Tensor) -> Tensor:
-    """Approximately orthogonal matrices with the same singular vectors: ``[M, rows, columns]`` -> the same shape."""
-    x = stack_MRC
-    wide = x.shape[-2] <= x.shape[-1]
-    x = x if wide else x.mT
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(ITERATIONS):
-        gram = torch.bmm(x, x.mT)
-        poly = torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C)
-        x = torch.baddbmm(x, poly, x, beta=_A)
-    return x if wide else x.mT
+Pair = tuple[Tensor, Tensor]  # a matrix that learns and its momentum
 
 
 def row_parts(name: str, shape: ModelShape) -> list[int] | None:
@@ -97,27 +86,58 @@ class MuonAdamW:
 
     @torch.no_grad()
     def step(self) -> None:
+        """Gradients of matrices are overwritten."""
         self._adamw.step()
-        by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+        pairs: list[Pair] = []
         for parameter, parts in self._matrices:
             if parameter.grad is not None:
                 update = self._with_momentum(parameter, parameter.grad)
-                for target, part in zip(parameter.split(parts), update.split(parts), strict=True):
-                    by_shape.setdefault((part.shape[0], part.shape[1]), []).append((target, part))
-        for (rows, columns), pairs in by_shape.items():
-            self._apply(pairs, scale=_RMS * math.sqrt(max(rows, columns)))
+                pairs += zip(parameter.split(parts), update.split(parts), strict=True)
+        self._learn(pairs)
 
     def _with_momentum(self, parameter: nn.Parameter, grad: Tensor) -> Tensor:
-        """Nesterov momentum; the buffer is an average, so that its size does not depend on ``MOMENTUM``."""
+        """Nesterov momentum, in the gradient's place; the buffer is an average, so that its size does not depend on
+        ``MOMENTUM``."""
         state = self.state.setdefault(parameter, {})
         if not state:
             state["momentum"] = torch.zeros_like(parameter, memory_format=torch.contiguous_format)
         momentum = state["momentum"].lerp_(grad, 1 - MOMENTUM)
-        return grad.lerp(momentum, MOMENTUM)
+        return grad.lerp_(momentum, MOMENTUM)
 
-    def _apply(self, pairs: list[tuple[Tensor, Tensor]], *, scale: float) -> None:
-        """Equal shapes go through Newton-Schulz together: few large operations instead of many small ones."""
+    def _learn(self, pairs: list[Pair]) -> None:
+        """Matrices whose smaller sides are equal go together: few large operations instead of many small ones."""
+        by_side: dict[int, list[Pair]] = {}
+        for pair in pairs:
+            by_side.setdefault(min(pair[1].shape), []).append(pair)
+        for side, group in by_side.items():
+            together = max(1, MUON_STACK // side**2)
+            for first in range(0, len(group), together):
+                self._apply(group[first : first + together], side)
+
+    def _apply(self, pairs: list[Pair], side: int) -> None:
+        """Each new matrix comes out of its last product, decay and rate included."""
+        lr, keep = self._group["lr"], 1 - self._group["lr"] * self._group["weight_decay"]
+        grams = torch.empty(len(pairs), side, side)
+        for (_, update), product in zip(pairs, grams, strict=True):
+            gram(update, out=product)
+        for (target, update), factor in zip(pairs, orthogonalizers(grams), strict=True):
+            left, right = (factor, update) if update.shape[0] <= update.shape[1] else (update, factor)
+            target.addmm_(left, right, beta=keep, alpha=-lr * _scale(update))
+
+
+class NewtonSchulzMuonAdamW(MuonAdamW):
+    """As runs go on that were begun by recipes before version 7."""
+
+    def _learn(self, pairs: list[Pair]) -> None:
+        by_shape: dict[torch.Size, list[Pair]] = {}
+        for pair in pairs:
+            by_shape.setdefault(pair[1].shape, []).append(pair)
         lr, decay = self._group["lr"], self._group["weight_decay"]
-        directions = newton_schulz(torch.stack([update for _, update in pairs]))
-        for (target, _), direction in zip(pairs, directions, strict=True):
-            target.mul_(1 - lr * decay).add_(direction, alpha=-lr * scale)
+        for group in by_shape.values():
+            directions = newton_schulz(torch.stack([update for _, update in group]))
+            for (target, update), direction in zip(group, directions, strict=True):
+                target.mul_(1 - lr * decay).add_(direction, alpha=-lr * _scale(update))
+
+
+def _scale(matrix: Tensor) -> float:
+    return _RMS * math.sqrt(max(matrix.shape))

@@ -17,11 +17,12 @@ from ondevice.run.recipe import TrainRecipe
 from ondevice.train.adamw import AdamW
 from ondevice.train.adamw8 import BLOCK, AdamW8
 from ondevice.train.adamw_bf16 import AdamW8Bf16, AdamWBf16
-from ondevice.train.muon import MuonAdamW
+from ondevice.train.muon import MuonAdamW, NewtonSchulzMuonAdamW
 
 __all__ = ["Optimizer", "adamw", "load_state", "make_optimizer", "optimizer_of", "state_tensors"]
 
 _KINDS: dict[str, type[AdamW]] = {"adamw-int8": AdamW8, "adamw-bf16": AdamWBf16, "adamw-bf16-int8": AdamW8Bf16}
+_BEFORE_7 = "muon-adamw-fp32"  # Muon as recipes before version 7 named it
 
 
 class Optimizer(Protocol):
@@ -56,16 +57,17 @@ def make_optimizer(model: Decoder, recipe: TrainRecipe) -> Optimizer:
 def optimizer_of(
     name: str, model: Decoder, *, lr: float, weight_decay: float, beta1: float, beta2: float, eps: float
 ) -> Optimizer:
-    """The optimizer of a name: ``muon``, ``adamw``, or the latter with its kind of weights and state
+    """The optimizer of a name: ``muon``, ``adamw``, or one with its kind of weights, state and updates
     (``adamw-bf16-int8``)."""
     if name.startswith("muon"):
-        return MuonAdamW(model, model.shape, lr=lr, weight_decay=weight_decay, betas=(beta1, beta2), eps=eps)
+        muon = NewtonSchulzMuonAdamW if name == _BEFORE_7 else MuonAdamW
+        return muon(model, model.shape, lr=lr, weight_decay=weight_decay, betas=(beta1, beta2), eps=eps)
     kind = _KINDS.get(name, AdamW)
     return adamw(model, lr=lr, weight_decay=weight_decay, beta1=beta1, beta2=beta2, eps=eps, kind=kind)
 
 
 def _named(recipe: TrainRecipe) -> str:
-    return recipe.optimizer_state if recipe.optimizer_state in _KINDS else recipe.optimizer
+    return recipe.optimizer_state if recipe.optimizer_state in (*_KINDS, _BEFORE_7) else recipe.optimizer
 
 
 def adamw(

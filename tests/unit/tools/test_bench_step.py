@@ -48,15 +48,18 @@ def test_tokens_to_a_loss_are_interpolated():
     assert shares_to(curve, 1.0, whole) == (math.inf, math.inf)
 
 
-def test_growth_is_beside_the_operations_and_drift_beside_the_second_tenth():
+def test_growth_is_beside_the_operations_and_drift_beside_the_first_steps():
     from growth import drift, growth, rows
 
     settings = rows()["context"]
     assert [setting.shape.context for setting in settings] == [128, 256, 512, 1024, 2500]
     assert growth(settings, [setting.flops for setting in settings]) == pytest.approx([1.0] * 5)
     assert growth(settings[:2], [settings[0].flops, 1.25 * settings[1].flops]) == pytest.approx([1.0, 1.25])
-    points = [(step, 100.0 + (step >= 900) + 50.0 * (step < 50)) for step in range(0, 1001, 10)]
-    assert drift(points, 1000) == (100.0, 101.0)
+    points = [(step, 100.0 + (step >= 9000) + 50.0 * (step < 100)) for step in range(0, 10_001, 10)]
+    assert drift(points, 10_000) == (100.0, 101.0)
+    parameters = rows()["parameters"]
+    assert len({setting.batch * setting.shape.context for setting in parameters}) == 1
+    assert len({setting.shape.vocab_size for setting in parameters}) == 4
 
 
 def test_what_is_done_is_found_again_and_a_torn_line_is_not(tmp_path):

@@ -17,6 +17,7 @@ from ondevice.run.recipe import Recipe
 from ondevice.run.schema import Limits, SourceConfig
 from ondevice.run.store import Store
 from ondevice.run.telemetry import read_records
+from ondevice.train.fitting import OPTIMIZER_STATE
 from ondevice.train.fork import ForkWish, fork_run, plan_fork
 from ondevice.train.launch import launch
 from ondevice.train.schedule import learning_rate, tail_rate
@@ -168,6 +169,20 @@ def test_another_optimizer_begins_anew(parent):
         {k: v for k, v in _tensors(parent, 16).items() if k.startswith("model")},
     )
     _train(child)
+
+
+def test_a_fork_with_the_state_of_an_earlier_versions_muon_goes_on_with_its_arithmetic(make, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setitem(OPTIMIZER_STATE, "muon", "muon-adamw-fp32")
+        old = _train(make('train.optimizer="muon"', 'train.schedule="constant"', "train.steps=6", name="old"))
+    with Store(old.checkpoints).lease(6) as checkpoint:
+        kept, fresh = (
+            plan_fork(old, checkpoint, ForkWish(steps=2, name=name, fresh_optimizer=name == "fresh"))
+            for name in ("kept", "fresh")
+        )
+    assert kept.keeps_optimizer and kept.recipe.train.optimizer_state == "muon-adamw-fp32"
+    assert not fresh.keeps_optimizer and fresh.recipe.train.optimizer_state == "muon-zolotarev-adamw-fp32"
+    _train(fork_run(kept))
 
 
 def test_added_text_is_learned_in_the_parents_vocabulary(parent, corpus):
