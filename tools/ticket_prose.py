@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 import re
 
-__all__ = ["make_prose", "pick"]
+__all__ = ["make_prose"]
 
 # [a|b] is one of both, {my} and the like are persons; what went wrong, in the past.
 _EVENTS = {
@@ -173,13 +173,13 @@ def _story(rng: random.Random) -> str:
     name = rng.choice((*_WOMEN, *_MEN))
     told, verdict = _trouble(rng, _SHE if name in _WOMEN else _HE)
     when = "[One day|Last week|In March|On Monday|This morning|Once]"
-    return f"{pick(rng, f'{when} {name} [wrote|said|told them|wrote down]')} that {told} {verdict}"
+    return f"{_pick(rng, f'{when} {name} [wrote|said|told them|wrote down]')} that {told} {verdict}"
 
 
 def _talk(rng: random.Random) -> str:
     """Told by somebody, and what somebody else says it is about."""
     told, verdict = _trouble(rng, _SELF)
-    return f'"{_capital(told)}" "{verdict}" {pick(rng, "[said|answered|thought]")} {rng.choice(_MEN)}.'
+    return f'"{_capital(told)}" "{verdict}" {_pick(rng, "[said|answered|thought]")} {rng.choice(_MEN)}.'
 
 
 def _trouble(rng: random.Random, persons: dict[str, str]) -> tuple[str, str]:
@@ -212,7 +212,7 @@ def _verdict(rng: random.Random, topic: str, other: str, *, urgent: bool) -> str
 
 def _about(rng: random.Random, topic: str) -> str:
     what = "[So this|What was wrong|All this] [was about|had to do with|was a matter of]"
-    return f"{pick(rng, what)} {_ABOUT[topic]}"
+    return f"{_pick(rng, what)} {_ABOUT[topic]}"
 
 
 def _lesson(rng: random.Random) -> str:
@@ -227,7 +227,7 @@ def _haste(rng: random.Random) -> str:
     persons = rng.choice((_SHE, _HE, _SELF, _SELF))
     event = _event(rng, rng.choice(tuple(_EVENTS)), persons)
     feeling, urgent = _feeling(rng, persons)
-    return f"{_capital(event)}.{feeling} {pick(rng, '[So it|All this|What was wrong]')} {_when(urgent)}."
+    return f"{_capital(event)}.{feeling} {_pick(rng, '[So it|All this|What was wrong]')} {_when(urgent)}."
 
 
 def _when(urgent: bool) -> str:
@@ -247,14 +247,14 @@ def _meaning(rng: random.Random) -> str:
 
 
 def _belongs(rng: random.Random, topic: str) -> str:
-    link = pick(rng, "[belongs to|has to do with|is a matter of]")
+    link = _pick(rng, "[belongs to|has to do with|is a matter of]")
     return f"{_capital(rng.choice(_NOUNS[topic]))} {link} {_ABOUT[topic]}."
 
 
 def _fill(rng: random.Random, text: str, persons: dict[str, str]) -> str:
     thing = _made_up(rng) if rng.random() < _NAMED else rng.choice(_THINGS)
     town = _made_up(rng)
-    return pick(rng, text).format(number=rng.randrange(5, 400), thing=thing, town=town, **persons)
+    return _pick(rng, text).format(number=rng.randrange(5, 400), thing=thing, town=town, **persons)
 
 
 def _made_up(rng: random.Random) -> str:
@@ -262,8 +262,7 @@ def _made_up(rng: random.Random) -> str:
     return "".join(rng.choice(_SYLLABLES) for _ in range(rng.choice((1, 2, 2)))).capitalize() + rng.choice(_ENDS)
 
 
-def pick(rng: random.Random, text: str) -> str:
-    """One of each ``[a|b]`` in a text."""
+def _pick(rng: random.Random, text: str) -> str:
     return _CHOICE.sub(lambda found: rng.choice(found[1].split("|")), text)
 
 

@@ -10,14 +10,14 @@ __all__ = ["SIDES", "Words"]
 
 @dataclass(frozen=True, kw_only=True)
 class Words:
-    """One side. Templates name slots in braces; ``matters`` and ``asides`` are by label."""
+    """One side. Templates name slots in braces; ``matters`` and ``asides`` by label."""
 
     slots: dict[str, tuple[str, ...]]
     matters: dict[str, tuple[str, ...]]  # what a ticket is about
     asides: dict[str, tuple[str, ...]]  # another matter that is fine, done, or merely mentioned
     frames: tuple[str, ...]
     plain: tuple[str, ...]
-    hurry: tuple[str, ...]  # here and below one of [a|b] is drawn
+    hurry: tuple[str, ...]
     calm: tuple[str, ...]
 
 
@@ -126,37 +126,44 @@ _TRAIN = Words(
         "Hello, {matter}.",
     ),
     hurry=(
-        " [I|We|They] [need|must have] [it|this|help|an answer] [today|this evening|at once|now|this morning].",
-        " [Please|Do] hurry[| up|, all of you].",
-        " [This|My matter|All this|Such a thing] is [urgent|very urgent|most urgent][|, our work has stopped].",
-        " [This|It|The matter] cannot wait[| a day| any more| for long].",
-        " [Everything|All work|Our shop|The office] [has stopped|stands still] [here|for it|now|because of this].",
-        " [It|This] has to be [done|mended|settled] [now|today|at once].",
-        " [My team|The shop|Our office] cannot [go on|work] without it.",
-        " [Answer|Write|Come] [today|now|this morning], [not next week|please|I beg you].",
-        " There is no time [left|to lose|for waiting].",
-        " I am in a [great |]hurry[| with it].",
-        " Urgent, please[|, very urgent]!",
+        " I need it today.",
+        " Please hurry.",
+        " This is urgent, our work has stopped.",
+        " Do be quick, please.",
+        " It cannot wait.",
+        " Help is needed at once.",
+        " Everything here has stopped.",
+        " I must have it this evening.",
+        " It has to be done now.",
+        " Urgent, please!",
+        " My team cannot go on without it.",
+        " Answer today, not next week.",
+        " There is no time left.",
+        " Thank you for coming at once.",
+        " I am in a hurry.",
+        " Our shop stands still because of it.",
     ),
     calm=(
         "",
-        "",
-        " Thank you[| all| in advance].",
-        " Thanks[| a lot| for your help].",
-        " There is no hurry[| here| with it].",
-        " [Any time|Any day] [this week|next week|in spring] [is fine|will do|is good].",
-        " [This|My matter|All this|Such a thing] is [not|not at all|not very] urgent[|, all goes on].",
-        " [This|It|The matter] can wait[| a day| a week| for long].",
-        " Take [your|all the] time[|, please].",
-        " No need to [be quick|hurry|answer today].",
-        " [Nothing|No work] [has stopped|stands still][|, all goes on].",
-        " [My team|The shop|Our office] can [go on|work] without it.",
-        " [You need not|Please do not] [answer|write|come] [today|now|this morning].",
-        " I am in no hurry[| with it].",
-        " There is time left[| for it].",
+        " There is no hurry.",
+        " Thank you.",
+        " Any time this week is fine.",
+        " This is not urgent.",
+        " Take your time.",
+        " It can wait.",
+        " No need to be quick.",
+        " Nothing has stopped, all goes on.",
+        " I am in no hurry.",
+        " Next week is soon enough.",
+        " Whenever you have time.",
+        " Thanks for your help.",
+        " My team can go on without it.",
+        " You need not answer today.",
+        " Please do not hurry.",
+        " There is time left.",
     ),
 )
-"""Many ways to hurry and not to, told apart by a word: of a few, the ends of sentences would be learned by heart."""
+"""The endings were chosen on the develop side: of some 150 a base of 2 M learned less (tools/LOG.md)."""
 
 _DEVELOP = Words(
     slots={

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.ticket_prose import pick
 from tools.ticket_words import SIDES, Words
 
 __all__ = [
@@ -58,7 +57,7 @@ def make_rows(side: str, count: int, *, seed: int) -> list[dict[str, Any]]:
         ticket, urgent = _ticket(rng, words, label), rng.random() < _URGENT
         paired = side == "train" and rng.random() < _PAIRED and told[label] + 2 <= count // len(LABELS)
         for tone in (urgent, not urgent) if paired else (urgent,):
-            text = ticket + pick(rng, rng.choice(words.hurry if tone else words.calm))
+            text = ticket + rng.choice(words.hurry if tone else words.calm)
             told[label] += text not in rows
             rows.setdefault(text, _row(side, text, {"label": label, "when": WHEN[not tone]}))
     return list(rows.values())
