@@ -11,7 +11,7 @@ from tui.words import printable
 __all__ = ["heat_of", "present", "sensors_of"]
 
 _STATUS_NUMBERS = (
-    "step_s", "tok_s", "tok_s_sustained", "eta_s", "done_t", "until_t", "epoch", "slept_s", "frozen_s", "duty",
+    "step_s", "tok_s", "tok_s_sustained", "eta_s", "done_t", "until_t", "epochs", "slept_s", "frozen_s", "duty",
     "battery_s", "mean_power_w", "wh_left", "price_left", "plan_mb",
 )  # fmt: skip
 _FELT = (

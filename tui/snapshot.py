@@ -190,7 +190,7 @@ class RunSnapshot:
     steps: int | None = None
     tokens: int = 0
     tokens_total: int | None = None
-    epoch: float | None = None
+    epochs: float | None = None
     eta_s: float | None = None  # rests, closed hours and waits for the charger included where a forecast knows them
     done_t: float | None = None
     battery_s: float | None = None  # until the battery is at its floor

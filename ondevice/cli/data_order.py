@@ -118,7 +118,7 @@ def _lines(picture: Picture, width: int) -> Iterator[str]:
         tokens = picture.tokens[index]
         told = f"{tokens / 1e6:.1f}M" if tokens >= 1e5 else f"{tokens / 1e3:.1f}k"
         yield f"{name[:width]:{width}} |{cells}| {told:>6} {picture.epochs[index]:.1f}x"
-    yield f"{'':{width}}  darker: a larger share; tokens; passes"
+    yield f"{'':{width}}  darker: a larger share; tokens; epochs"
 
 
 def _difficulty_lines(picture: Picture, data: DataRecipe) -> Iterator[str]:

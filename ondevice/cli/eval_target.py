@@ -98,6 +98,9 @@ def _show(result: dict[str, Any]) -> None:
         tell(f"  val       {loss:.4f} {for_terminal(source)}{more}")
     if result["own_tokenizer"] is False:
         tell("            the model's tokenizer is not the dataset's: compare bits a byte, not nats a token")
+    languages = result["val_loss_by_language"]
+    for language, loss in languages.items() if 1 < len(languages) < len(result["val_loss"]) else ():
+        tell(f"  val       {loss:.4f} {for_terminal(language)}, all its sources")
     if result["val_loss_mixed"] is not None:
         tell(f"  all       {result['val_loss_mixed']:.4f} nats a token")
     group = result["degeneration"]["all"]

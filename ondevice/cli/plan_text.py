@@ -29,7 +29,7 @@ def plan_lines(prepared: Prepared, foreseen: Foresight | None = None) -> Iterato
     yield f"Model    {model.arch}, {expected.parameters / 1e6:.2f} M parameters"
     yield f"         {model.layers} layers x {model.width}, context {model.context}, vocabulary {model.vocab_size:,}"
     yield f"Steps    {train.steps:,} x {train.batch} x {model.context} = {train.tokens / 1e6:.2f} M tokens"
-    yield f"         {expected.epochs:.2f} passes over the text, {train.precision}, peak rate {train.lr:.2g}"
+    yield f"         {expected.epochs:.2f} epochs, {train.precision}, peak rate {train.lr:.2g}"
     yield f"Memory   about {expected.memory.total_mb:,.0f} MB, micro-batch {fit.micro_batch}, {fit.threads} threads"
     if prepared.measured is not None:
         yield f"         {prepared.measured.peak_mb:,.0f} MB measured, {prepared.measured.step_s:.1f}s a step"

@@ -20,6 +20,7 @@ from ondevice.run.usage import Usage
 
 __all__ = ["cut", "moment", "one_line", "outlook", "pace_lines", "read_lines", "share_of", "story_lines"]
 
+_READ = ("tokens", "unique_tokens", "epochs", "most_epochs")
 _FORETOLD = ("eta_s", "done_t", "open_s", "battery_s")
 _HEAT = (("battery_c", "battery"), ("skin_c", "body"), ("cpu_c", "cpu"))
 _RESTED = 0.95  # of the burst rate: above this there is nothing to tell of rests
@@ -67,9 +68,11 @@ def story_lines(story: Digest) -> Iterator[str]:
 
 def read_lines(status: dict[str, Any]) -> Iterator[str]:
     """How much of the text was read how often, and what its evaluations advise."""
-    tokens, unique, epochs = (as_number(status.get(key)) for key in ("tokens", "unique_tokens", "most_epochs"))
+    tokens, unique, epochs, most = (as_number(status.get(key)) for key in _READ)
     if tokens and unique and epochs:
-        yield f"  read      {tokens:,.0f} tokens, {epochs:.1f} epochs"
+        yield f"  read      {tokens:,.0f} tokens, {epochs:.2f} epochs"
+        if most and most > 1.2 * epochs:
+            yield f"  most read {most:.2f} epochs of one source"
         yield f"  unique    {unique:,.0f} tokens"
     advice = status.get("advice")
     for text in advice if isinstance(advice, list) else ():

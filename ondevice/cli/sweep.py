@@ -84,7 +84,8 @@ def _show(result: dict[str, Any]) -> None:
         f"prompts, and has {held['quality']:.1f} on {held['n']} held out (default {result['holdout_of_default']:.1f})."
     )
     if difference["low"] is not None and result["winner"]["arm"] != "default":
+        sure = "surely" if difference["low"] > 0 or difference["high"] < 0 else "not surely"
         tell(
-            f"Better than the default by {difference['estimate']:+.1f}, 95 % between {difference['low']:+.1f} and "
-            f"{difference['high']:+.1f}."
+            f"On those held out it differs {sure} from the default: {difference['estimate']:+.1f}, 95 % between "
+            f"{difference['low']:+.1f} and {difference['high']:+.1f}."
         )

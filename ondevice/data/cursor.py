@@ -138,9 +138,9 @@ class BatchCursor:
         return None if self._packed is None else sum(self._packed.counts)
 
     @property
-    def epoch(self) -> int:
-        """Epochs completed: how often as many windows were served as there are."""
-        return self.position // self.windows_per_epoch
+    def epochs(self) -> float:
+        """Passes over the text so far, the begun one by its part: windows served over windows there are."""
+        return self.position / self.windows_per_epoch
 
     def next(self) -> Batch:
         """The next ``batch`` windows. Raises DataError when a chunk they lie in is damaged."""

@@ -21,7 +21,16 @@ from ondevice.model.decoder import Decoder
 from ondevice.model.loss import IGNORE, linear_cross_entropy
 from ondevice.run.recipe import Fit, Recipe
 
-__all__ = ["Evaluation", "SourceLoss", "Tokens", "ValidationText", "example_rows", "loss_windows", "mixed_loss"]
+__all__ = [
+    "Evaluation",
+    "SourceLoss",
+    "Tokens",
+    "ValidationText",
+    "example_rows",
+    "language_losses",
+    "loss_windows",
+    "mixed_loss",
+]
 
 
 class Tokens(Protocol):
@@ -156,6 +165,16 @@ def example_rows(dataset: Dataset, source: str, context: int, max_tokens: int, b
     chosen = [index * len(packed) // wanted for index in range(wanted)]
     for first in range(0, wanted, batch):
         yield packed.rows(chosen[first : first + batch])
+
+
+def language_losses(losses: Mapping[str, SourceLoss], languages: Mapping[str, str]) -> dict[str, float]:
+    """Nats per token of all sources of a language together; sources without a language are left out."""
+    totals: dict[str, tuple[float, int]] = {}
+    for name, loss in losses.items():
+        if language := languages.get(name):
+            nats, tokens = totals.get(language, (0.0, 0))
+            totals[language] = nats + loss.nats * loss.tokens, tokens + loss.tokens
+    return {language: nats / tokens for language, (nats, tokens) in totals.items()}
 
 
 def mixed_loss(losses: Mapping[str, SourceLoss], weights: Mapping[str, float] | None = None) -> float | None:

@@ -4,6 +4,7 @@ exp(mean NLL) over its tokens. Any backend will do."""
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from ondevice.errors import CheckpointError, UsageError
 from ondevice.infer.backend import Backend
 
-__all__ = ["Probe", "measure_probes", "score_probe"]
+__all__ = ["Probe", "measure_probes", "probe_summary", "score_probe"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,16 @@ def measure_probes(
             end = len(rows[index])
             found[index] = score_probe(logits_BTV[place, end - len(expected_ids) : end], expected_ids)
     return [found[index] for index in range(len(rows))]
+
+
+def probe_summary(probes: Sequence[Probe]) -> dict[str, Any]:
+    """Of one or more."""
+    return {
+        "n": len(probes),
+        "median_rank": statistics.median(probe.rank for probe in probes),
+        "mean_probability": statistics.fmean(probe.probability for probe in probes),
+        "median_perplexity": statistics.median(probe.perplexity for probe in probes),
+    }
 
 
 def _row(backend: Backend, prompt_ids: Sequence[int], expected_ids: Sequence[int]) -> list[int]:

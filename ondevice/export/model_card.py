@@ -6,7 +6,7 @@ import json
 import math
 
 from ondevice import __version__
-from ondevice.export.story import Source, Story
+from ondevice.export.story import Ancestor, Source, Story
 from ondevice.run.recipe import ModelShape
 
 __all__ = ["model_card"]
@@ -89,11 +89,28 @@ def _training(story: Story) -> dict[str, str]:
         "validation loss": loss,
         "last training loss": "" if story.train_loss is None else f"{story.train_loss:.4f}",
         "time in steps": f"{story.hours:.2f} hours on {story.machine or 'a machine'}, torch {story.torch}",
+        "before that": "; ".join(map(_spent_before, story.ancestors)),
+        "time in steps, in all": _hours_in_all(story),
         "energy": "not known: this machine does not tell its power"
         if story.energy_wh is None
         else f"{story.energy_wh:.2f} Wh from the battery, as far as it was read",
         "run": f"{story.run} (`{story.run_id}`), checkpoint `{story.checkpoint_sha256[:16]}`",
     }
+
+
+def _spent_before(each: Ancestor) -> str:
+    """What the run took that this one went on from, up to there."""
+    if each.hours is None:
+        return f"run {each.run} to step {each.step:,}, whose hours are not known here"
+    energy = "" if each.energy_wh is None else f" and {each.energy_wh:.2f} Wh"
+    return f"{each.hours:.2f} hours{energy} of run {each.run} to step {each.step:,}"
+
+
+def _hours_in_all(story: Story) -> str:
+    """Empty where nothing came before, or not all of it is known."""
+    before = [each.hours for each in story.ancestors]
+    known = [hours for hours in before if hours is not None]
+    return f"{story.hours + sum(known):.2f} hours" if before and len(known) == len(before) else ""
 
 
 def _use(story: Story) -> str:

@@ -5,16 +5,19 @@ For model cards. Only what was recorded; what was not is None.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from ondevice.run.directory import RunDir
+from ondevice.errors import OndeviceError
+from ondevice.run.directory import RunDir, home
 from ondevice.run.recipe import Recipe
 from ondevice.run.telemetry import as_number, read_records
 
-__all__ = ["Source", "Story", "energy_wh", "read_story"]
+__all__ = ["Ancestor", "Source", "Story", "energy_wh", "read_story"]
 
 _LONGEST_GAP_S = 120.0  # readings come every 30 s; what lies in a longer gap is not known
 
@@ -31,8 +34,19 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ancestor:
+    """A run that this one was forked from, up to the fork; ``hours`` None where it is not on this machine."""
+
+    run: str
+    step: int
+    hours: float | None
+    energy_wh: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Story:
-    """A model's making up to ``step``. ``energy_wh`` is integrated from readings of the battery's power."""
+    """A model's making up to ``step``. ``energy_wh`` is integrated from readings of the battery's power. What the
+    ``ancestors`` spent, the nearest first, is not in ``hours`` and ``energy_wh``."""
 
     run: str
     run_id: str
@@ -48,11 +62,12 @@ class Story:
     machine: str
     torch: str
     checkpoint_sha256: str
+    ancestors: tuple[Ancestor, ...] = ()
 
 
 def read_story(run: RunDir, *, step: int, checkpoint_sha256: str) -> Story:
     """The story up to a checkpoint's step. Raises CheckpointError or DataError for papers that cannot be read."""
-    records = [record for record in read_records(run.telemetry) if (as_number(record.get("step")) or 0) <= step]
+    records = _records(run, step)
     recipe, identity = run.read_recipe(), run.read_identity()
     last_eval = _last(records, "eval")
     last_step = _last(records, "step")
@@ -67,12 +82,47 @@ def read_story(run: RunDir, *, step: int, checkpoint_sha256: str) -> Story:
         val_loss=as_number(last_eval.get("val_loss_mixed")),
         train_loss=as_number(last_step.get("loss")),
         tokens=_whole(last_step.get("tokens")),
-        hours=sum(as_number(each.get("step_s")) or 0.0 for each in _kept(records)) / 3600,
+        hours=_hours(records),
         energy_wh=energy_wh(records),
         machine=" ".join(str(environment[key]) for key in ("system", "machine") if key in environment),
         torch=str(environment.get("torch", "")),
         checkpoint_sha256=checkpoint_sha256,
+        ancestors=tuple(_ancestors(run, identity)),
     )
+
+
+def _records(run: RunDir, step: int) -> list[dict[str, Any]]:
+    return [record for record in read_records(run.telemetry) if (as_number(record.get("step")) or 0) <= step]
+
+
+def _hours(records: Iterable[Mapping[str, Any]]) -> float:
+    return sum(as_number(each.get("step_s")) or 0.0 for each in _kept(records)) / 3600
+
+
+def _ancestors(run: RunDir, identity: Mapping[str, Any]) -> Iterator[Ancestor]:
+    """From the parent on; beyond one that is gone nobody knows."""
+    parent, seen = identity.get("parent"), {identity.get("id")}
+    while isinstance(parent, dict):
+        name, step = str(parent["run"]), int(parent["step"])
+        found = None if parent["id"] in seen else _found(run, name, parent["id"])
+        seen.add(parent["id"])
+        if found is None:
+            yield Ancestor(run=name, step=step, hours=None, energy_wh=None)
+            return
+        records = _records(found, step)
+        yield Ancestor(run=name, step=step, hours=_hours(records), energy_wh=energy_wh(records))
+        parent = found.read_identity().get("parent")
+
+
+def _found(run: RunDir, name: str, identity: object) -> RunDir | None:
+    """The run of that name and identity, beside the other or at home; None where it is gone."""
+    if os.path.basename(name) != name:
+        return None
+    for folder in (run.path.parent, home() / "runs"):
+        with suppress(OndeviceError, OSError):
+            if RunDir(folder / name).read_identity()["id"] == identity:
+                return RunDir(folder / name)
+    return None
 
 
 def energy_wh(records: Iterable[Mapping[str, Any]]) -> float | None:

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["UNKNOWN", "duration", "interval", "loss", "millions", "moment", "percent", "size"]
+__all__ = [
+    "UNKNOWN",
+    "amount",
+    "between",
+    "duration",
+    "interval",
+    "listed",
+    "loss",
+    "millions",
+    "moment",
+    "percent",
+    "size",
+    "source_name",
+]
 
 UNKNOWN = "-"
 
@@ -42,7 +56,7 @@ def moment(t: float | None) -> str:
     return UNKNOWN if t is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(t))
 
 
-def interval(found: dict[str, Any] | None, *, digits: int = 4) -> str:
+def interval(found: dict[str, Any] | None, *, digits: int = 3) -> str:
     """``{'estimate': ..., 'low': ..., 'high': ...} -> '+0.12 (+0.10 to +0.14)'``."""
     if found is None:
         return UNKNOWN
@@ -52,3 +66,30 @@ def interval(found: dict[str, Any] | None, *, digits: int = 4) -> str:
         if found["low"] is None or found["low"] == found["high"]
         else f"{text} ({found['low']:+.{digits}f} to {found['high']:+.{digits}f})"
     )
+
+
+def amount(found: dict[str, Any], unit: str, *, digits: int = 3) -> str:
+    """As `interval`, for a sentence: ``'+0.12 nats (95 % between +0.10 and +0.14)'``."""
+    text = f"{found['estimate']:+.{digits}f} {unit}"
+    return text if found["low"] is None else f"{text} ({between(found, digits=digits, signed=True)})"
+
+
+def between(found: dict[str, Any], *, digits: int = 3, signed: bool = False) -> str:
+    """``'95 % between 0.10 and 0.14'``; ``signed`` or of the size alone, where the sentence says which way it goes."""
+    low, high = found["low"], found["high"]
+    if not signed:
+        low, high = sorted((abs(low), abs(high)))
+    sign = "+" if signed else ""
+    return f"{100 * found['level']:.3g} % between {low:{sign}.{digits}f} and {high:{sign}.{digits}f}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """``['a', 'b', 'c'] -> 'a, b and c'``."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def source_name(name: str) -> str:
+    """Of a folder of code that is named as its language, the name once: ``'python.python' -> 'python'``."""
+    folder, _, language = name.partition(".")
+    return folder if folder == language else name

@@ -23,6 +23,7 @@ from ondevice.run.store import Store
 from ondevice.run.telemetry import as_number, read_records
 from ondevice.study.selection import SELECTION_FILE, SELECTION_VERSION
 from ondevice.study.story import Interval, intervals_of
+from ondevice.study.sweep_record import latest_sweep
 
 __all__ = ["FELT", "CheckpointFacts", "RunFacts", "gather_run"]
 
@@ -61,6 +62,7 @@ class RunFacts:
     launches: list[dict[str, Any]] = field(default_factory=list)
     checkpoints: list[CheckpointFacts] = field(default_factory=list)
     selection: dict[str, Any] | None = None
+    sweep: dict[str, Any] | None = None
     trouble: list[str] = field(default_factory=list)
     _began_t: float | None = None
 
@@ -83,6 +85,7 @@ def gather_run(run: RunDir) -> RunFacts:
     facts.checkpoints = _checkpoints(facts)
     with suppress(OndeviceError):
         facts.selection = read_sealed(run.evals / SELECTION_FILE, version=SELECTION_VERSION)
+    facts.sweep = latest_sweep(run.evals)
     return facts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from html import escape
 
@@ -29,14 +30,22 @@ svg polyline{fill:none;stroke-width:1.6;stroke-linejoin:round}svg polygon{opacit
 .grid{stroke:var(--rule);stroke-width:.6}.axis{stroke:var(--soft);stroke-width:1}
 circle.mark{fill:none;stroke:var(--ink);stroke-width:1.4}text.mark{fill:var(--ink)}
 i{display:inline-block;width:.9rem;height:.2rem;margin-right:.3rem;vertical-align:middle}
-.wide{overflow-x:auto;margin:.6rem 0}table{border-collapse:collapse;font-size:.85rem}
-th,td{padding:.25rem .6rem;border-bottom:1px solid var(--rule);text-align:right;vertical-align:top;white-space:nowrap}
-th{color:var(--soft);font-weight:600}th.w,td.w{text-align:left;white-space:normal;min-width:5rem;overflow-wrap:normal}
+.wide{overflow-x:auto;margin:.6rem 0;background:linear-gradient(to left,var(--paper) 1rem,transparent) right/2rem 100%
+no-repeat local,linear-gradient(to left,var(--rule),transparent) right/1rem 100% no-repeat scroll}
+table{border-collapse:collapse;font-size:.85rem}
+th,td{padding:.25rem .5rem;border-bottom:1px solid var(--rule);text-align:right;vertical-align:top;white-space:nowrap}
+th{color:var(--soft);font-weight:600;vertical-align:bottom;white-space:normal}th,td{overflow-wrap:normal}
+th.w,td.w{text-align:left;white-space:normal;min-width:4.5rem}
+th:first-child,td:first-child{position:sticky;left:0;background:var(--paper)}
+th.g{text-align:left;color:var(--ink);white-space:nowrap;padding-top:.6rem}
+.h{word-break:break-all}td.i{white-space:normal}td.i span{display:inline-block;white-space:nowrap}
 .texts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,16rem),1fr));gap:.8rem;margin:.6rem 0}
 .texts div{background:var(--card);border-radius:.5rem;padding:.6rem}.texts b{font-size:.8rem;color:var(--soft)}
 pre{white-space:pre-wrap;font:13px/1.45 ui-monospace,Menlo,Consolas,monospace;margin:.3rem 0 0}
 @media print{body{max-width:none}}
 """
+_LONG = re.compile(r"[0-9A-Za-z]{32,}")  # a hash
+_BREAKS = r'<span class="h">\g<0></span>'
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
@@ -89,12 +98,30 @@ def _block(block: Block) -> str:
 
 
 def _table(table: Table) -> str:
-    def cells(row: tuple[str, ...], tag: str) -> str:
-        marks = [' class="w"' if place < table.words else "" for place in range(len(row))]
-        return "".join(f"<{tag}{mark}>{_safe(cell)}</{tag}>" for mark, cell in zip(marks, row, strict=True))
+    """What several rows begin with is a line of its own above them: a phone has no room for it in each."""
+    grouped = table.words > 1 and len({row[0] for row in table.rows}) < len(table.rows)
+    kept = slice(1 if grouped else 0, None)
+    words = table.words - grouped
 
-    rows = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in table.rows)
-    return f'<div class="wide"><table><tr>{cells(table.columns, "th")}</tr>{rows}</table></div>'
+    def cells(row: tuple[str, ...], tag: str) -> str:
+        return "".join(_cell(cell, tag, is_words=place < words) for place, cell in enumerate(row[kept]))
+
+    lines, group = [f"<tr>{cells(table.columns, 'th')}</tr>"], None
+    for row in table.rows:
+        if grouped and row[0] != group:
+            group = row[0]
+            lines.append(f'<tr><th class="g" colspan="{len(row) - 1}">{_safe(group)}</th></tr>')
+        lines.append(f"<tr>{cells(row, 'td')}</tr>")
+    return f'<div class="wide"><table>{"".join(lines)}</table></div>'
+
+
+def _cell(text: str, tag: str, *, is_words: bool) -> str:
+    if is_words:
+        return f'<{tag} class="w">{_LONG.sub(_BREAKS, _safe(text))}</{tag}>'
+    estimate, found, rest = text.partition(" (")
+    if not found or tag == "th":
+        return f"<{tag}>{_safe(text)}</{tag}>"
+    return f'<td class="i"><span>{_safe(estimate)}</span> <span>({_safe(rest)}</span></td>'
 
 
 def _chart(chart: Chart) -> str:

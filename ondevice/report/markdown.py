@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ondevice.report.page import Block, Chart, Heading, Page, Paragraph, Table, Texts, plain
+from ondevice.report.page import Block, Chart, Curve, Heading, Page, Paragraph, Table, Texts, plain
 
 __all__ = ["page_markdown"]
 
@@ -40,12 +40,20 @@ def _chart(chart: Chart) -> str:
     """Some of the points of each curve; where curves have other x's than the first, an empty cell."""
     xs = sorted({x for curve in chart.curves for x, _ in curve.points})
     chosen = [xs[index * (len(xs) - 1) // (_ROWS - 1)] for index in range(_ROWS)] if len(xs) > _ROWS else xs
-    values = [dict(curve.points) for curve in chart.curves]
-    rows = tuple(
-        (f"{x:,.6g}", *(f"{curve[x]:.5g}" if x in curve else "" for curve in values)) for x in dict.fromkeys(chosen)
-    )
+    values = [_values(curve) for curve in chart.curves]
+    rows = tuple((_place(x), *(curve.get(x, "") for curve in values)) for x in dict.fromkeys(chosen))
     names = tuple(curve.name or chart.y for curve in chart.curves)
     return f"**{_safe(chart.title)}, {_safe(chart.y)}**\n\n" + _table((chart.x, *names), rows, 0)
+
+
+def _place(x: float) -> str:
+    return f"{x:,.0f}" if x == int(x) else f"{x:.4g}"
+
+
+def _values(curve: Curve) -> dict[float, str]:
+    """By x, with half the width of the band."""
+    spread = {x: f" ± {(high - low) / 2:.2g}" for x, low, high in curve.band}
+    return {x: f"{y:.5g}{spread.get(x, '')}" for x, y in curve.points}
 
 
 def _text(title: str, text: str) -> str:

@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ondevice.report.figures import UNKNOWN, interval, millions, percent
+from ondevice.report.figures import (
+    UNKNOWN,
+    between,
+    duration,
+    interval,
+    listed,
+    millions,
+    percent,
+    source_name,
+)
 
-__all__ = ["RISE_HEAD", "advice", "rise_rows", "seed_advice"]
+__all__ = ["RISE_HEAD", "advice", "behind_mixture", "rise_rows", "seed_advice", "surely_rose"]
 
-RISE_HEAD = ("arm", "source", "read until", "epochs", "rise while read", "rise after", "why")
+RISE_HEAD = ("arm", "source", "rise while read", "rise after", "why", "tokens read", "epochs", "read until")
+_FORGOTTEN = "forgotten, rising after the last reading"
 _WHY = {
     "over-trained": "over-trained",
     "forgotten": "forgotten",
@@ -18,16 +28,40 @@ _WHY = {
 }
 
 
+def surely_rose(arm: dict[str, Any]) -> bool:
+    """Whether the mixed loss ends surely above its lowest mean."""
+    rise = arm["end_minus_best"]
+    return bool(arm["tokens_after_best"] and rise["surely"] and rise["estimate"] > 0)
+
+
+def behind_mixture(arm: dict[str, Any]) -> str:
+    """What single sources surely did; empty where none did anything."""
+    rises = arm.get("rises", {})
+    over, forgotten = _named(rises, "over-trained"), _named(rises, "forgotten")
+    told = (over and f"over-trained, rising while read again: {over}.", forgotten and f"{_FORGOTTEN}: {forgotten}.")
+    return " ".join(text[0].upper() + text[1:] if place else text for place, text in enumerate(filter(None, told)))
+
+
 def advice(arm: dict[str, Any]) -> str:
-    """In a sentence or two: whether the end is worse than the best, of what, and what would help."""
+    """Of an arm that `surely_rose`: from where, by how much, of what, and what would help."""
     rise, after, rises = arm["end_minus_best"], arm["tokens_after_best"], arm.get("rises", {})
-    if not after:
-        return f"its last evaluation is the lowest on the mean; more training may lower it further.{_though(rises)}"
-    spent = f"{millions(after)} tokens ({percent(after / max(1, arm['end']['tokens'] - arm['tokens'][0]))} of them)"
-    if not (rise["surely"] and rise["estimate"] > 0):
-        told = f"{spent} came after the lowest mean, but whether the loss rose is not sure ({interval(rise)} nats)."
-        return told + _though(rises)
-    return f"{spent} came after the best and raised the mixed loss by {interval(rise)} nats: {_because(rises)}"
+    best, share = arm["best"], after / max(1, arm["end"]["tokens"] - arm["tokens"][0])
+    return (
+        f"lowest ({best['loss']:.3f}) at {millions(best['tokens'])} tokens, then surely up by "
+        f"{abs(rise['estimate']):.3f} nats to the end ({between(rise)}). {millions(after)} tokens, {percent(share)} of "
+        f"the training, came after it and cost {duration(share * arm['cost']['worked_s'])} a run: "
+        f"{_because(rises)}{_seeds_agree(arm)}"
+    )
+
+
+def _seeds_agree(arm: dict[str, Any]) -> str:
+    """Where each seed had its own lowest."""
+    place = dict(zip(arm["steps"], arm["tokens"], strict=True))
+    lowest = [place[each["best_step"]] for each in arm["shape"].values() if each["best_step"] in place]
+    if len(lowest) < 2:
+        return ""
+    low, high = millions(min(lowest)), millions(max(lowest))
+    return f" Every seed was lowest at {low}." if low == high else f" Seeds were lowest between {low} and {high}."
 
 
 def seed_advice(what: str, rises: dict[str, Any]) -> str:
@@ -41,36 +75,32 @@ def _because(rises: dict[str, Any]) -> str:
     over, forgotten = _named(rises, "over-trained"), _named(rises, "forgotten")
     if over and forgotten:
         return (
-            f"{over} over-trained (rising while still read again), and {forgotten} forgotten (rising after the last "
-            "reading); stop earlier for the first, mix or come back for the second."
+            f"over-trained, rising while read again: {over}; {_FORGOTTEN}: {forgotten}. "
+            "Stop earlier for the first, mix or come back for the second."
         )
     if over:
-        return f"{over} over-trained, rising while still read again; stop earlier, or give more different text."
+        return f"over-trained, rising while read again: {over}. Stop earlier, or give more different text."
     if forgotten:
         return (
-            f"{forgotten} forgotten, rising only after the last reading. That is the order of the text and not too "
+            f"{_FORGOTTEN}: {forgotten}. That is the order of the text and not too "
             "many passes over it; mix the sources or come back to early ones rather than stop earlier."
         )
     if first := _named(rises, "first pass"):
-        return f"{first} rising in the first pass, which no repetition explains; try a lower learning rate."
+        return f"risen in the first pass, which no repetition explains: {first}. Try a lower learning rate."
     return "no source that was read surely rose alone, so whether it was over-trained is not known."
 
 
-def _though(rises: dict[str, Any]) -> str:
-    """Where the mixture hides what single sources did."""
-    over, forgotten = _named(rises, "over-trained"), _named(rises, "forgotten")
-    told = " and ".join(
-        text for text in (over and f"{over} over-trained", forgotten and f"{forgotten} forgotten") if text
-    )
-    return f" Behind the mixture, {told}." if told else ""
-
-
 def _named(rises: dict[str, Any], cause: str) -> str:
-    """``'general and news are'``; empty where no source is."""
-    names = [name for name, each in rises.items() if each["cause"] == cause]
-    if not names:
-        return ""
-    return f"{', '.join(names[:-1])} and {names[-1]} are" if len(names) > 1 else f"{names[0]} is"
+    """``'general (+1.20, 98.3 % between +1.10 and +1.30) and news (...)'``; empty where no source is."""
+    names = [(name, each) for name, each in rises.items() if each["cause"] == cause]
+    return listed(_amounts(name, each, cause) for name, each in names) if names else ""
+
+
+def _amounts(name: str, each: dict[str, Any], cause: str) -> str:
+    found = each["after_read" if cause == "forgotten" else "while_read"]
+    again = f"read {each['epochs']:.1f} times, " if cause == "over-trained" else ""
+    sure = "" if found["low"] is None else f", {between(found)}"
+    return f"{source_name(name)} ({again}{found['estimate']:+.3f} nats{sure})"
 
 
 def rise_rows(arms: dict[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -79,10 +109,11 @@ def rise_rows(arms: dict[str, Any]) -> Iterator[tuple[str, ...]]:
         for source, each in arm.get("rises", {}).items():
             yield (
                 name,
-                source,
-                percent(each["read_until"]) if each["read_until"] is not None else "never",
-                UNKNOWN if each["epochs"] is None else f"{each['epochs']:.2f}",
+                source_name(source),
                 interval(each["while_read"] or each["outside"]),
                 interval(each["after_read"]),
                 _WHY.get(each["cause"], "no sure rise"),
+                millions(arm["exposure"]["tokens"].get(source, 0.0)),
+                UNKNOWN if each["epochs"] is None else f"{each['epochs']:.2f}",
+                percent(each["read_until"]) if each["read_until"] is not None else "never",
             )

@@ -9,10 +9,12 @@ from typing import Any
 
 from ondevice.evaluate.trajectory import Settings, advise, diminishing, trajectory
 from ondevice.model.counts import count_parameters
-from ondevice.report.figures import UNKNOWN, duration, loss, millions, moment, percent, size
+from ondevice.report.figures import UNKNOWN, duration, loss, millions, moment, percent, size, source_name
 from ondevice.report.gather import RunFacts
 from ondevice.report.page import Chart, Curve, Page, Text, thinned_points
+from ondevice.report.run_choice import decoding, selection
 from ondevice.run.series import Series
+from ondevice.run.telemetry import as_number
 from ondevice.study.story import MIXED, points_of
 
 __all__ = ["run_page"]
@@ -33,7 +35,8 @@ def run_page(facts: RunFacts) -> Page:
     _shape(page, facts)
     _generations(page, facts)
     _checkpoints(page, facts)
-    _selection(page, facts)
+    selection(page, facts.selection)
+    decoding(page, facts.sweep)
     _cost(page, facts)
     _decisions(page, facts)
     _provenance(page, facts)
@@ -67,7 +70,9 @@ def _read_so_far(facts: RunFacts) -> Iterator[tuple[str, str]]:
     last = facts.intervals[-1]
     if last.epochs:
         most = max(last.epochs, key=lambda name: last.epochs[name])
-        text = f"{last.epochs[most]:.2f} of {most}" + (", the most read" if len(last.epochs) > 1 else "")
+        mean = as_number(facts.evals[-1].get("epochs"))
+        text = f"{last.epochs[most]:.2f} of {source_name(most)}" + (", the most read" if len(last.epochs) > 1 else "")
+        text = text if mean is None or len(last.epochs) == 1 else f"{mean:.2f}; {text}"
         unique = sum(tokens / max(1.0, last.epochs.get(name, 1.0)) for name, tokens in last.trained.items())
         yield "epochs", f"{text}; about {millions(unique)} different tokens"
 
@@ -82,6 +87,8 @@ def _curves(page: Page, facts: RunFacts) -> None:
     best = min(points_of(facts.intervals, MIXED), key=lambda point: point.loss, default=None)
     marks = (("best", float(best.tokens), best.loss),) if best else ()
     page.chart(Chart(title="Validation loss", x="tokens", y="nats a token", curves=tuple(curves), marks=marks))
+    page.chart(_by_language(facts))
+    page.chart(_probes(facts))
     page.chart(_over_steps("Training loss", "nats a token", story.loss))
     page.chart(_over_steps("Learning rate", "of each step", story.lr))
     page.chart(_over_steps("Gradient norm", "before clipping", story.grad_norm))
@@ -97,6 +104,27 @@ def _curves(page: Page, facts: RunFacts) -> None:
         page.chart(Chart(title=title, x="hours since the first launch", y=y, curves=(Curve("", _felt(facts, key)),)))
     if len(sources) > _MOST_SOURCES:
         page.say(f"{len(sources) - _MOST_SOURCES} more sources are in the story and not drawn.")
+
+
+def _by_language(facts: RunFacts) -> Chart:
+    """Where a language has several sources; else the curves of the sources say it."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for record in facts.evals:
+        if 1 < len(losses := record.get("val_loss_by_language") or {}) < len(record.get("val_loss") or {}):
+            for name, value in losses.items():
+                found.setdefault(name, []).append((float(record.get("tokens") or 0), float(value)))
+    curves = tuple(Curve(name, thinned_points(points)) for name, points in found.items())
+    return Chart(title="Validation loss by language", x="tokens", y="nats a token", curves=curves)
+
+
+def _probes(facts: RunFacts) -> Chart:
+    points = [
+        (float(record.get("tokens") or 0), float(record["probes"]["mean_probability"]))
+        for record in facts.evals
+        if isinstance(record.get("probes"), dict)
+    ]
+    curve = Curve("", thinned_points(points))
+    return Chart(title="Probes", x="tokens", y="probability of the true next token", curves=(curve,))
 
 
 def _sources(facts: RunFacts) -> list[str]:
@@ -205,16 +233,6 @@ def _checkpoints(page: Page, facts: RunFacts) -> None:
     page.table(("step", "", "loss", "quality", "size"), rows, words=2)
 
 
-def _selection(page: Page, facts: RunFacts) -> None:
-    if facts.selection is None:
-        return
-    page.head("Selection")
-    for sentence in facts.selection.get("sentences", ()):
-        page.say(str(sentence))
-    roles = facts.selection.get("roles", {})
-    page.table(("role", "step"), [(role, f"{step:,}") for role, step in roles.items()])
-
-
 def _cost(page: Page, facts: RunFacts) -> None:
     usage = facts.story.usage
     eval_s = sum(float(record.get("eval_s") or 0.0) for record in facts.evals)
@@ -231,6 +249,8 @@ def _cost(page: Page, facts: RunFacts) -> None:
         rows.append(("energy a million tokens", f"{usage.wh_per_mtok:,.2f} Wh"))
     else:
         rows.append(("energy", "not known: no battery discharge could be read"))
+    if isinstance(parent := facts.identity.get("parent"), dict):
+        rows.append(("counted", f"this run alone; before it {parent['run']} was trained to step {parent['step']:,}"))
     page.head("Time and energy")
     page.table(("", ""), rows, words=2)
 

@@ -1,19 +1,36 @@
-"""The page of a study: question, trajectories with spread over seeds, comparisons, order effects, provenance."""
+"""The page of a study: question and findings, trajectories with spread over seeds, comparisons, provenance."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from ondevice.report.figures import UNKNOWN, duration, interval, loss, millions, moment, percent
+from ondevice.report.figures import UNKNOWN, duration, interval, loss, millions, moment, source_name
+from ondevice.report.findings import findings
 from ondevice.report.page import Chart, Curve, Page
-from ondevice.report.rises import RISE_HEAD, advice, rise_rows, seed_advice
+from ondevice.report.rises import RISE_HEAD, rise_rows, seed_advice
+from ondevice.report.study_orders import orders
+from ondevice.report.study_quality import quality
 from ondevice.run.studies import StudyDir
 
 __all__ = ["study_page"]
 
 _MIXED = ""
 _MOST_SOURCES = 12
+_WORDS = (
+    ("arm", "one of the ways of training that are compared"),
+    ("seed", "the same training again from other random numbers, to tell an effect from chance"),
+    ("nats a token", "how surprised the model is by text it was not trained on; perplexity is e to the power of it"),
+    (
+        "a (b to c)",
+        "a is the mean over seeds, and the true value lies between b and c, with 95 % unless another share is told",
+    ),
+    ("effect size", "the difference in units of its spread between seeds: 0.2 is small, 0.8 large"),
+    ("epochs", "how often the text of a source was read"),
+    ("forgotten", "its loss rose after the last time that it was read"),
+    ("over-trained", "its loss rose while it was read again"),
+    ("step", "one update of the weights"),
+)
 
 
 def study_page(study: StudyDir) -> Page:
@@ -23,27 +40,39 @@ def study_page(study: StudyDir) -> Page:
     arms = {name: arm for name, arm in results["arms"].items() if arm["tokens"]}
     if record["question"]:
         page.say(record["question"])
+    _answer(page, record)
     _standing(page, record)
-    for sentence in results["cannot"]:
-        page.say(sentence)
     _trajectories(page, arms)
     _ends(page, arms)
     _statistics(page, arms)
     _comparisons(page, results)
-    _quality(page, arms, results["comparisons"])
-    _orders(page, results["order_effects"])
+    quality(page, arms, results["comparisons"])
+    orders(page, results["order_effects"])
     _rates(page, record["lr_range"])
+    _words(page)
     _provenance(page, study, record)
     return page
 
 
-def _standing(page: Page, record: dict[str, Any]) -> None:
-    done = sum(cell["state"] == "finished" for cell in record["cells"])
-    seeds = ", ".join(map(str, record["seeds"]))
-    page.say(
-        f"{done} of {len(record['planned'])} runs finished: {len(record['arms'])} arms, seeds {seeds}, "
-        f"{record['intervals']} evaluations a run."
+def _answer(page: Page, record: dict[str, Any]) -> None:
+    """First what came out, then of how much; of a study that is not finished the other way round."""
+    page.head("In short")
+    done, planned = sum(cell["state"] == "finished" for cell in record["cells"]), len(record["planned"])
+    size = (
+        f"{len(record['arms'])} arms, seeds {', '.join(map(str, record['seeds']))}, {record['intervals']} evaluations"
     )
+    if done < planned:
+        page.say(f"Not finished: what follows is of {done} of {planned} runs ({size} a run).")
+    for sentence in findings(record["results"], reference=record["reference"]):
+        page.say(sentence)
+    if done == planned:
+        page.say(f"All {planned} runs are finished: {size} a run.")
+    for sentence in record["results"]["cannot"]:
+        page.say(sentence)
+
+
+def _standing(page: Page, record: dict[str, Any]) -> None:
+    page.head("Arms")
     rows = [(arm["name"], _told_arm(arm)) for arm in record["arms"]]
     page.table(("arm", "what it is"), rows, words=2)
 
@@ -65,7 +94,7 @@ def _trajectories(page: Page, arms: dict[str, Any]) -> None:
     shown = [_MIXED, *(sources if len(sources) > 1 else [])]
     for source in shown[: _MOST_SOURCES + 1]:
         curves = tuple(_curve(name, arm, source) for name, arm in arms.items() if source in arm["loss"])
-        title = f"Validation loss of {source}" if source else "Validation loss, all sources mixed"
+        title = f"Validation loss of {source_name(source)}" if source else "Validation loss, all sources mixed"
         page.chart(Chart(title=title, x="tokens", y="nats a token", curves=curves))
     page.say("Bands: one standard deviation between seeds on either side of the mean.")
 
@@ -99,23 +128,15 @@ def _ends(page: Page, arms: dict[str, Any]) -> None:
                 )
             )
     page.table(("arm", "lowest mean", "end", "end - lowest (95 %)", "effect size", "time after best"), rows)
-    for name, arm in arms.items():
-        if "best" in arm:
-            page.say(f"{name}: {advice(arm)}")
     rises = list(rise_rows(arms))
     page.table(RISE_HEAD, rises, words=2)
     if rises:
         page.say(
             "Nats a token above the lowest mean by the last reading, and above that of the last reading, with "
             "intervals over seeds adjusted for the number of sources. A source that rises while it is read again is "
-            "over-trained; one that rises after its last reading is forgotten."
+            "over-trained; one that rises after its last reading is forgotten. The lowest is chosen by the same "
+            "losses, so a small rise looks a little surer than it is."
         )
-    read = [
-        (name, str(source), millions(tokens), f"{arm['exposure']['epochs'].get(source, 0.0):.2f}")
-        for name, arm in arms.items()
-        for source, tokens in arm["exposure"]["tokens"].items()
-    ]
-    page.table(("arm", "source", "tokens read", "epochs"), read, words=2)
 
 
 def _statistics(page: Page, arms: dict[str, Any]) -> None:
@@ -144,6 +165,7 @@ def _statistics(page: Page, arms: dict[str, Any]) -> None:
     page.table(
         ("arm", "seed", "volatility", "backslides", "spikes", "best step", "advice"),
         [row for name, arm in arms.items() for row in _shapes(name, arm)],
+        words=2,
     )
 
 
@@ -170,97 +192,13 @@ def _comparisons(page: Page, results: dict[str, Any]) -> None:
         for source, found in each["loss"].items():
             effect = UNKNOWN if found["effect_size"] is None else f"{found['effect_size']:+.2f}"
             sure = "yes" if found["surely"] else "not sure"
-            rows.append((f"{each['second']} - {each['first']}", source or "all", at, interval(found), effect, sure))
-    page.table(("pair", "source", "tokens", "difference in nats", "effect size", "differs"), rows, words=2)
+            pair, shown = f"{each['second']} - {each['first']}", source_name(source) or "all"
+            rows.append((pair, shown, interval(found), sure, effect, at))
+    page.table(("pair", "source", "difference in nats", "differs", "effect size", "at tokens"), rows, words=2)
     page.say(
         f"Intervals of {results['level']:.1%}, adjusted for {_pairs(results)}; effect size: Hedges' g, the mean of the "
         "paired differences over their standard deviation, made smaller for few seeds; of two seeds there is none."
     )
-
-
-def _quality(page: Page, arms: dict[str, Any], comparisons: list[dict[str, Any]]) -> None:
-    judged = {name: arm["quality"] for name, arm in arms.items() if arm["quality"]}
-    if not judged:
-        return
-    page.head("Quality of what is written")
-    rows = [
-        (name, group or "all", _spread(found["end"][group]), _spread(found["best"][group]))
-        for name, found in judged.items()
-        for group in found["end"]
-    ]
-    page.table(("arm", "group", "last checkpoint", "best checkpoint"), rows, words=2)
-    for name, found in judged.items():
-        best = ", ".join(f"{step:,}" for step in found["best_steps"].values())
-        lowest = ", ".join(UNKNOWN if step is None else f"{step:,}" for step in found["lowest_loss_steps"].values())
-        page.say(
-            f"{name}: best by quality at steps {best}, by loss at {lowest}; difference in quality "
-            f"{interval(found['best_minus_lowest_loss'], digits=1)} points (never below 0, since the best was chosen "
-            "by it: what is sure of it stands in the selection of each run)."
-        )
-
-    pairs = [
-        (
-            f"{each['second']} - {each['first']}",
-            group or "all",
-            interval(found, digits=1),
-            UNKNOWN if found["effect_size"] is None else f"{found['effect_size']:+.2f}",
-            "yes" if found["surely"] else "not sure",
-        )
-        for each in comparisons
-        for group, found in (each["quality"] or {}).items()
-    ]
-    page.table(("pair", "group", "difference in points", "effect size", "differs"), pairs, words=2)
-    if pairs:
-        page.say(
-            "Of the last judged checkpoint of each run, in pairs of seeds, with the intervals of the losses above."
-        )
-
-
-def _spread(found: dict[str, Any] | None) -> str:
-    if found is None:
-        return UNKNOWN
-    deviation = found["standard_deviation"]
-    return f"{found['mean']:.1f}" + ("" if deviation is None else f" (sd {deviation:.1f})")
-
-
-def _orders(page: Page, effects: dict[str, Any]) -> None:
-    if not effects:
-        return
-    page.head("Order effects")
-    for name, found in effects.items():
-        if found["gap"] is None:
-            page.say(f"{name}: its sources were read side by side, so that none is early or late.")
-            continue
-        against = "beyond that of the reference" if found["against_reference"] else "no reference to subtract"
-        page.say(
-            f"{name}: early {', '.join(found['early'])}; late {', '.join(found['late'])}. Late - early at the end: "
-            f"{interval(found['gap']['end'])} nats, {against}; on the mean of the training "
-            f"{interval(found['gap']['mean_over_training'])}."
-        )
-        if found["gap"]["quality"] is not None:
-            page.say(f"{name}: late - early in quality {interval(found['gap']['quality'], digits=1)} points.")
-    curves = tuple(
-        Curve(name, tuple(zip(map(float, found["gap"]["tokens"]), found["gap"]["curve"], strict=True)))
-        for name, found in effects.items()
-        if found["gap"] is not None
-    )
-    page.chart(Chart(title="Late half - early half", x="tokens", y="nats a token", curves=curves))
-    rows = [
-        (
-            name,
-            source,
-            percent(found["centres"][source]),
-            percent(each["since_read"]),
-            interval(each["forgotten"]),
-        )
-        for name, found in effects.items()
-        for source, each in found["recency"]["sources"].items()
-    ]
-    page.table(("arm", "source", "read on the mean at", "since it was read", "nats above its best"), rows, words=2)
-    for name, found in effects.items():
-        slope = found["recency"]["nats_forgotten_over_whole_training"]
-        if slope is not None:
-            page.say(f"{name}: recency, nats forgotten if the whole training went by: {interval(slope)}.")
 
 
 def _rates(page: Page, tests: dict[str, Any]) -> None:
@@ -276,6 +214,11 @@ def _rates(page: Page, tests: dict[str, Any]) -> None:
         first = found["tests"][0]
         curves.append(Curve(name, tuple(zip(first["lrs"], first["losses"], strict=True))))
     page.chart(Chart(title="Smoothed loss", x="learning rate", y="first seed", curves=tuple(curves), log_x=True))
+
+
+def _words(page: Page) -> None:
+    page.head("Words")
+    page.table(("word", "what it means here"), _WORDS, words=2)
 
 
 def _provenance(page: Page, study: StudyDir, record: dict[str, Any]) -> None:

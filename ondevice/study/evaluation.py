@@ -21,9 +21,9 @@ from ondevice.errors import DeviceError, OndeviceError, UsageError
 from ondevice.evaluate.backend_losses import backend_losses
 from ondevice.evaluate.code_lexer import is_code
 from ondevice.evaluate.degeneration import DEGENERATION_VERSION, Tokens, degeneration
-from ondevice.evaluate.losses import Evaluation, SourceLoss, mixed_loss
+from ondevice.evaluate.losses import Evaluation, SourceLoss, language_losses, mixed_loss
 from ondevice.evaluate.natural_language import LANGUAGE_VERSION, language_use, open_identifier
-from ondevice.evaluate.probes import Probe, measure_probes
+from ondevice.evaluate.probes import Probe, measure_probes, probe_summary
 from ondevice.evaluate.task import TASK_VERSION, judge, task_score
 from ondevice.infer.batch import Written, generate_batch
 from ondevice.infer.sampling import Sampling
@@ -33,7 +33,7 @@ from ondevice.study.judges import JUDGES_VERSION, Judges
 from ondevice.study.prompts import Prompt, PromptSet, cut_prompts
 from ondevice.study.target import Target
 
-__all__ = ["PANEL_VERSION", "Wish", "default_prompts", "evaluate", "language_losses"]
+__all__ = ["PANEL_VERSION", "Wish", "default_prompts", "evaluate"]
 
 PANEL_VERSION = 2
 _LOSSES = "losses"
@@ -248,16 +248,6 @@ def _loss_record(target: Target, losses: Mapping[str, SourceLoss]) -> dict[str, 
     }
 
 
-def language_losses(losses: Mapping[str, SourceLoss], languages: Mapping[str, str]) -> dict[str, float]:
-    """Nats per token of all sources of a language together; sources without a language are left out."""
-    totals: dict[str, tuple[float, int]] = {}
-    for name, loss in losses.items():
-        if language := languages.get(name):
-            nats, tokens = totals.get(language, (0.0, 0))
-            totals[language] = nats + loss.nats * loss.tokens, tokens + loss.tokens
-    return {language: nats / tokens for language, (nats, tokens) in totals.items()}
-
-
 def _degeneration(written: Iterable[Written]) -> Any:
     return degeneration([Tokens(ids=each.ids, finish=each.finish) for each in written])
 
@@ -310,15 +300,7 @@ def _probe_summary(prompts: Sequence[Prompt], probes: Sequence[Probe | None]) ->
     if not pairs:
         return None
 
-    def summary(some: list[Probe]) -> dict[str, Any]:
-        return {
-            "n": len(some),
-            "median_rank": statistics.median(probe.rank for probe in some),
-            "mean_probability": statistics.fmean(probe.probability for probe in some),
-            "median_perplexity": statistics.median(probe.perplexity for probe in some),
-        }
-
-    return _by_group([prompt for prompt, _ in pairs], [probe for _, probe in pairs], summary)
+    return _by_group([prompt for prompt, _ in pairs], [probe for _, probe in pairs], probe_summary)
 
 
 def _identifier_or_reason() -> tuple[Any, str]:

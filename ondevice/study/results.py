@@ -195,6 +195,8 @@ def _quality(stories: Stories) -> dict[str, Any] | None:
         "best": {name: _spread_of([judged[seed][best[seed]].get(name) for seed in judged]) for name in names},
         "best_steps": {str(seed): step for seed, step in best.items()},
         "lowest_loss_steps": {str(seed): _lowest(stories[seed], judged[seed]) for seed in judged},
+        "diverged": {str(seed): each for seed in judged if (each := stories[seed].diverged) is not None},
+        "components": _components([stories[seed].components for seed in judged]),
         "best_minus_lowest_loss": paired_difference(
             [
                 judged[seed][best[seed]].get(MIXED, 0.0) - judged[seed][low].get(MIXED, 0.0)
@@ -202,6 +204,16 @@ def _quality(stories: Stories) -> dict[str, Any] | None:
                 if (low := _lowest(stories[seed], judged[seed])) is not None
             ]
         ),
+    }
+
+
+def _components(seeds: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """Means over the seeds that have them, by group; ``n`` is the number of prompts a seed."""
+    groups = sorted({group for each in seeds for group in each})
+    found = {group: [each[group] for each in seeds if group in each] for group in groups}
+    return {
+        group: {name: statistics.fmean(each[name] for each in rows) for name in set.intersection(*map(set, rows))}
+        for group, rows in found.items()
     }
 
 

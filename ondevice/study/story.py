@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ondevice.errors import OndeviceError
@@ -22,6 +23,7 @@ from ondevice.study.selection import SELECTION_FILE, SELECTION_VERSION
 __all__ = ["Interval", "Story", "intervals_of", "loss_at", "lr_losses", "points_of", "read_story", "validation_points"]
 
 MIXED = ""  # the name of the mixture of all sources
+_CHANGES = ("loss_change", "quality_change")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +39,16 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class Story:
-    """A run in numbers. ``quality`` maps judged steps to scores by group and of all together."""
+    """A run in numbers. ``quality`` maps judged steps to scores by group and of all together; ``components`` are what
+    the scores of the last judged step are made of, by group; ``diverged`` is the worst pair of steps between which the
+    loss fell and the quality surely too."""
 
     intervals: tuple[Interval, ...]
     worked_s: float = 0.0
     energy_wh: float | None = None
     quality: dict[int, dict[str, float]] = field(default_factory=dict)
+    components: dict[str, dict[str, float]] = field(default_factory=dict)
+    diverged: dict[str, Any] | None = None
 
 
 def read_story(run: RunDir) -> Story:
@@ -52,12 +58,14 @@ def read_story(run: RunDir) -> Story:
         digest.fold(record)
         if record["kind"] in ("launch", "eval"):
             records.append(record)
-    usage = digest.usage
+    usage, selection = digest.usage, _selection(run)
     return Story(
         intervals=tuple(intervals_of(records)),
         worked_s=usage.worked_s,
         energy_wh=usage.energy_wh if usage.energy_s else None,
-        quality=_quality(run),
+        quality=_quality(selection),
+        components=_components(run, selection),
+        diverged=_diverged(selection),
     )
 
 
@@ -124,16 +132,39 @@ def lr_losses(run: RunDir) -> list[tuple[float, float]]:
     return [found[step] for step in sorted(found)]
 
 
-def _quality(run: RunDir) -> dict[int, dict[str, float]]:
-    """From the selection beside the run; nothing where it was not judged."""
-    with suppress(OndeviceError, KeyError, TypeError):
-        rows = read_sealed(run.evals / SELECTION_FILE, version=SELECTION_VERSION)["checkpoints"]
+def _selection(run: RunDir) -> dict[str, Any]:
+    """What was judged of the run; nothing where it was not."""
+    with suppress(OndeviceError):
+        return read_sealed(run.evals / SELECTION_FILE, version=SELECTION_VERSION)
+    return {}
+
+
+def _quality(selection: dict[str, Any]) -> dict[int, dict[str, float]]:
+    with suppress(KeyError, TypeError, AttributeError):
         return {
             row["step"]: _numbers(row["quality_groups"]) | _numbers({MIXED: row["quality"]})
-            for row in rows
+            for row in selection["checkpoints"]
             if row["quality"] is not None
         }
     return {}
+
+
+def _components(run: RunDir, selection: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """From the panel of the last checkpoint that was judged."""
+    from ondevice.study.evaluation import PANEL_VERSION  # brings torch along, which a report of a run does without
+
+    with suppress(OndeviceError, KeyError, TypeError, AttributeError, ValueError):
+        last = max(selection["checkpoints"], key=lambda row: row["step"])
+        panel = read_sealed((run.evals / Path(last["generations"]).name).with_suffix(".json"), version=PANEL_VERSION)
+        return {name: _numbers(each) for name, each in panel["quality"]["groups"].items()}
+    return {}
+
+
+def _diverged(selection: dict[str, Any]) -> dict[str, Any] | None:
+    with suppress(KeyError, TypeError, ValueError, AttributeError):
+        worst = min(selection["flags"]["divergences"], key=lambda each: each["quality_change"], default=None)
+        return None if worst is None else {name: worst[name] for name in ("best", "worse", *_CHANGES)}
+    return None
 
 
 def _numbers(raw: Any) -> dict[str, float]:

@@ -23,11 +23,11 @@ from ondevice.run.files import make_folder, write_atomic, write_error, write_sea
 from ondevice.study.evaluation import Wish, default_prompts, evaluate
 from ondevice.study.judges import Judges
 from ondevice.study.prompts import PromptSet, overlap
+from ondevice.study.sweep_record import SWEEP_VERSION
 from ondevice.study.target import Target
 
-__all__ = ["SWEEP_VERSION", "Arm", "arms_of", "leaderboard", "sweep"]
+__all__ = ["Arm", "arms_of", "leaderboard", "sweep"]
 
-SWEEP_VERSION = 1
 _MOST_ARMS = 200
 _GRID = ("temperature", "top_k", "top_p", "repetition_penalty")
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from ondevice.data.chat import encode_chat, end_ids
 from ondevice.data.tokenizer import Tokenizer
 from ondevice.evaluate.degeneration import Degeneration, Tokens, degeneration
+from ondevice.evaluate.probes import measure_probes, probe_summary
 from ondevice.infer.batch import generate_batch
 from ondevice.infer.generate import generate
 from ondevice.infer.sampling import Sampling
@@ -14,8 +16,9 @@ from ondevice.infer.torch_backend import TorchBackend
 from ondevice.model.decoder import Decoder
 from ondevice.run.recipe import Recipe, SampleRecipe
 
-__all__ = ["sampling_of", "write_panel", "write_sample"]
+__all__ = ["probe_panel", "sampling_of", "write_panel", "write_sample"]
 
+_PROBE_TOKENS = 8  # of a panel's prompt: its true end
 _PANEL_ROWS = 8  # at a time: their keys and values must fit beside the training
 
 
@@ -57,6 +60,21 @@ def write_panel(
     )
     texts = [tokenizer.decode(list(each.ids)) for each in written]
     return texts, degeneration([Tokens(ids=each.ids, finish=each.finish) for each in written])
+
+
+def probe_panel(
+    model: Decoder, tokenizer: Tokenizer, recipe: Recipe, *, pause: Callable[[], None]
+) -> dict[str, Any] | None:
+    """How well the model expects the end of each prompt of its evaluations from its beginning; None where all are too
+    short."""
+    backend, found = TorchBackend(model), []
+    for prompt in recipe.eval.panel_prompts:
+        ids = tokenizer.encode(prompt)[-backend.context :]
+        if len(ids) < 2 * _PROBE_TOKENS:
+            continue
+        pause()  # one at a time: logits of a large vocabulary must fit beside the training
+        found += measure_probes(backend, [(ids[:-_PROBE_TOKENS], ids[-_PROBE_TOKENS:])])
+    return probe_summary(found) if found else None
 
 
 def sampling_of(recipe: SampleRecipe) -> Sampling:

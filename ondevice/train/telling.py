@@ -10,12 +10,12 @@ from typing import Any
 from ondevice.data.dataset import Dataset
 from ondevice.errors import OndeviceError
 from ondevice.evaluate.advice import Seen
-from ondevice.evaluate.losses import Evaluation
+from ondevice.evaluate.losses import Evaluation, language_losses
 from ondevice.run.recipe import Recipe, SampleRecipe, TrainRecipe
 from ondevice.train.desk import Desk
 from ondevice.train.engine import StepResult
 from ondevice.train.sample_request import SampleRequest
-from ondevice.train.samples import write_panel, write_sample
+from ondevice.train.samples import probe_panel, write_panel, write_sample
 from ondevice.train.state import TrainState
 
 __all__ = ["tell_evaluation", "tell_sample", "tell_step"]
@@ -24,7 +24,7 @@ __all__ = ["tell_evaluation", "tell_sample", "tell_step"]
 def tell_step(desk: Desk, state: TrainState, result: StepResult, *, lr: float, step_s: float, tokens: int) -> None:
     """A step that was done; ``tokens`` of its effective batch, ``step_s`` seconds without rests."""
     desk.pulse.after_step(step_s)
-    desk.pulse.note(loss=result.loss, lr=lr, epoch=state.cursor.epoch)
+    desk.pulse.note(loss=result.loss, lr=lr, epochs=round(state.cursor.epochs, 4))
     learned = {} if result.tokens == tokens else {"learned_tokens": result.tokens}
     desk.telemetry.write(
         "step",
@@ -52,9 +52,9 @@ def tell_evaluation(
 ) -> None:
     """Losses per source and their mix, what the model writes, and what follows from all evaluations so far. ``best``
     None: the mix is not a number, and the run has diverged."""
-    losses, epochs = evaluation.record(), state.cursor.epochs_by_source()
+    losses, by_source = evaluation.record(), state.cursor.epochs_by_source()
     trained = state.cursor.tokens_by_source()
-    unique = sum(round(tokens / max(1.0, epochs[name])) for name, tokens in trained.items())
+    unique = sum(round(tokens / max(1.0, by_source[name])) for name, tokens in trained.items())
     panel = _panel(desk, state, dataset, recipe) if best is not None else {}
     desk.telemetry.write(
         "eval",
@@ -62,9 +62,11 @@ def tell_evaluation(
         tokens=state.tokens,
         val_loss_mixed=mixed,
         **losses,
+        val_loss_by_language=language_losses(evaluation.losses, {each.name: each.language for each in dataset.sources}),
         best_step=state.best_step,
         trained_tokens=trained,
-        trained_epochs=epochs,
+        epochs=round(state.cursor.epochs, 4),
+        trained_epochs=by_source,
         unique_tokens=unique,
         eval_s=round(eval_s, 3),
         **panel,
@@ -75,7 +77,7 @@ def tell_evaluation(
     desk.pulse.note(
         val_loss=losses["val_loss"], val_loss_mixed=mixed, best_step=state.best_step, best_loss=state.best_loss
     )
-    desk.pulse.note(unique_tokens=unique, most_epochs=max(epochs.values(), default=None))
+    desk.pulse.note(unique_tokens=unique, most_epochs=max(by_source.values(), default=None))
     desk.display.say(f"step {state.step}: validation loss {mixed:.4f}" + (" (best)" if best else ""))
     repeated = panel["panel"]["repeated_4gram_ratio"] if panel else None
     seen = Seen(
@@ -83,30 +85,28 @@ def tell_evaluation(
         tokens=state.tokens,
         mixed=mixed,
         losses=losses["val_loss"],
-        epochs=epochs,
+        epochs=by_source,
         repeated=repeated,
     )
     _advise(desk, state, seen, recipe.train)
 
 
 def _panel(desk: Desk, state: TrainState, dataset: Dataset, recipe: Recipe) -> dict[str, Any]:
-    """What the model writes and how much that repeats itself; nothing where nobody asked or it cannot write."""
+    """What the model writes, how much that repeats itself, and how well it expects the true end of its prompts; nothing
+    where nobody asked or it cannot write."""
     if not recipe.eval.panel_prompts:
         return {}
     began = desk.world.monotonic()
     desk.pulse.enter("sample", step=state.step, tokens=state.tokens)
     try:
-        texts, found = write_panel(
-            state.model,
-            dataset.tokenizer(),
-            recipe,
-            pause=lambda: _rest(desk, state),
-        )
+        tokenizer = dataset.tokenizer()
+        texts, found = write_panel(state.model, tokenizer, recipe, pause=lambda: _rest(desk, state))
+        probes = probe_panel(state.model, tokenizer, recipe, pause=lambda: _rest(desk, state))
     except OndeviceError as error:
         desk.trouble(state.step, f"No texts at this evaluation: {error}")
         return {}
     panel_s = round(desk.world.monotonic() - began, 3)
-    return {"panel": found.to_json(), "generations": texts, "panel_s": panel_s}
+    return {"panel": found.to_json(), "generations": texts, "probes": probes, "panel_s": panel_s}
 
 
 def _rest(desk: Desk, state: TrainState) -> None:

@@ -42,8 +42,8 @@ def _rows(run: RunSnapshot) -> Iterator[Row]:
     yield "lr", decimal(run.lr, 5), "lr"
     yield "grad norm", decimal(run.grad_norm), "grad_norm"
     yield "tokens", short(run.tokens), ""
-    if run.epoch is not None:
-        yield "epoch", decimal(run.epoch, 2), ""
+    if run.epochs is not None:
+        yield "epochs", decimal(run.epochs, 2), ""
     if run.duty is not None and now:
         yield "duty", percent(run.duty), "duty"
     if run.threads:

@@ -37,7 +37,7 @@ def _rows(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "", f"{_n(model, 'layers')} layers x {_n(model, 'width')}, context {_n(model, 'context')}"
     yield (
         "text",
-        f"{short(as_number(train.get('tokens')))} tokens, {decimal(as_number(estimate.get('epochs')), 2)} passes",
+        f"{short(as_number(train.get('tokens')))} tokens, {decimal(as_number(estimate.get('epochs')), 2)} epochs",
     )
     yield "steps", f"{_n(train, 'steps')} x {_n(train, 'batch')} sequences"
     yield "time", f"{duration(as_number(estimate.get('train_s')))} at {_n(plan, 'tok_s')} tokens a second"

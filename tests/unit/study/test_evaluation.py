@@ -10,11 +10,11 @@ import pytest
 
 from ondevice.cli import eval_target
 from ondevice.errors import CheckpointError, DataError, UsageError
-from ondevice.evaluate.losses import SourceLoss
+from ondevice.evaluate.losses import SourceLoss, language_losses
 from ondevice.infer.sampling import Sampling
 from ondevice.run.store import Store
 from ondevice.study import evaluation, select_run
-from ondevice.study.evaluation import Wish, default_prompts, evaluate, language_losses
+from ondevice.study.evaluation import Wish, default_prompts, evaluate
 from ondevice.study.judges import Judges
 from ondevice.study.prompts import Prompt, PromptSet, cut_prompts, overlap, read_prompts
 from ondevice.study.selection import select

@@ -13,7 +13,7 @@ from ondevice.study.conduct import cells_of
 from ondevice.study.design import read_design
 
 FOLDER = Path(ondevice.__file__).parents[1] / "configs" / "studies"
-NAMES = ("code-order", "decay-tails", "recipes-small", "stage-orders", "stage-orders-small", "unique-tokens")
+NAMES = ("code-order", "decay-tails", "recipes-small", "stage-orders", "unique-tokens")
 
 
 def test_there_are_these():

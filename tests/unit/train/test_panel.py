@@ -35,6 +35,9 @@ def test_texts_are_told_and_change_nothing_that_is_learned(make):
     for record in evals(watched):
         assert len(record["generations"]) == 3 and record["panel"]["n"] == 3
         assert 0 <= record["panel"]["repeated_4gram_ratio"] <= 1 and record["panel_s"] >= 0
+        probes = record["probes"]
+        assert probes["n"] == 3 and 1 <= probes["median_rank"] <= 257 and 0 < probes["mean_probability"] < 1
+    assert evals(watched)[0]["probes"] != evals(watched)[-1]["probes"]
     assert [record["val_loss"] for record in evals(plain)] == [record["val_loss"] for record in evals(watched)]
     prompts = watched.read_recipe().eval.panel_prompts
     assert len(prompts) == 3 and all(prompts)
@@ -51,6 +54,14 @@ def test_unique_tokens_and_advice_stand_beside_the_losses(make):
     assert all(each["text"] in display.said for each in advice)
     status = read_status(run)
     assert status["unique_tokens"] == 128 and len(status["advice"]) == 2 and status["most_epochs"] > 4
+    assert status["epochs"] == evals(run)[-1]["epochs"] == pytest.approx(status["tokens"] / 128)
+
+
+def test_a_begun_pass_counts_by_its_part(make):
+    run = make("train.steps=3", "eval.count=2", "sample.count=0", name="begun")
+    launch(run, display=Silent())
+    told = [record["epochs"] for record in evals(run)]
+    assert told[0] == 0.0 and 0.0 < told[-1] < 1.0 and read_status(run)["epochs"] == told[-1]
 
 
 def test_a_launch_that_goes_on_tells_nothing_again(make):
