@@ -5,9 +5,10 @@
 
 Every side of a setting has a process of its own, the same base (tools/bench/bases.py: the shape is real, weights and
 text are random), the same windows of tokens and the same threads; the first step warms up and is not counted, memory
-is the peak of the process (VmHWM), imports included. What other programs do at the same time hits both sides, so
-ratios of neighbouring processes mean more than the rates. Linux only. ``instruction`` counts tokens that are learned
-from, of examples of natural lengths (finetune_examples.py).
+is the peak of the process (VmHWM), imports included. Every process has its row as it ends, and the medians follow when
+a setting is through, so that a run that is stopped has told what it found. What other programs do at the same time hits
+both sides, so ratios of neighbouring processes mean more than the rates. Linux only. ``instruction`` counts tokens that
+are learned from, of examples of natural lengths (finetune_examples.py).
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def main() -> None:
 
 
 def compare(name: str, home: Path, rounds: int, steps: int, threads: int, only: str | None = None) -> None:
-    """Runs both sides in turn, or one, and prints the medians."""
+    """Runs both sides in turn, or one, prints each process, and the medians in the end."""
     setting = SETTINGS[name]
     base = make_base(setting["base"], home / setting["base"])
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
@@ -106,12 +107,14 @@ def compare(name: str, home: Path, rounds: int, steps: int, threads: int, only: 
     common = {"base": str(base), "steps": steps, "threads": threads, "home": str(home)}
     for number in range(rounds):
         for side in sides:
-            found[side].append(_run({**setting, **common, "side": side, "round": number}))
+            one = _run({**setting, **common, "side": side, "round": number})
+            found[side].append(one)
+            print(f"{name:<18} {side:<8} {one['tok_s']:>9.1f} {one['peak_mb']:>9.0f}   round {number + 1}", flush=True)
     rates = {side: median(item["tok_s"] for item in items) for side, items in found.items()}
     for side in sides:
         peak = max(item["peak_mb"] for item in found[side])
         ratio = f"   {rates['ours'] / rates['theirs']:.2f}x" if side == "theirs" and not only else ""
-        print(f"{name:<18} {side:<8} {rates[side]:>9.1f} {peak:>9.0f}{ratio}", flush=True)
+        print(f"{name:<18} {side:<8} {rates[side]:>9.1f} {peak:>9.0f}   median{ratio}", flush=True)
 
 
 def _run(job: dict[str, Any]) -> dict[str, float]:

@@ -5,8 +5,9 @@
 
 Each preset runs as a person would start it, but for so many steps, on a base of the real shape (tools/bench/bases.py:
 random weights) and plain text, in a cgroup whose members the kernel kills beyond the limit; swap does not help. The
-plan sees that limit, nothing else is told to it. Half way the trainer is killed (SIGKILL) and started again. Printed
-are the peak of the process (VmHWM), what the steps were made to fit, and whether the kernel killed anything.
+plan sees that limit, nothing else is told to it. Half way the trainer is killed (SIGKILL) and started again. Printed,
+after each preset and for a preset that is interrupted, are the peak of the process (VmHWM), what the steps were made to
+fit, and whether the kernel killed anything.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,7 @@ class Outcome:
     peak_mb: float
     fit: dict[str, Any]
     killed_by_kernel: int
+    interrupted: bool
 
 
 def main() -> int:
@@ -58,8 +61,11 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     failed = False
-    print(f"{'preset':<22} {'limit MB':>8} {'peak MiB':>8} {'steps':>5} {'launches':>8} {'killed':>6}   fit")
+    print(
+        f"{'preset':<22} {'limit MB':>8} {'peak MiB':>8} {'steps':>5} {'launches':>8} {'killed':>6}   fit", flush=True
+    )
     with tempfile.TemporaryDirectory(prefix="bench-limits-") as home:
         for name in [name for name in LIMITS if args.only in name]:
             preset, _, limit_mb = LIMITS[name]
@@ -70,12 +76,17 @@ def main() -> int:
                 return 1
             failed |= found.steps < args.steps or found.killed_by_kernel > 0
             counts = f"{found.peak_mb:>8,.0f} {found.steps:>5} {found.launches:>8} {found.killed_by_kernel:>6}"
-            print(f"{preset:<22} {limit_mb:>8,} {counts}   {found.fit}", flush=True)
+            told = "interrupted; " if found.interrupted else ""
+            print(f"{preset:<22} {limit_mb:>8,} {counts}   {told}{found.fit}", flush=True)
+            if found.interrupted:
+                return 130
     return int(failed)
 
 
 def run_limited(name: str, home: Path, *, steps: int, threads: int) -> Outcome:
-    """Trains half of the steps, is killed, goes on. Raises NoRoot where no cgroup can be made.
+    """Trains half of the steps, is killed, goes on; tells how far it came where Ctrl-C or SIGTERM ends it.
+
+    Raises NoRoot where no cgroup can be made.
 
     The preset's passes over the text are replaced by steps, nothing else that shapes memory is.
     """
@@ -91,43 +102,58 @@ def run_limited(name: str, home: Path, *, steps: int, threads: int) -> Outcome:
     )  # fmt: skip
     sets = [word for change in changes for word in ("--set", change)]
     with memory_cgroup(limit_mb=limit_mb) as cgroup:
-        first = _train(home, cgroup, home / f"{preset}.toml", "--data", text, "--name", name, *sets)
-        peak_mb = _watch(first, until=run / "checkpoints" / f"step-{half:08d}" / "manifest.json")
-        if first.poll() is not None:
-            raise SystemExit(f"{preset}: the trainer ended with {first.returncode} before its checkpoint {half}")
-        first.send_signal(signal.SIGKILL)
-        first.wait()
-        second = _train(home, cgroup, name)
-        peak_mb = max(peak_mb, _watch(second))
+        peak, interrupted = Peak(), False
+        try:
+            with _trainer(home, cgroup, home / f"{preset}.toml", "--data", text, "--name", name, *sets) as first:
+                peak.watch(first, until=run / "checkpoints" / f"step-{half:08d}" / "manifest.json")
+                if first.poll() is not None:
+                    raise SystemExit(
+                        f"{preset}: the trainer ended with {first.returncode} before its checkpoint {half}"
+                    )
+            with _trainer(home, cgroup, name) as second:
+                peak.watch(second)
+        except KeyboardInterrupt:
+            interrupted = True
         killed = oom_kills(cgroup)
-    return _outcome(run, peak_mb, killed)
+    return _outcome(run, peak.mib, killed, interrupted=interrupted)
 
 
-def _train(home: Path, cgroup: Path, *words: object) -> subprocess.Popen[bytes]:
-    """A trainer that joins the cgroup before it begins."""
+@contextmanager
+def _trainer(home: Path, cgroup: Path, *words: object) -> Iterator[subprocess.Popen[bytes]]:
+    """A trainer that joins the cgroup before it begins, and is killed (SIGKILL) in the end if it still runs."""
     command = [sys.executable, "-m", "ondevice", "train", *map(str, words), "--quiet"]
     env = {**os.environ, "ONDEVICE_HOME": str(home / "home"), "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
     join = lambda: (cgroup / "cgroup.procs").write_text(str(os.getpid()))  # noqa: E731
-    return subprocess.Popen(command, env=env, preexec_fn=join, stdout=subprocess.DEVNULL)
+    trainer = subprocess.Popen(command, env=env, preexec_fn=join, stdout=subprocess.DEVNULL)
+    try:
+        yield trainer
+    finally:
+        trainer.kill()
+        trainer.wait()
 
 
-def _watch(trainer: subprocess.Popen[bytes], *, until: Path | None = None) -> float:
-    """Waits for the end of a process, or for a file of it. Gives the most memory it ever held, in MiB."""
-    peak_kb = 0
-    while trainer.poll() is None and not (until and until.exists()):
-        with suppress(OSError):
-            told = Path(f"/proc/{trainer.pid}/status").read_text()
-            peak_kb = max(peak_kb, *(int(line.split()[1]) for line in told.splitlines() if line.startswith("VmHWM")), 0)
-        time.sleep(0.2)
-    return peak_kb / 1024
+@dataclass
+class Peak:
+    """The most memory that any of the watched processes ever held, in MiB."""
+
+    mib: float = 0.0
+
+    def watch(self, trainer: subprocess.Popen[bytes], *, until: Path | None = None) -> None:
+        """Waits for the end of a process, or for a file of it."""
+        while trainer.poll() is None and not (until and until.exists()):
+            with suppress(OSError):
+                told = Path(f"/proc/{trainer.pid}/status").read_text().splitlines()
+                held = [int(line.split()[1]) / 1024 for line in told if line.startswith("VmHWM")]
+                self.mib = max(self.mib, *held, 0.0)
+            time.sleep(0.2)
 
 
-def _outcome(run: Path, peak_mb: float, killed: int) -> Outcome:
-    records = list(read_records(run / "telemetry"))
+def _outcome(run: Path, peak_mb: float, killed: int, *, interrupted: bool) -> Outcome:
+    records = list(read_records(run / "telemetry")) if run.exists() else []
     steps = [record["step"] for record in records if record["kind"] == "step"]
     launches = [record for record in records if record["kind"] == "launch"]
     fit = launches[-1]["fit"] if launches else {}
-    return Outcome(steps[-1] if steps else 0, len(launches), peak_mb, fit, killed)
+    return Outcome(steps[-1] if steps else 0, len(launches), peak_mb, fit, killed, interrupted)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@
 
 FOLDER holds ``help_en.txt`` and ``gpt2_tokenizer``: the vocabulary is GPT-2's whole one, as rows of the embedding that
 are rarely met are what states in blocks find hardest. Weights begin random, so that there is more to learn, and more to
-lose, than in a fine-tune. Validation is text that was not trained on, the same windows for both.
+lose, than in a fine-tune. Validation is text that was not trained on, the same windows for both. A row is printed
+every 20 steps as it is known, beside fp32's of the same steps, so that a run that is stopped has told what it found.
 """
 
 from __future__ import annotations
@@ -24,24 +25,29 @@ WANTED = 0.01
 
 @dataclass(frozen=True)
 class Outcome:
-    """Nats a token: mean of the last steps, and on windows not trained on."""
+    """Nats a token: means of steps, and on windows not trained on."""
 
-    train: float
+    trains: list[float]  # of every 20 steps
     validation: float
 
 
 def compare(steps: int, text: Path, base: Path, batch: int, threads: int, engine_of: Callable[[Any], Any]) -> None:
     """Runs both and prints what is left between them."""
     rows = windows(text, steps * batch + VALIDATION)
-    print(f"{'states':<12} {'last 20 steps':>14} {'validation':>11}   of fp32")
+    print(f"{'states':<12} {'steps':>9} {'loss':>9}   of fp32", flush=True)
     found: dict[str, Outcome] = {}
     for state in STATES:
         job = {"base": str(base), "threads": threads, "ours": {"micro": batch, "state": state}}
-        found[state] = train(engine_of(job), rows, steps, batch)
-        first, this = found[STATES[0]], found[state]
-        ratios = f"{this.train / first.train - 1:+.3%}, {this.validation / first.validation - 1:+.3%}"
-        print(f"{state:<12} {this.train:>14.4f} {this.validation:>11.4f}   {ratios}", flush=True)
+        beside = found.get(STATES[0])
+        found[state] = train(engine_of(job), rows, steps, batch, state, beside)
+        tell(state, "validate", found[state].validation, beside.validation if beside else None)
     print(json.dumps({"steps": steps, "within": abs(ratio(found) - 1) <= WANTED, "ratio": round(ratio(found), 5)}))
+
+
+def tell(state: str, what: str, loss: float, beside: float | None) -> None:
+    """One row; ``beside`` is what fp32 had at the same place."""
+    share = "" if beside is None else f"   {loss / beside - 1:+.3%}"
+    print(f"{state:<12} {what:>9} {loss:>9.4f}{share}", flush=True)
 
 
 def ratio(found: dict[str, Outcome]) -> float:
@@ -64,18 +70,22 @@ def windows(text: Path, count: int) -> Any:
     return np.random.default_rng(3).permutation(rows)[:count]
 
 
-def train(engine: Any, rows: Any, steps: int, batch: int) -> Outcome:
-    """So many steps from the model's beginning."""
+def train(engine: Any, rows: Any, steps: int, batch: int, state: str, beside: Outcome | None) -> Outcome:
+    """So many steps from the model's beginning, told as they go."""
     import numpy as np
 
-    losses = []
+    losses: list[float] = []
+    trains: list[float] = []
     for step in range(steps):
         part = rows[VALIDATION + step * batch : VALIDATION + (step + 1) * batch]
         x_BT, y_BT = np.ascontiguousarray(part[:, :-1]), np.ascontiguousarray(part[:, 1:])
         engine.begin(y_BT)
         engine.accumulate(x_BT, y_BT)
         losses.append(engine.update(LR * min(1.0, (step + 1) / WARMUP)).loss)
-    return Outcome(float(np.mean(losses[-LAST:])), validate(engine.model, rows[:VALIDATION]))
+        if (step + 1) % LAST == 0 or step + 1 == steps:
+            trains.append(float(np.mean(losses[-LAST:])))
+            tell(state, str(step + 1), trains[-1], beside.trains[len(trains) - 1] if beside else None)
+    return Outcome(trains, validate(engine.model, rows[:VALIDATION]))
 
 
 def validate(model: Any, rows: Any) -> float:

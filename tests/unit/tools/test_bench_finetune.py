@@ -32,14 +32,18 @@ def engine(state):
     return Engine(model, optimizer_of(state, model, **how), clip=1.0, precision="fp32", loss_chunk_tokens=512)
 
 
-def test_the_comparison_of_states_trains_and_looks_at_other_text():
+def test_the_comparison_of_states_trains_and_looks_at_other_text(capsys):
     import finetune_loss
 
     rows = np.tile(np.arange(257) % 7, (finetune_loss.VALIDATION + 30, 1))
-    first, again = (finetune_loss.train(engine("adamw-fp32"), rows, 30, 1) for _ in range(2))
-    assert first == again and first.train < 4.0 < np.log(60)
+    first, again = (finetune_loss.train(engine("adamw-fp32"), rows, 30, 1, "fp32", None) for _ in range(2))
+    assert first == again and first.trains[-1] < 4.0 < np.log(60)
     rows[: finetune_loss.VALIDATION] = 50 + rows[: finetune_loss.VALIDATION]  # symbols that were not trained on
-    assert finetune_loss.train(engine("adamw-int8"), rows, 30, 1).validation > first.validation
+    capsys.readouterr()
+    assert finetune_loss.train(engine("adamw-int8"), rows, 30, 1, "int8", first).validation > first.validation
+    told = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [words[:2] for words in told] == [["int8", "20"], ["int8", "30"]]
+    assert all(words[3].endswith("%") for words in told)  # beside fp32 at the same steps
 
 
 def test_a_cgroup_kills_what_is_over_its_limit_and_says_so():
