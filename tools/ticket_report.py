@@ -39,7 +39,7 @@ Base: {facts.base}.
 
 {kept["rows"]} rows of side `{facts.side}`, seed {facts.seed}. {_TRUST[facts.side]}
 Counting keywords gets {_percent(facts.keywords)} of the labels, and always answering "could wait"
-{_percent(facts.never_urgent)} of the rest.
+{_percent(facts.never_urgent)} of the urgencies.
 
 {table(facts, kept, spoiled)}
 
