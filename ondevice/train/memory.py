@@ -221,7 +221,8 @@ def _muon_floats(shape: ModelShape, optimizer: str) -> int:
     if optimizer != "muon-adamw-fp32":
         squares = [min(sides) ** 2 for sides in stacks.elements()]
         return 6 * max(
-            square * min(shape.layers * squares.count(square), max(1, MUON_STACK // square)) for square in squares
+            square * min(shape.layers * squares.count(square), max(1, MUON_STACK // max(1, square)))
+            for square in squares
         )
     return max(
         shape.layers * count * (3 * rows * columns + 2 * min(rows, columns) ** 2)
