@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 
 from rich.text import Text
 
@@ -79,8 +80,11 @@ def columns(xs: Sequence[float], ys: Sequence[float], ends: tuple[float, float],
 def column_of(x: float, ends: tuple[float, float], count: int) -> int:
     """Which of ``count`` columns between ``ends`` an x falls in; the first or last where it lies outside."""
     low, high = ends
-    scale = (count - 1) / (high - low) if high > low else 0.0
-    return min(count - 1, max(0, round((x - low) * scale)))
+    if high <= low:
+        return 0
+    scale = (count - 1) / (high - low)
+    place = (x - low) * scale if isfinite(scale) else (x - low) / (high - low) * (count - 1)
+    return min(count - 1, max(0, round(place)))
 
 
 def settled_range(values: Sequence[float]) -> tuple[float, float]:

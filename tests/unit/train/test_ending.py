@@ -72,7 +72,7 @@ def test_an_error_before_the_first_step_is_told_once(make, monkeypatch):
     def refuse(*args, **kwargs):
         raise DataError("the tokens are damaged.")
 
-    monkeypatch.setattr("ondevice.train.launch.BatchCursor.of", refuse)
+    monkeypatch.setattr("ondevice.train.begin.BatchCursor.of", refuse)
     with pytest.raises(DataError):
         launch(run, display=Silent())
     assert [r["outcome"] for r in read_records(run.telemetry) if r["kind"] == "end"] == ["failed"]
