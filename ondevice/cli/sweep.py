@@ -12,6 +12,7 @@ from ondevice.cli.common import at_least, for_terminal, print_json
 from ondevice.cli.eval_target import add_panel_flags, wish_from
 from ondevice.cli.folding import tell
 from ondevice.errors import UsageError
+from ondevice.study.sweep_record import surely_differs
 
 __all__ = ["EXAMPLES", "add_arguments", "run"]
 
@@ -84,7 +85,7 @@ def _show(result: dict[str, Any]) -> None:
         f"prompts, and has {held['quality']:.1f} on {held['n']} held out (default {result['holdout_of_default']:.1f})."
     )
     if difference["low"] is not None and result["winner"]["arm"] != "default":
-        sure = "surely" if difference["low"] > 0 or difference["high"] < 0 else "not surely"
+        sure = "surely" if surely_differs(difference) else "not surely"
         tell(
             f"On those held out it differs {sure} from the default: {difference['estimate']:+.1f}, 95 % between "
             f"{difference['low']:+.1f} and {difference['high']:+.1f}."

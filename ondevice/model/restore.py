@@ -19,7 +19,6 @@ from ondevice.errors import CheckpointError
 from ondevice.model import safetensors
 from ondevice.model.base import build_for
 from ondevice.model.decoder import Decoder
-from ondevice.model.vocabulary import TABLES
 from ondevice.model.weights import load_weights
 from ondevice.run.directory import RunDir
 from ondevice.run.files import HashedFile
@@ -46,9 +45,8 @@ def load_whole(run: RunDir, checkpoint: Checkpoint, *, recipe: Recipe | None = N
     return model
 
 
-def write_put_aside(path: Path, whole: Mapping[str, Tensor], kept: Sequence[int]) -> None:
-    """The rows of a whole model's tables that are not ``kept``, durably. Raises OSError."""
-    tables = {name: whole[name] for name in TABLES if name in whole}
+def write_put_aside(path: Path, tables: Mapping[str, Tensor], kept: Sequence[int]) -> None:
+    """The rows of a whole model's ``tables`` that are not ``kept``, durably. Raises OSError."""
     with closing(HashedFile(path)) as file:
         safetensors.write(file, {name: table[_left_out(len(table), kept)] for name, table in tables.items()})
 

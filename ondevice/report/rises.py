@@ -19,6 +19,7 @@ from ondevice.report.figures import (
 __all__ = ["RISE_HEAD", "advice", "behind_mixture", "rise_rows", "seed_advice", "surely_rose"]
 
 RISE_HEAD = ("arm", "source", "rise while read", "rise after", "why", "tokens read", "epochs", "read until")
+_OVER_TRAINED = "over-trained, rising while read again"
 _FORGOTTEN = "forgotten, rising after the last reading"
 _WHY = {
     "over-trained": "over-trained",
@@ -38,7 +39,7 @@ def behind_mixture(arm: dict[str, Any]) -> str:
     """What single sources surely did; empty where none did anything."""
     rises = arm.get("rises", {})
     over, forgotten = _named(rises, "over-trained"), _named(rises, "forgotten")
-    told = (over and f"over-trained, rising while read again: {over}.", forgotten and f"{_FORGOTTEN}: {forgotten}.")
+    told = (over and f"{_OVER_TRAINED}: {over}.", forgotten and f"{_FORGOTTEN}: {forgotten}.")
     return " ".join(text[0].upper() + text[1:] if place else text for place, text in enumerate(filter(None, told)))
 
 
@@ -75,11 +76,11 @@ def _because(rises: dict[str, Any]) -> str:
     over, forgotten = _named(rises, "over-trained"), _named(rises, "forgotten")
     if over and forgotten:
         return (
-            f"over-trained, rising while read again: {over}; {_FORGOTTEN}: {forgotten}. "
+            f"{_OVER_TRAINED}: {over}; {_FORGOTTEN}: {forgotten}. "
             "Stop earlier for the first, mix or come back for the second."
         )
     if over:
-        return f"over-trained, rising while read again: {over}. Stop earlier, or give more different text."
+        return f"{_OVER_TRAINED}: {over}. Stop earlier, or give more different text."
     if forgotten:
         return (
             f"{_FORGOTTEN}: {forgotten}. That is the order of the text and not too "

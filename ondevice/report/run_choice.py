@@ -6,6 +6,7 @@ from typing import Any
 
 from ondevice.report.figures import UNKNOWN, interval, loss, source_name
 from ondevice.report.page import Page
+from ondevice.study.sweep_record import surely_differs
 
 __all__ = ["decoding", "selection"]
 
@@ -75,7 +76,7 @@ def decoding(page: Page, found: dict[str, Any] | None) -> None:
         f"has {found['holdout_of_default']:.1f} there."
     )
     if against["low"] is not None and winner != "default":
-        sure = "surely" if against["low"] > 0 or against["high"] < 0 else "not surely"
+        sure = "surely" if surely_differs(against) else "not surely"
         page.say(
             f"On the prompts held out it differs {sure} from the default: {against['estimate']:+.1f} points (95 % "
             f"between {against['low']:+.1f} and {against['high']:+.1f})."

@@ -53,8 +53,8 @@ class ForkedVocabulary:
         write_kept(draft, self.kept)
         if self.recipe.put_aside and self.begins_anew:
             with safetensors.open_file(self.checkpoint.path / "model.safetensors") as file:
-                whole = {name: file.tensor(name) for name in TABLES if name in file.names}
-                write_put_aside(draft.put_aside, whole, self.kept)
+                tables = {name: file.tensor(name) for name in TABLES if name in file.names}
+                write_put_aside(draft.put_aside, tables, self.kept)
         elif self.recipe.put_aside:
             with self.run.put_aside.open("rb") as source, closing(HashedFile(draft.put_aside)) as file:
                 shutil.copyfileobj(source, file, _BLOCK)

@@ -86,29 +86,23 @@ def estimate_memory(
     a micro-batch), and whether gradients wait for the norm of all. With ``top_layers`` only so many blocks learn.
     ``averaged``: an average of what learns is kept beside it. ``ids``: of the tokenizer, where a trimmed vocabulary has
     fewer."""
-    if ids is not None:
-        plain = estimate_memory(
-            shape,
-            fit,
-            optimizer=optimizer,
-            adapter=adapter,
-            batch=batch,
-            waits=waits,
-            top_layers=top_layers,
-            averaged=averaged,
-        )
-        return dataclasses.replace(plain, runtime_mb=RUNTIME_MB + _tokenizer_mb(ids))
-    if averaged:
-        plain = estimate_memory(
-            shape, fit, optimizer=optimizer, adapter=adapter, batch=batch, waits=waits, top_layers=top_layers
-        )
-        learned_floats = adapter_parameters(shape, adapter) if adapter else count_learned(shape, top_layers).total
-        return dataclasses.replace(plain, weights_mb=plain.weights_mb + learned_floats * _FLOAT / _MB)
     if adapter is not None:
-        return _adapter_memory(shape, fit, adapter)
-    if fit.layerwise:
-        batch = batch or fit.micro_batch
-        return _layerwise_memory(shape, fit, optimizer, batch=batch, waits=waits, top_layers=top_layers)
+        found = _adapter_memory(shape, fit, adapter)
+    elif fit.layerwise:
+        whole = batch or fit.micro_batch
+        found = _layerwise_memory(shape, fit, optimizer, batch=whole, waits=waits, top_layers=top_layers)
+    else:
+        found = _plain_memory(shape, fit, optimizer, top_layers=top_layers)
+    if averaged:
+        learned_floats = adapter_parameters(shape, adapter) if adapter else count_learned(shape, top_layers).total
+        found = dataclasses.replace(found, weights_mb=found.weights_mb + learned_floats * _FLOAT / _MB)
+    if ids is not None:
+        found = dataclasses.replace(found, runtime_mb=RUNTIME_MB + _tokenizer_mb(ids))
+    return found
+
+
+def _plain_memory(shape: ModelShape, fit: Fit, optimizer: str, *, top_layers: int | None) -> MemoryEstimate:
+    """Of a step whose forward and backward pass go through the whole model at once."""
     learned, layers = count_learned(shape, top_layers), min(shape.layers, top_layers or shape.layers)
     matrices = learned.attention + learned.mlp if optimizer.startswith("muon") else 0
     state = 2 * learned.total - matrices
@@ -140,9 +134,7 @@ def estimate_memory(
 def _layerwise_memory(
     shape: ModelShape, fit: Fit, optimizer: str, *, batch: int, waits: bool, top_layers: int | None
 ) -> MemoryEstimate:
-    plain = estimate_memory(
-        shape, dataclasses.replace(fit, layerwise=False), optimizer=optimizer, top_layers=top_layers
-    )
+    plain = _plain_memory(shape, fit, optimizer, top_layers=top_layers)
     floats = _block_floats(shape)
     moment = worst_moment(
         shape, fit, batch=batch, waits=waits, block_floats=floats, top_layers=top_layers, narrow="bf16" in optimizer

@@ -17,11 +17,11 @@ import argparse
 import dataclasses
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import growth
 import numpy as np
 import torch
 
@@ -37,13 +37,8 @@ WAYS = {"before": "muon-adamw-fp32", "now": "muon"}
 HOW = {"weight_decay": 0.1, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """Steps of ``batch`` whole contexts of a shape."""
-
-    name: str
-    shape: ModelShape
-    batch: int
+class Setting(growth.Setting):
+    """With the least share that the updates of its matrices can have."""
 
     @property
     def tokens(self) -> int:

@@ -17,8 +17,9 @@ from ondevice.errors import CheckpointError
 from ondevice.run.directory import list_runs
 from ondevice.run.studies import StudyDir, find_study
 from ondevice.run.telemetry import launch_files
+from tests.little_study import LITTLE
 
-STUDY = """
+STUDY = f"""
 name = "little"
 seeds = [1, 2]
 intervals = 3
@@ -30,28 +31,12 @@ document = "line"
 [[config.data.sources]]
 path = "b.txt"
 document = "line"
-[config.tokenizer]
-kind = "byte"
-[config.model]
-layers = 1
-width = 16
-heads = 1
-context = 32
 [config.train]
 steps = 6
 batch = 2
 lr = 3e-3
 schedule = "wsd"
-[config.eval]
-max_tokens = 128
-[config.sample]
-count = 0
-[config.fit]
-micro_batch = 2
-threads = 1
-[config.limits]
-min_free_disk_mb = 0
-[[arms]]
+{LITTLE}[[arms]]
 name = "trunk"
 [[arms]]
 name = "alphabetical"

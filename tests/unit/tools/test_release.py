@@ -14,9 +14,10 @@ from ondevice.run.directory import RunDir
 from ondevice.run.studies import StudyDir, find_study
 from ondevice.study.story import read_story
 from ondevice.study.winner import winner_of
+from tests.little_study import LITTLE
 
 TOOL = Path(__file__).parents[3] / "tools" / "release"
-STUDY = """
+STUDY = f"""
 name = "little"
 seeds = [1, 2]
 intervals = 2
@@ -25,26 +26,10 @@ split = "hash:0.2"
 [[config.data.sources]]
 path = "a.txt"
 document = "line"
-[config.tokenizer]
-kind = "byte"
-[config.model]
-layers = 1
-width = 16
-heads = 1
-context = 32
 [config.train]
 steps = 3
 batch = 2
-[config.eval]
-max_tokens = 128
-[config.sample]
-count = 0
-[config.fit]
-micro_batch = 2
-threads = 1
-[config.limits]
-min_free_disk_mb = 0
-[[arms]]
+{LITTLE}[[arms]]
 name = "learning"
 config.train.lr = 3e-2
 """

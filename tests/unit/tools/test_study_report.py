@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from ondevice.cli.main import main
+from tests.little_study import LITTLE
 from tools import study_report
 
-STUDY = """
+STUDY = f"""
 name = "little"
 question = "Which is better?"
 seeds = [1, 2]
@@ -25,26 +26,10 @@ split = "hash:0.2"
 [[config.data.sources]]
 path = "a.txt"
 document = "line"
-[config.tokenizer]
-kind = "byte"
-[config.model]
-layers = 1
-width = 16
-heads = 1
-context = 32
 [config.train]
 steps = 4
 batch = 2
-[config.eval]
-max_tokens = 128
-[config.sample]
-count = 0
-[config.fit]
-micro_batch = 2
-threads = 1
-[config.limits]
-min_free_disk_mb = 0
-save_every_steps = 2
+{LITTLE}save_every_steps = 2
 keep_every_steps = 2
 [[arms]]
 name = "slow"
