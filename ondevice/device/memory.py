@@ -6,6 +6,7 @@ Reads /proc where there is one, because psutil fails in parts on Android; psutil
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import gc
 import os
 import re
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ondevice.device.host import platform_name
+from ondevice.device.memory_group import MemoryGroup
 
 __all__ = [
     "MIB",
@@ -28,7 +30,7 @@ __all__ = [
 ]
 
 MIB = 1 << 20
-_PROC = Path("/proc")
+_PROC, _SYS = Path("/proc"), Path("/sys")
 _M_MMAP_THRESHOLD = -3
 _M_PURGE = -101  # bionic's malloc.h
 
@@ -43,14 +45,28 @@ class MachineMemory:
     swap_free_mb: float
 
 
-def machine_memory(proc: Path = _PROC) -> MachineMemory:
-    """The memory of the whole machine. Raises OSError, LookupError or ImportError where it cannot be read."""
+def machine_memory(proc: Path = _PROC, sysfs: Path = _SYS) -> MachineMemory:
+    """The memory of the whole machine, or as much of it as the process's control group lets it have. Raises OSError,
+    LookupError or ImportError where it cannot be read."""
     if (proc / "meminfo").exists():
-        return _from_meminfo((proc / "meminfo").read_text())
+        return _within_group(_from_meminfo((proc / "meminfo").read_text()), MemoryGroup.of_this_process(proc, sysfs))
     import psutil  # here, so that doctor can still say that psutil is missing
 
     ram, swap = psutil.virtual_memory(), psutil.swap_memory()
     return MachineMemory(ram.total / MIB, ram.available / MIB, swap.total / MIB, swap.free / MIB)
+
+
+def _within_group(memory: MachineMemory, group: MemoryGroup | None) -> MachineMemory:
+    if group is None or group.limit_mb is None:
+        return memory
+    room_mb = memory.available_mb
+    with suppress(OSError, ValueError):  # a group may tell its limit alone
+        room_mb = room_mb if group.room_mb is None else group.room_mb
+    return dataclasses.replace(
+        memory,
+        total_mb=min(memory.total_mb, group.limit_mb),
+        available_mb=min(memory.available_mb, group.limit_mb, room_mb),
+    )
 
 
 def _from_meminfo(text: str) -> MachineMemory:
