@@ -37,12 +37,14 @@ _M_PURGE = -101  # bionic's malloc.h
 
 @dataclass(frozen=True)
 class MachineMemory:
-    """MiB. ``available_mb`` is what can be had without swapping, an estimate of the kernel."""
+    """MiB. ``available_mb`` is what can be had without swapping, an estimate of the kernel. ``of_group``: the total is
+    the limit of the process's control group, whose members need not leave anything to others."""
 
     total_mb: float
     available_mb: float
     swap_total_mb: float
     swap_free_mb: float
+    of_group: bool = False
 
 
 def machine_memory(proc: Path = _PROC, sysfs: Path = _SYS) -> MachineMemory:
@@ -65,6 +67,7 @@ def _within_group(memory: MachineMemory, group: MemoryGroup | None) -> MachineMe
     return dataclasses.replace(
         memory,
         total_mb=min(memory.total_mb, group.limit_mb),
+        of_group=group.limit_mb < memory.total_mb,
         available_mb=min(memory.available_mb, group.limit_mb, room_mb),
     )
 
@@ -74,8 +77,12 @@ def _from_meminfo(text: str) -> MachineMemory:
     if "MemTotal" not in kib:
         raise LookupError("meminfo has no MemTotal")
     available = kib.get("MemAvailable", kib.get("MemFree", 0) + kib.get("Cached", 0))  # before Linux 3.14
-    values = (kib["MemTotal"], available, kib.get("SwapTotal", 0), kib.get("SwapFree", 0))
-    return MachineMemory(*(value / 1024 for value in values))
+    return MachineMemory(
+        total_mb=kib["MemTotal"] / 1024,
+        available_mb=available / 1024,
+        swap_total_mb=kib.get("SwapTotal", 0) / 1024,
+        swap_free_mb=kib.get("SwapFree", 0) / 1024,
+    )
 
 
 def rss_mb(proc: Path = _PROC) -> float:
