@@ -14,6 +14,7 @@ are learned from, of examples of natural lengths (finetune_examples.py).
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import subprocess
@@ -36,7 +37,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "full int8": {
         "base": "gpt2",
         "batch": 4,
-        "ours": {"micro": 4, "chunk": 128, "kept": 3, "repeated": 4, "state": "adamw-int8"},
+        "ours": {"micro": 4, "chunk": 128, "kept": 2, "repeated": 5, "state": "adamw-int8"},
+    },
+    "full int8 trimmed": {  # model.vocabulary = "trimmed": as many tokens as a megabyte of plain English has
+        "base": "gpt2",
+        "batch": 4,
+        "ours": {"micro": 4, "chunk": 128, "kept": 8, "repeated": 0, "state": "adamw-int8", "tokens": 12_000},
     },
     "lora fast": {"base": "gpt2", "batch": 4, "adapter": "fp32", "ours": {"micro": 4}},
     "lora lean fp32": {
@@ -212,17 +218,21 @@ def _model(job: dict[str, Any]) -> Any:
     from ondevice.model.frozen_decoder import build_frozen, fill, seal
     from ondevice.model.hugging_face import open_hugging_face
     from ondevice.model.lora import add_lora
+    from ondevice.model.vocabulary import TABLES
     from ondevice.run.recipe import AdapterRecipe
 
     base = open_hugging_face(Path(job["base"]), context=EXAMPLE_TOKENS if job.get("examples") else TOKENS)
-    form = job.get("adapter", "fp32")
+    tokens, form = job["ours"].get("tokens", base.shape.vocab_size), job.get("adapter", "fp32")
+    shape = dataclasses.replace(base.shape, vocab_size=tokens)
     if form == "fp32":
-        model = build_model(base.shape, seed=None)
+        model = build_model(shape, seed=None)
     else:
         give_back_large_blocks()
-        model = build_frozen(base.shape, form)
+        model = build_frozen(shape, form)
     for name, first, part in base.tensors():
-        fill(model, name, first, part)
+        kept = part[: max(0, tokens - first)] if name in TABLES else part
+        if len(kept):
+            fill(model, name, first, kept)
     seal(model)
     give_back_memory()
     if "adapter" in job:
