@@ -93,12 +93,14 @@ _CPU = Traits(
     spare_c=0.3,
 )
 _BODIES = (_SMALL, _MIDDLE, _LARGE)
+# Of a fine scale every error shows at the next sample, and so small ones that whole degrees hide for minutes.
+_FINE_BODIES = tuple(replace(body, drift=0.005, sure=1.1) for body in (replace(_SMALL, lag_s=14.0), *_BODIES[1:]))
 SIGNALS = (
     Signal(name="battery_c", words="battery", bodies=_BODIES, stale_s=90.0, every_s=0.5, hard_over_c=HARD_OVER_C),
     Signal(
         name="headroom",
         words="Android's heat",
-        bodies=_BODIES,
+        bodies=_FINE_BODIES,
         stale_s=45.0,
         every_s=5.0,
         hard_over_c=2.0,

@@ -33,8 +33,10 @@ def test_it_lies_between_and_follows_a_large_step_at_once(duty: float, other: fl
         assert found == other
 
 
-def test_a_phone_that_its_skin_limits_gets_few_orders_and_stays_cool() -> None:
-    phone = SimulatedPhone(load_profile("galaxy-s25plus"), ambient_c=26.0, plugged=True, battery_percent=100.0, seed=3)
+@pytest.mark.parametrize(("ambient_c", "seed"), [(26.0, 3), (30.0, 1)])
+def test_a_phone_that_its_skin_limits_gets_few_orders_and_stays_cool(ambient_c: float, seed: int) -> None:
+    profile = load_profile("galaxy-s25plus")
+    phone = SimulatedPhone(profile, ambient_c=ambient_c, plugged=True, battery_percent=100.0, seed=seed)
     history, debt, told, changes, warmest_c = begin(handheld=True, battery=True, piece_s=2.0), Debt(), None, 0, 0.0
     while phone.now_s < 2400.0:
         order, history = decide(phone.read(), Limits(), history, phone.t)
@@ -49,4 +51,4 @@ def test_a_phone_that_its_skin_limits_gets_few_orders_and_stays_cool() -> None:
             phone.advance(rest_s, duty=0.0)
             debt = debt.rested(rest_s)
         warmest_c = max(warmest_c, phone.network.temperature("chassis")) if late else 0.0
-    assert changes <= 2 and warmest_c <= 43.5
+    assert changes <= 2 and warmest_c <= 43.0

@@ -1,0 +1,42 @@
+"""How long a phone's rests are: longer where the battery has much room, so that warm cores do more for a joule."""
+
+from __future__ import annotations
+
+import pytest
+
+from ondevice.device.readings import Reading
+from ondevice.governor.caps import BUNDLE_S
+from ondevice.governor.decide import decide
+from ondevice.governor.history import begin, observe
+from ondevice.governor.order import Order
+from ondevice.run.schema import Limits
+
+LIMITS = Limits(preset="balanced", max_battery_c=40.0, max_skin_c=43.0, max_cpu_c=110.0, battery_floor_percent=5.0)
+T = 1.7e9
+
+
+def ordered(battery_c: float, cpu_c: float | None, *, skin_c: float | None = None) -> Order:
+    """After half a minute of work that changed no temperature."""
+    history = begin(handheld=True, battery=True, piece_s=2.0)
+    for now in (T, T + 12.0, T + 24.0, T + 36.0):
+        reading = Reading(t=now, battery_c=battery_c, cpu_c=cpu_c, skin_c=skin_c)
+        order, history = decide(reading, LIMITS, history, now)
+        history = observe(history, 2.0, now + 2.0)
+    return order
+
+
+def test_rests_are_long_where_there_is_much_room_and_short_where_a_bundle_would_fill_it() -> None:
+    cool, mild, warm = (ordered(battery_c, 45.0).rest_s for battery_c in (20.0, 35.0, 38.0))
+    assert cool == pytest.approx(BUNDLE_S)
+    assert cool > mild > warm > 0.0
+
+
+def test_rests_are_no_longer_than_work_needs_near_the_processors_limit_or_where_it_cannot_be_read() -> None:
+    assert ordered(20.0, 105.0).rest_s < ordered(20.0, 45.0).rest_s
+    assert ordered(20.0, None).rest_s == 0.0
+
+
+def test_a_body_near_its_limit_is_not_warmed_in_bundles_since_it_swings_with_each_of_them() -> None:
+    cool, mild, warm = (ordered(20.0, 45.0, skin_c=skin_c).rest_s for skin_c in (30.0, 37.0, 42.9))
+    assert cool == pytest.approx(BUNDLE_S)
+    assert cool > mild > warm and warm < 2.0
