@@ -192,9 +192,9 @@ class _View:
 def bundled_s(heat: Heat, reading: Reading, policy: Policy, work: Work) -> float:
     """How long a phone's rests should be at least; short pieces run together between them.
 
-    A core that is warm is slowed by the kernel and does more for a joule, as long as neither it nor the body is near its
-    own limit and a bundle warms the battery by a small part of its room; and where the battery can only be felt, that
-    takes a longer rest.
+    A core that is warm is slowed by the kernel and does more for a joule, as long as neither it nor the body is near
+    its own limit and a bundle warms the battery by a small part of its room; and where the battery can only be felt,
+    that takes a longer rest.
     """
     if work.piece_s >= LONG_S:
         return 0.0
