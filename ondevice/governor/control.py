@@ -22,7 +22,7 @@ SURE_FIRST = 0.4  # before a first long piece, without which nothing can be lear
 LONG_S = 6.0  # pieces from here on are steered one by one
 PIECE_SHARE = 0.5  # of a piece: how far a bundle overshoots its length, on average
 ROUNDS = 3
-MOST_BUNDLED = 1.5  # times the shortest rest
+LEAST_BUNDLED, MOST_BUNDLED = 1.5, 4.0  # times the shortest rest
 LEAST_SWING, MOST_DUTY = 1e-3, 0.99  # of duty, for which a swing is reckoned
 LONGEST_REST_S = 450.0
 
@@ -119,7 +119,8 @@ def _in_bundles(node: Node, traits: Traits, target_c: float, cycle: Cycle, duty_
     but for the swing, which is that of the duty found so far, all terms are linear in it.
     """
     b, lag_s, rested_s = node.warming, traits.lag_s, min(cycle.rested_s or 0.0, LONGEST_REST_S)
-    burst_s = min(cycle.burst_s, MOST_BUNDLED * cycle.rest_s)  # a longer one is no part of a steady course
+    usual = min(MOST_BUNDLED, max(LEAST_BUNDLED, duty_now / max(1 - duty_now, 1e-3)))
+    burst_s = min(cycle.burst_s, usual * cycle.rest_s)  # a longer one is no part of a steady course
     slow_s = min(FURTHEST_S, MOVE_C / b)
     kept = exp(-max(AHEAD_S, 3 * lag_s, 2 * cycle.rest_s, slow_s) / traits.tau_s)
     settled = b * traits.tau_s * (1 - kept)
