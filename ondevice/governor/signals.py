@@ -70,11 +70,11 @@ _SMALL = Traits(
 )
 _MIDDLE = replace(_SMALL, tau_s=450.0, lag_s=40.0, warming=0.05, warming_sd=0.03, idle_drift=0.01)
 _LARGE = replace(_SMALL, tau_s=850.0, lag_s=110.0, warming=0.025, warming_sd=0.015, idle_drift=0.0075)
-_SKIN = Traits(
-    tau_s=100.0,
+_SKIN = Traits(  # what shows at once fades at once; the rest cools with the whole phone
+    tau_s=250.0,
     lag_s=6.0,
-    warming=0.4,
-    warming_sd=0.2,
+    warming=0.25,
+    warming_sd=0.15,
     idle_sd=5.0,
     idle_drift=0.12,
     drift=0.05,
