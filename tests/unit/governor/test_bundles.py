@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 
 from ondevice.device.readings import Reading
+from ondevice.device.simulate import SimulatedPhone
+from ondevice.device.simulate_profile import load_profile
 from ondevice.governor.caps import BUNDLE_S
+from ondevice.governor.debt import Debt
 from ondevice.governor.decide import decide
 from ondevice.governor.history import begin, observe
-from ondevice.governor.order import Order
+from ondevice.governor.order import Order, is_change
 from ondevice.run.schema import Limits
 
 LIMITS = Limits(preset="balanced", max_battery_c=40.0, max_skin_c=43.0, max_cpu_c=110.0, battery_floor_percent=5.0)
@@ -40,3 +43,24 @@ def test_a_body_near_its_limit_is_not_warmed_in_bundles_since_it_swings_with_eac
     cool, mild, warm = (ordered(20.0, 45.0, skin_c=skin_c).rest_s for skin_c in (30.0, 37.0, 42.9))
     assert cool == pytest.approx(BUNDLE_S)
     assert cool > mild > warm and warm < 2.0
+
+
+def test_a_long_bundle_is_part_of_a_steady_course_so_that_few_orders_are_news() -> None:
+    """Of this phone a bundle takes 45 s, three times its rest."""
+    profile = load_profile("galaxy-s25plus").without_certainty(0.3, seed=10)
+    phone = SimulatedPhone(profile, ambient_c=18.0, plugged=True, battery_percent=100.0, seed=10)
+    limits = Limits(preset="balanced", max_battery_c=40.0, max_skin_c=70.0, max_cpu_c=110.0)
+    history, debt, told, changes = begin(handheld=True, battery=True, piece_s=2.0), Debt(), None, 0
+    while phone.now_s < 2400.0:
+        order, history = decide(phone.read(), limits, history, phone.t)
+        if is_change(told, order):
+            changes, told = changes + (phone.now_s > 1200.0), order
+        debt = debt.under(order)
+        if debt.due_s > 1e-3:
+            rest_s = min(2.0, debt.due_s)
+            phone.advance(rest_s, duty=0.0)
+            debt = debt.rested(rest_s)
+            continue
+        piece_s = phone.work(2.0)
+        history, debt = observe(history, piece_s, phone.t), debt.after(piece_s)
+    assert changes <= 2 and phone.truth.battery_c <= 40.1 and phone.worked_s >= 0.65 * 2400.0

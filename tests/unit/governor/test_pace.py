@@ -65,6 +65,17 @@ def test_slow_steps_of_another_cause_cost_nothing() -> None:
     assert pace.duty == 1.0
 
 
+def test_slowness_that_is_accepted_costs_duty_only_where_no_temperature_is_watched() -> None:
+    found = {}
+    for blind in (True, False):
+        pace, now = after([2.0] * 9 + [2.3] * 9), 0.0
+        for _ in range(20):
+            now += 10.0
+            pace = allowed(pace, 1.25, now, trusted=True, blind=blind)
+        found[blind] = pace.duty
+    assert found[False] == 1.0 and found[True] <= 0.6
+
+
 def timed(pieces: list[tuple[float, float | None]], pace: Pace | None = None) -> Pace:
     """After pieces of (seconds on the wall, of processor time)."""
     pace = pace or Pace()
