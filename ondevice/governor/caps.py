@@ -19,7 +19,7 @@ from ondevice.governor.offset import unsure_c
 from ondevice.governor.presets import Policy
 from ondevice.governor.signals import BATTERY, FELT_THROUGH, FINER, SIGNALS, Signal, age_s, feels
 from ondevice.governor.sounding import REST_S
-from ondevice.governor.work import Work, burst_s, mean_load
+from ondevice.governor.work import PAUSE_S, Work, burst_s, mean_load
 
 __all__ = ["UNKNOWN_DUTY", "Cap", "bundled_s", "caps", "stopped"]
 
@@ -204,7 +204,8 @@ def bundled_s(heat: Heat, reading: Reading, policy: Policy, work: Work) -> float
     if peaks is None or reading.cpu_c is None:
         return 0.0
     far = (policy.max_cpu_c - peaks[0].temp_c) / CPU_ROOM_C
-    return BUNDLE_S * max(0.0, min(far, _roomy(heat, policy), _cool_body(heat, reading, policy)))
+    rest_s = BUNDLE_S * min(far, _roomy(heat, policy), _cool_body(heat, reading, policy))
+    return rest_s if rest_s > PAUSE_S else 0.0  # a shorter one is not told from a pause within a bundle
 
 
 def _cool_body(heat: Heat, reading: Reading, policy: Policy) -> float:

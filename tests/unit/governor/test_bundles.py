@@ -12,6 +12,7 @@ from ondevice.governor.debt import Debt
 from ondevice.governor.decide import decide
 from ondevice.governor.history import begin, observe
 from ondevice.governor.order import Order, is_change
+from ondevice.governor.work import PAUSE_S
 from ondevice.run.schema import Limits
 
 LIMITS = Limits(preset="balanced", max_battery_c=40.0, max_skin_c=43.0, max_cpu_c=110.0, battery_floor_percent=5.0)
@@ -31,7 +32,7 @@ def ordered(battery_c: float, cpu_c: float | None, *, skin_c: float | None = Non
 def test_rests_are_long_where_there_is_much_room_and_short_where_a_bundle_would_fill_it() -> None:
     cool, mild, warm = (ordered(battery_c, 45.0).rest_s for battery_c in (20.0, 35.0, 38.0))
     assert cool == pytest.approx(BUNDLE_S)
-    assert cool > mild > warm > 0.0
+    assert cool > mild > PAUSE_S and warm == 0.0  # nothing between: it would not be told from a pause
 
 
 def test_rests_are_no_longer_than_work_needs_near_the_processors_limit_or_where_it_cannot_be_read() -> None:
@@ -40,9 +41,9 @@ def test_rests_are_no_longer_than_work_needs_near_the_processors_limit_or_where_
 
 
 def test_a_body_near_its_limit_is_not_warmed_in_bundles_since_it_swings_with_each_of_them() -> None:
-    cool, mild, warm = (ordered(20.0, 45.0, skin_c=skin_c).rest_s for skin_c in (30.0, 37.0, 42.9))
+    cool, mild, warm = (ordered(20.0, 45.0, skin_c=skin_c).rest_s for skin_c in (30.0, 38.0, 42.0))
     assert cool == pytest.approx(BUNDLE_S)
-    assert cool > mild > warm and warm < 2.0
+    assert cool > mild > PAUSE_S and warm == 0.0
 
 
 def test_a_long_bundle_is_part_of_a_steady_course_so_that_few_orders_are_news() -> None:
