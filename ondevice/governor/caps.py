@@ -12,14 +12,14 @@ from math import hypot
 
 from ondevice.device.readings import Reading
 from ondevice.governor.control import LONG_S, Cycle, duty_for, rest_before
-from ondevice.governor.heat import Heat, foretold, likely, possible
+from ondevice.governor.heat import Heat, foretold, likeliest, likely, possible
 from ondevice.governor.long_piece import is_long, parts, share, waited
 from ondevice.governor.node import Node, Traits
 from ondevice.governor.offset import unsure_c
 from ondevice.governor.presets import Policy
 from ondevice.governor.signals import BATTERY, FELT_THROUGH, FINER, SIGNALS, Signal, age_s, feels
 from ondevice.governor.sounding import REST_S
-from ondevice.governor.work import Work, burst_s, mean_load
+from ondevice.governor.work import PAUSE_S, Work, burst_s, mean_load
 
 __all__ = ["UNKNOWN_DUTY", "Cap", "bundled_s", "caps", "stopped"]
 
@@ -27,8 +27,10 @@ SEVERE, MODERATE = 3, 2
 UNKNOWN_DUTY = 0.5
 MODERATE_DUTY = 0.5
 LEAST_PEAK_DUTY = 0.03  # a peak can be seen only while working, so it keeps nobody from beginning
-BUNDLE_S = 10.0  # the shortest rest of a phone whose processor is far from its own limit,
-CPU_ROOM_C = 10.0  # so many degrees or more
+BUNDLE_S = 15.0  # the shortest rest of a phone whose processor is far from its own limit,
+CPU_ROOM_C = 10.0  # so many degrees or more,
+BATTERY_ROOM_C = 8.0  # whose battery idles so far below its limit,
+SKIN_ROOM_C = 10.0  # and whose body is so far below its own, since it swings with every bundle
 RECKONED_S = 1800.0  # without any sample the last estimate is carried on for so long
 COOLER_S = 12.0  # of full work: cores that rest more are slowed less, and one second of work then warms more
 APPROACH_S = 40.0  # the same for duty yet to be given up, at full load: at first nobody knows by how much more
@@ -190,8 +192,9 @@ class _View:
 def bundled_s(heat: Heat, reading: Reading, policy: Policy, work: Work) -> float:
     """How long a phone's rests should be at least; short pieces run together between them.
 
-    A core that is warm is slowed by the kernel and does more for a joule, as long as it is not near its own limit; and
-    where the battery can only be felt, that takes a longer rest.
+    A core that is warm is slowed by the kernel and does more for a joule, as long as neither it nor the body is near
+    its own limit and a bundle warms the battery by a small part of its room; and where the battery can only be felt,
+    that takes a longer rest.
     """
     if work.piece_s >= LONG_S:
         return 0.0
@@ -200,7 +203,24 @@ def bundled_s(heat: Heat, reading: Reading, policy: Policy, work: Work) -> float
     peaks = heat.nodes.get("cpu_c")
     if peaks is None or reading.cpu_c is None:
         return 0.0
-    return BUNDLE_S * min(1.0, max(0.0, (policy.max_cpu_c - peaks[0].temp_c) / CPU_ROOM_C))
+    far = (policy.max_cpu_c - peaks[0].temp_c) / CPU_ROOM_C
+    rest_s = BUNDLE_S * min(far, _roomy(heat, policy), _cool_body(heat, reading, policy))
+    return rest_s if rest_s > PAUSE_S else 0.0  # a shorter one is not told from a pause within a bundle
+
+
+def _cool_body(heat: Heat, reading: Reading, policy: Policy) -> float:
+    """From 0 to 1: how far the body is from its limit. A bundle shows there at once, and most of it fades as fast."""
+    bodies = heat.nodes.get("skin_c")
+    if bodies is None or reading.skin_c is None:
+        return 1.0
+    return min(1.0, (policy.max_skin_c - bodies[0].temp_c) / SKIN_ROOM_C)
+
+
+def _roomy(heat: Heat, policy: Policy) -> float:
+    """From 0 to 1: whether work has much room between where the battery idles and its limit."""
+    watched = [(signal, heat.nodes[signal.name]) for signal in (BATTERY, FINER) if signal.name in heat.nodes]
+    rooms_c = [signal.limit(policy) - likeliest(nodes, signal)[0].idle_c for signal, nodes in watched]
+    return min([1.0, *(room_c / BATTERY_ROOM_C for room_c in rooms_c)])
 
 
 def _cycle(work: Work, now: float, duty_now: float) -> Cycle:

@@ -17,12 +17,13 @@ __all__ = ["LONG_S", "Cycle", "duty_for", "least_duty", "rest_before"]
 AHEAD_S, FURTHEST_S = 45.0, 400.0
 MOVE_C = 6.0  # what full work warms while one looks ahead, so that a tenth of a degree is a small matter
 SPARE_SHARE, SPARE_S = 0.008, 20.0
-SURE = 1.4  # deviations under the limit
+SURE = 1.4  # deviations under the limit, for long pieces
 SURE_FIRST = 0.4  # before a first long piece, without which nothing can be learned of it
 LONG_S = 6.0  # pieces from here on are steered one by one
-PIECE_SHARE = 0.5  # of the warmth of one piece: how far a bundle overshoots its length, on average
+PIECE_SHARE = 0.5  # of a piece: how far a bundle overshoots its length, on average
 ROUNDS = 3
-MOST_BUNDLED = 1.5  # times the shortest rest
+LEAST_BUNDLED, MOST_BUNDLED = 1.5, 4.0  # times the shortest rest
+LEAST_SWING, MOST_DUTY = 1e-3, 0.99  # of duty, for which a swing is reckoned
 LONGEST_REST_S = 450.0
 
 
@@ -49,7 +50,7 @@ def duty_for(
     """The share of time for short pieces, 0 to 1, as of the time of the node. ``unsure_c``: deviation of the limit
     itself."""
     blind_s = _until_sample_s(node) + traits.lag_s  # until an order could show that answers the next sample
-    target_c = _target(node, traits, _Limit(limit_c, unsure_c), [(blind_s, duty_now)])
+    target_c = _target(node, traits, _Limit(limit_c, unsure_c), [(blind_s, duty_now)], sure=traits.sure)
     bundled = cycle.rest_s > 0.0
     duty = (
         _in_bundles(node, traits, target_c, cycle, duty_now) if bundled else _on_average(node, traits, target_c, cycle)
@@ -76,9 +77,7 @@ def least_duty(piece_s: float) -> float:
     return piece_s / (piece_s + LONGEST_REST_S)
 
 
-def _target(
-    node: Node, traits: Traits, limit: _Limit, ahead: list[tuple[float, float]], *, sure: float = SURE
-) -> float:
+def _target(node: Node, traits: Traits, limit: _Limit, ahead: list[tuple[float, float]], *, sure: float) -> float:
     later = advanced(node, traits, ahead)
     return limit.celsius - _spare_c(node, traits, limit.celsius) - sure * sqrt(max(0.0, later.tt) + limit.unsure_c**2)
 
@@ -114,26 +113,37 @@ def _on_average(node: Node, traits: Traits, target_c: float, cycle: Cycle) -> fl
 
 
 def _in_bundles(node: Node, traits: Traits, target_c: float, cycle: Cycle, duty_now: float) -> float:
-    """The constant duty whose peaks, at the end of a bundle, lie at the target some seconds ahead.
+    """The constant duty whose peaks, a while after the end of a bundle, lie at the target some seconds ahead.
 
     What a bundle in progress, or the rest after it, has too much or too little of heat at that duty counts as settled;
-    all terms are linear in it.
+    but for the swing, which is that of the duty found so far, all terms are linear in it.
     """
-    b, rested_s = node.warming, min(cycle.rested_s or 0.0, LONGEST_REST_S)
-    burst_s = min(cycle.burst_s, MOST_BUNDLED * cycle.rest_s)  # a longer one is no part of a steady course
-    longest_s = max(cycle.rest_s, min(LONGEST_REST_S, cycle.piece_s * (1 / max(duty_now, 1e-3) - 1)))
-    flat = longest_s / (longest_s + traits.lag_s)
+    b, lag_s, rested_s = node.warming, traits.lag_s, min(cycle.rested_s or 0.0, LONGEST_REST_S)
+    usual = min(MOST_BUNDLED, max(LEAST_BUNDLED, duty_now / max(1 - duty_now, 1e-3)))
+    burst_s = min(cycle.burst_s, usual * cycle.rest_s)  # a longer one is no part of a steady course
     slow_s = min(FURTHEST_S, MOVE_C / b)
-    kept = exp(-max(AHEAD_S, 3 * traits.lag_s, 2 * cycle.rest_s, slow_s) / traits.tau_s)
+    kept = exp(-max(AHEAD_S, 3 * lag_s, 2 * cycle.rest_s, slow_s) / traits.tau_s)
     settled = b * traits.tau_s * (1 - kept)
-    room = (
-        target_c
-        - PIECE_SHARE * flat * b * cycle.piece_s
-        - node.idle_c * (1 - kept)
-        - kept * (warmth(node, traits) - b * burst_s)
-    )
-    slope = settled + flat * b * cycle.rest_s + kept * b * (burst_s + rested_s - traits.lag_s)
-    return room / max(slope, 0.2 * settled)
+    room = target_c - node.idle_c * (1 - kept) - kept * (warmth(node, traits) - b * burst_s)
+    swings = (1 + kept) / 2 * b
+    duty = duty_now
+    for _ in range(ROUNDS):
+        rise_s, grows_s, sinks_s = _swing(cycle, lag_s, min(MOST_DUTY, max(LEAST_SWING, duty)))
+        slope = settled + kept * b * (burst_s + rested_s - lag_s) + swings * grows_s - b * sinks_s
+        duty = (room - swings * rise_s) / max(slope, 0.2 * settled)
+    return duty
+
+
+def _swing(cycle: Cycle, lag_s: float, duty: float) -> tuple[float, float, float]:
+    """How far a bundle raises the warmth above where it began, in seconds of full work, as a line over the duty: (at
+    0, slope); and for how long after its end the temperature still rises, while heat is on its way."""
+    piece_s, over_s = cycle.piece_s, PIECE_SHARE * cycle.piece_s
+    line = (over_s, cycle.rest_s - over_s)
+    if line[0] + line[1] * duty < piece_s * (1 - duty):  # one piece is the bundle
+        line = (piece_s, -piece_s)
+    work_s = (line[0] + line[1] * duty) / (1 - duty)
+    most = expm1(-work_s / lag_s) / expm1(-work_s / duty / lag_s)  # of the load as it arrives
+    return *line, lag_s * log(most / duty)
 
 
 def _rest(node: Node, traits: Traits, target_c: float, piece_s: float) -> float | None:

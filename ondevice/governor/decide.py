@@ -143,7 +143,7 @@ def _working(reading: Reading, policy: Policy, history: History, now: float) -> 
     slowed = reading.freq_share is not None and reading.freq_share < FREE_FREQUENCY
     blind = not known and history.battery  # a machine on the mains looks after itself: its steps wait for others
     accepted = min(policy.max_slowdown, UNKNOWN_SLOWDOWN) if blind else policy.max_slowdown
-    pace = allowed(history.pace, accepted, now, trusted=blind or slowed)
+    pace = allowed(history.pace, accepted, now, trusted=blind or slowed, blind=blind)
     history = replace(history, heat=heat, pace=pace)
     by_heat = caps(heat, reading, policy, history.work, now, duty_now=duty_now, handheld=history.handheld)
     if history.handheld and feels(reading):

@@ -19,6 +19,7 @@ from ondevice.governor.work import KEPT_S, Work, loads
 __all__ = ["COLD_START_S", "Heat", "foretold", "likeliest", "likely", "possible", "watched"]
 
 SURFACE = 0.06  # share of its warmth above the air by which a battery may be warmer than the body
+FADES_S = {"skin_c": 15.0, "cpu_c": 13.5}  # of what a part is warmer than the battery, in a rest
 FELT_STEP_C, FELT_NOISE_C = 0.05, 0.4  # of a battery that is felt through another part
 MUCH_LIKE = 0.05  # of a sample's misfit: bodies nearer to the best than this are as likely
 UNTRIED = 0.3  # the same for a long piece, where no sample has told bodies apart yet
@@ -84,7 +85,9 @@ def _felt(heat: Heat, reading: Reading, work: Work, now: float) -> Heat:
         base: float | None = value
         if work.end_t is not None and nodes is not None:
             taken_t = min(now, reading.t - age_s(reading, signal.name))
-            sounding = sounded(soundings.get(signal.name, Sounding()), value, taken_t, work.end_t)
+            sounding = sounded(
+                soundings.get(signal.name, Sounding()), value, taken_t, work.end_t, fade_s=FADES_S[signal.name]
+            )
             base, soundings[signal.name] = felt(sounding)
             if base is None and _is_cooler(value, nodes[0], work, taken_t):
                 base = value

@@ -47,6 +47,7 @@ class Traits:
     drift: float
     noise_c: float
     spare_c: float  # kept under a limit even where the estimate is certain
+    sure: float = 1.4  # deviations kept under it besides, while pieces are short
 
 
 @dataclass(frozen=True, kw_only=True)

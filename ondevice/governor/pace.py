@@ -88,8 +88,9 @@ def _slower(recent_s: tuple[float, ...], cold_s: float | None) -> float | None:
     return None if cold_s is None or len(recent_s) < ENOUGH else median(recent_s) / cold_s
 
 
-def allowed(pace: Pace, max_slowdown: float, now: float, *, trusted: bool) -> Pace:
-    """The pace with the duty it allows from now on. Not ``trusted``: slow steps have another cause than heat."""
+def allowed(pace: Pace, max_slowdown: float, now: float, *, trusted: bool, blind: bool = True) -> Pace:
+    """The pace with the duty it allows from now on. Not ``trusted``: slow steps have another cause than heat. Not
+    ``blind``: temperatures are watched as well, so what is accepted may be used up."""
     slow = heat_slowdown(pace)
     if pace.looked_t is None or not 0 <= now - pace.looked_t < 60 * LOOK_S:
         return replace(pace, looked_t=now)
@@ -100,6 +101,6 @@ def allowed(pace: Pace, max_slowdown: float, now: float, *, trusted: bool) -> Pa
         return replace(pace, base=1.0, duty=1.0, looked_t=now)
     spare = max_slowdown - slow
     base = pace.base + GAIN * spare * min(passed_s, 3 * LOOK_S) / LEARNING_S
-    most = MOST_BASE if spare < 0.5 * (max_slowdown - 1) else 1.0
+    most = MOST_BASE if blind and spare < 0.5 * (max_slowdown - 1) else 1.0
     base = min(most, max(LEAST, base))
     return replace(pace, base=base, duty=min(1.0, max(LEAST, base + GAIN * min(0.0, spare))), looked_t=now)

@@ -70,11 +70,11 @@ _SMALL = Traits(
 )
 _MIDDLE = replace(_SMALL, tau_s=450.0, lag_s=40.0, warming=0.05, warming_sd=0.03, idle_drift=0.01)
 _LARGE = replace(_SMALL, tau_s=850.0, lag_s=110.0, warming=0.025, warming_sd=0.015, idle_drift=0.0075)
-_SKIN = Traits(
-    tau_s=100.0,
+_SKIN = Traits(  # what shows at once fades at once; the rest cools with the whole phone
+    tau_s=250.0,
     lag_s=6.0,
-    warming=0.4,
-    warming_sd=0.2,
+    warming=0.25,
+    warming_sd=0.15,
     idle_sd=5.0,
     idle_drift=0.12,
     drift=0.05,
@@ -93,12 +93,14 @@ _CPU = Traits(
     spare_c=0.3,
 )
 _BODIES = (_SMALL, _MIDDLE, _LARGE)
+# Of a fine scale every error shows at the next sample, and so small ones that whole degrees hide for minutes.
+_FINE_BODIES = tuple(replace(body, drift=0.005, sure=1.1) for body in (replace(_SMALL, lag_s=14.0), *_BODIES[1:]))
 SIGNALS = (
     Signal(name="battery_c", words="battery", bodies=_BODIES, stale_s=90.0, every_s=0.5, hard_over_c=HARD_OVER_C),
     Signal(
         name="headroom",
         words="Android's heat",
-        bodies=_BODIES,
+        bodies=_FINE_BODIES,
         stale_s=45.0,
         every_s=5.0,
         hard_over_c=2.0,

@@ -1,6 +1,6 @@
 """The battery felt through a part that can be read: in a rest the processor cools towards what it is mounted on.
 
-``y = base + excess * exp(-t / FADE_S)`` is fitted to the samples of one rest; the base is an upper estimate of the
+``y = base + excess * exp(-t / fade_s)`` is fitted to the samples of one rest; the base is an upper estimate of the
 battery, since heat flows from the processor to it and slower parts of the excess count as base. Knows no limits.
 """
 
@@ -12,11 +12,10 @@ from math import exp
 __all__ = ["AGAIN_S", "REST_S", "Sounding", "felt", "sounded"]
 
 REST_S = 30.0  # a rest must be so long for its end to tell something
-SETTLED_S = 8.0  # the silicon itself has cooled by then
-TELLS_S, AGAIN_S = 20.0, 10.0
-FADE_S = 15.0
+SETTLED_S = 10.0  # the silicon itself has cooled by then
+TELLS_S, AGAIN_S = 28.0, 10.0
 ENOUGH = 5
-EXCESS_SURE = 0.02  # samples' worth of belief that there is no excess
+EXCESS_SURE = 0.002  # samples' worth of belief that there is no excess
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +32,15 @@ class Sounding:
     ey: float = 0.0
 
 
-def sounded(sounding: Sounding, celsius: float, taken_t: float, end_t: float) -> Sounding:
-    """With a sample taken at ``taken_t``, where work ended at ``end_t`` (unix seconds)."""
+def sounded(sounding: Sounding, celsius: float, taken_t: float, end_t: float, *, fade_s: float) -> Sounding:
+    """With a sample taken at ``taken_t``, where work ended at ``end_t`` (unix seconds). ``fade_s``: of the excess; the
+    shorter it is taken to be, the warmer is the base."""
     if sounding.began_t != end_t:
         sounding = Sounding(began_t=end_t, told_t=end_t + TELLS_S - AGAIN_S)
     rested_s = taken_t - end_t
     if rested_s < SETTLED_S or taken_t - sounding.heard_t < 1.0:
         return sounding
-    e = exp(-rested_s / FADE_S)
+    e = exp(-rested_s / fade_s)
     return replace(
         sounding,
         heard_t=taken_t,

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-__all__ = ["KEPT_S", "Work", "after_piece", "burst_s", "loads", "mean_load"]
+__all__ = ["KEPT_S", "PAUSE_S", "Work", "after_piece", "burst_s", "loads", "mean_load"]
 
 SPAN_S = 2.0  # pieces shorter than this are told apart by nobody
 KEPT_S = 240.0
-PAUSE_S = 5.0
+PAUSE_S = 5.0  # of rest: no longer than that is no end of a bundle
 MEAN_S = 180.0
 PIECE_SMOOTHING = 0.2
 

@@ -11,8 +11,10 @@ l between the cores and the battery, pieces of w seconds and the duty d, the loa
 whose largest value is h = (1 - exp(-w / l)) / (1 - exp(-w / (d l))). The temperature rises until that has fallen to d,
 s = l ln(h / d) after the piece, and there it is b (w (1 - d) / 2 - d s) above its mean. The oracle pays this too.
 
-*Left*: what lies between the limit and the highest mean that the swing allows, times 0.08: the error of the estimate,
-its doubt and every late answer together may cost no more where 92 % of the oracle is wanted.
+*Left*: how far below the limit the peaks lie where a piece of w seconds is worked every c / 0.92 seconds in place of
+the shortest c that keeps the limit: the error of the estimate, its doubt and every late answer together may cost no
+more where 92 % of the oracle is wanted. Exact, by all modes of the network; 0 where not even one piece fits. Long
+pieces leave less than short ones: how long the phone has to cool hangs on the last tenths of a degree.
 
 *Processor* and *body* alone: both idle some degrees above the battery, by heat that has nothing to do with training.
 That distance is in no reading: a warmer battery and a smaller distance give the same samples for ever, whatever
@@ -27,7 +29,7 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass
-from math import expm1, log
+from math import exp, expm1, log
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -37,11 +39,13 @@ from ondevice.device.simulate import SimulatedPhone
 from ondevice.device.simulate_network import ThermalNetwork
 from ondevice.device.simulate_profile import load_profile
 
-__all__ = ["Bound", "bound", "swing_c"]
+__all__ = ["Bound", "Pieces", "bound", "swing_c"]
 
 WANTED = 0.92
 AMBIENTS_C = (15, 20, 25, 28, 30, 35, 38)
 ROUNDS = 20
+LOOK_S, PEAK_S = 0.5, 90.0  # of the search for a peak after a piece
+LONGEST_S, HALVINGS = 1e5, 50
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,38 @@ def bound(profile_name: str, ambient_c: float, *, limit_c: float, piece_s: float
         swing = swing_c(duty, piece_s, warming, lag_s)
     distances_c = [max(idle.cpu_big_c, idle.cpu_little_c) - idle.battery_c, idle.chassis_c - idle.battery_c]
     cpu, skin = (max(0.0, 1 - max(0.0, each_c) / room_c) if room_c else 0.0 for each_c in distances_c)
-    return Bound(room_c, duty, swing, (1 - WANTED) * max(0.0, room_c - swing), cpu, skin)
+    pieces = Pieces(piece_s, steps, network.rates)
+    shortest_s = pieces.shortest_s(room_c)
+    left_c = room_c - pieces.peak_c(shortest_s / WANTED) if shortest_s is not None else 0.0
+    return Bound(room_c, duty, swing, left_c, cpu, skin)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Pieces of work at even distances, for ever. ``steps_c``: what full work would warm by each mode in the end."""
+
+    piece_s: float
+    steps_c: list[float]
+    rates: list[float]
+
+    def peak_c(self, cycle_s: float) -> float:
+        """The warmest moment of a cycle, above idling."""
+        ends_c = [
+            step_c * expm1(-rate * self.piece_s) / expm1(-rate * cycle_s)
+            for step_c, rate in zip(self.steps_c, self.rates, strict=True)
+        ]
+        after_s = (LOOK_S * k for k in range(int(PEAK_S / LOOK_S)))
+        return max(sum(end_c * exp(-rate * t) for end_c, rate in zip(ends_c, self.rates, strict=True)) for t in after_s)
+
+    def shortest_s(self, room_c: float) -> float | None:
+        """The shortest cycle whose peaks lie within the room; None where even a single piece is too much."""
+        low, high = self.piece_s, LONGEST_S
+        if self.peak_c(high) > room_c:
+            return None
+        for _ in range(HALVINGS):
+            middle = 0.5 * (low + high)
+            low, high = (low, middle) if self.peak_c(middle) <= room_c else (middle, high)
+        return high
 
 
 def swing_c(duty: float, piece_s: float, warming: float, lag_s: float) -> float:

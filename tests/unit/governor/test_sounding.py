@@ -16,7 +16,7 @@ from ondevice.governor.sounding import REST_S, Sounding, felt, sounded
 from ondevice.run.schema import Limits
 
 
-@pytest.mark.parametrize("fade_s", [10.0, 15.0, 25.0])
+@pytest.mark.parametrize("fade_s", [9.0, 13.5, 22.5])
 def test_the_base_of_a_cooling_processor_is_found_and_not_thought_much_too_cool(fade_s: float) -> None:
     """One that cools a third faster than believed costs a little over a degree, where it began twenty degrees above."""
     dice, bases = random.Random(4), []
@@ -24,7 +24,7 @@ def test_the_base_of_a_cooling_processor_is_found_and_not_thought_much_too_cool(
         sounding, told = Sounding(), None
         for second in range(int(REST_S) + 1):
             sounding = sounded(
-                sounding, 38.0 + 20.0 * exp(-second / fade_s) + dice.gauss(0, 0.3), 100.0 + second, 100.0
+                sounding, 38.0 + 20.0 * exp(-second / fade_s) + dice.gauss(0, 0.3), 100.0 + second, 100.0, fade_s=13.5
             )
             base, sounding = felt(sounding)
             told = base if base is not None else told
@@ -34,10 +34,21 @@ def test_the_base_of_a_cooling_processor_is_found_and_not_thought_much_too_cool(
     assert 36.5 < mean < 38.0 + 0.3 * fade_s
 
 
+def test_the_shorter_the_excess_is_taken_to_last_the_warmer_the_base() -> None:
+    found = {}
+    for fade_s in (12.0, 15.0, 20.0):
+        sounding = Sounding()
+        for second in range(int(REST_S) + 1):
+            sounding = sounded(sounding, 38.0 + 10.0 * exp(-second / 15.0), 100.0 + second, 100.0, fade_s=fade_s)
+        found[fade_s], _ = felt(sounding)
+    assert found[12.0] > found[15.0] > found[20.0]
+    assert found[15.0] == pytest.approx(38.0, abs=0.2)
+
+
 def test_a_short_rest_tells_nothing() -> None:
     sounding = Sounding()
     for second in range(18):
-        sounding = sounded(sounding, 40.0, 100.0 + second, 100.0)
+        sounding = sounded(sounding, 40.0, 100.0 + second, 100.0, fade_s=15.0)
         base, sounding = felt(sounding)
         assert base is None
 

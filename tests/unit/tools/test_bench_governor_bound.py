@@ -6,7 +6,9 @@ from math import exp
 
 import pytest
 
-from tools.bench.governor_bound import bound, swing_c
+from ondevice.device.simulate_network import ThermalNetwork
+from ondevice.device.simulate_profile import load_profile
+from tools.bench.governor_bound import Pieces, bound, swing_c
 
 
 @pytest.mark.parametrize(("duty", "piece_s"), [(0.1, 2.0), (0.5, 10.0), (0.02, 2.0)])
@@ -30,3 +32,31 @@ def test_less_room_leaves_less_for_error_and_a_part_that_idles_warmer_costs_more
     assert hot.left_c < warm.left_c
     assert hot.cpu < warm.cpu < 1.0
     assert bound("galaxy-s25plus", 41.0, limit_c=40.0, piece_s=2.0).duty == 0.0
+
+
+@pytest.mark.parametrize(("piece_s", "cycle_s"), [(25.0, 400.0), (2.0, 21.0)])
+def test_the_peaks_of_pieces_are_those_of_the_network_after_many_of_them(piece_s: float, cycle_s: float) -> None:
+    profile = load_profile("galaxy-s25plus")
+    network = ThermalNetwork(profile.capacity_j_k, profile.conductance_w_k, profile.to_ambient_w_k)
+    big_w, little_w = profile.core_heat_w(profile.threads)
+    works, rests = network.drive({"cpu_big": big_w, "cpu_little": little_w}), network.drive({})
+    network.settle(works)
+    steps_c = [mode * share for mode, share in zip(network.modes, network.shape["battery"], strict=True)]
+    network.settle(rests)
+    peak_c = 0.0
+    for _ in range(int(3000 / cycle_s)):
+        peak_c = 0.0
+        network.advance(piece_s, works)
+        for _ in range(int(cycle_s - piece_s)):
+            network.advance(1.0, rests)
+            peak_c = max(peak_c, network.temperature("battery"))
+    pieces = Pieces(piece_s, steps_c, network.rates)
+    assert pieces.peak_c(cycle_s) == pytest.approx(peak_c, abs=0.01)
+    assert pieces.shortest_s(peak_c) == pytest.approx(cycle_s, rel=0.01)
+    assert pieces.shortest_s(0.01) is None
+
+
+def test_long_pieces_leave_less_for_error_and_nothing_where_not_one_fits() -> None:
+    short, long = (bound("galaxy-s25plus", 35.0, limit_c=40.0, piece_s=piece_s) for piece_s in (2.0, 25.0))
+    assert 0.0 < long.left_c < 0.5 * short.left_c
+    assert bound("galaxy-s25plus", 38.0, limit_c=40.0, piece_s=25.0).left_c == 0.0
