@@ -126,9 +126,10 @@ def _fits(
 
 
 def _is_layerwise_worth(config: Config) -> bool:
-    """Not for adapters, whose gradients are small, nor for Muon, which updates equal matrices of blocks together."""
+    """Not for adapters, whose gradients are small, nor for Muon, which updates equal matrices of blocks together, nor
+    where blocks are compiled."""
     wish, plain = config.fit, config.adapter.method == "none" and config.train.optimizer == "adamw"
-    return plain and wish.activation_checkpointing is None
+    return plain and not config.train.compile and wish.activation_checkpointing is None
 
 
 def _layerwise(config: Config, shape: ModelShape, fit: Fit, *, waits: bool) -> Iterator[Fit]:

@@ -148,7 +148,7 @@ def test_a_trimmed_vocabulary_is_part_of_the_recipe_and_earlier_ones_keep_their_
 
 def test_a_newer_recipe_is_refused(recipe: Recipe) -> None:
     raw = {**through_json(recipe.to_json()), "v": RECIPE_VERSION + 1}
-    with pytest.raises(CheckpointError, match=r"^r: recipe version 8, this program reads 7; update ondevice\.$"):
+    with pytest.raises(CheckpointError, match=r"^r: recipe version 9, this program reads 8; update ondevice\.$"):
         Recipe.from_json(raw, where="r")
 
 
