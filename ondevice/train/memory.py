@@ -16,7 +16,7 @@ from ondevice.model.targets import adapter_parameters, chosen_targets
 from ondevice.run.recipe import AdapterRecipe, Fit, ModelShape, Recipe
 from ondevice.train.memory_layerwise import WIDENED_TABLES, worst_moment
 
-__all__ = ["MUON_STACK", "RUNTIME_MB", "MemoryEstimate", "estimate_memory", "estimate_run"]
+__all__ = ["MUON_STACK", "PACKED_BYTES", "RUNTIME_MB", "MemoryEstimate", "estimate_memory", "estimate_run"]
 
 MUON_STACK = 2**19  # numbers in the square matrices that Muon works on together: so many stay in the cache
 RUNTIME_MB = 240.0  # python, torch and its thread pools after a first step
@@ -30,7 +30,7 @@ _GAPS_MB = 20.0  # of a layerwise step, which gives memory back after each block
 _MB = 2.0**20
 _FLOAT = 4
 _NARROW = 2  # bytes of a bf16 number
-_PACKED = 1 + 4 / 256  # bytes of a number of an 8-bit state
+PACKED_BYTES = 1 + 4 / 256  # of a number of an 8-bit state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,7 @@ def _plain_memory(shape: ModelShape, fit: Fit, optimizer: str, *, top_layers: in
         runtime_mb=RUNTIME_MB + _tokenizer_mb(shape.vocab_size),
         weights_mb=count_breakdown(shape).total * number / _MB,
         gradients_mb=learned.total * number / _MB,
-        optimizer_mb=state * (_PACKED if optimizer.endswith("int8") else _FLOAT) / _MB,
+        optimizer_mb=state * (PACKED_BYTES if optimizer.endswith("int8") else _FLOAT) / _MB,
         activations_mb=activations * _FLOAT / _MB,
         head_mb=(chunk + (tables * shape.width if learned.embedding or learned.head else 0))
         * shape.vocab_size

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -240,17 +241,16 @@ def test_a_compiled_run_resumes_to_the_bit_and_learns_what_a_plain_one_does(make
 
 
 @pytest.fixture
-def parts(make):
-    """``parts(changes, fit)`` -> an engine that is compiled and one that is not, of the same weights."""
+def pair(home):
+    """``pair(shape, fit)`` -> an engine that is compiled and one that is not, of the same weights."""
 
-    def build(shape, fit, precision="fp32"):
-        recipe = make(*TINY, "train.compile=true", "train.batch=3", f'train.precision="{precision}"').read_recipe()
-        engines = []
+    def build(shape, fit):
+        recipe, engines = SimpleNamespace(train=SimpleNamespace(batch=3, precision="fp32")), []
         for compiled in (True, False):
             model = build_model(shape, seed=3)
             settings = {"lr": 1e-4, "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8}
             engine = Engine(
-                model, optimizer_of("adamw", model, **settings), clip=1.0, precision=precision, loss_chunk_tokens=64
+                model, optimizer_of("adamw", model, **settings), clip=1.0, precision="fp32", loss_chunk_tokens=64
             )
             engine._compiler = Compiler(model, recipe) if compiled else None
             engine.use(fit)
@@ -280,10 +280,10 @@ def gradients(engine, shape):
 @pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("arch", ["llama", "gpt2"])
-def test_compiled_gradients_are_the_plain_ones_and_nothing_is_compiled_later(parts, arch):
+def test_compiled_gradients_are_the_plain_ones_and_nothing_is_compiled_later(pair, arch):
     shape = dataclasses.replace(SHAPE, arch=arch, width=384, hidden=1024, heads=4, kv_heads=4, context=128)  # large
     before = torch.get_rng_state()
-    compiled, plain = parts(shape, FIT)
+    compiled, plain = pair(shape, FIT)
     assert torch.equal(before, torch.get_rng_state())
     graphs = graph_count()
     found, wanted = gradients(compiled, shape), gradients(plain, shape)
@@ -298,11 +298,11 @@ def test_compiled_gradients_are_the_plain_ones_and_nothing_is_compiled_later(par
 
 @pytest.mark.slow
 @needs_compiler
-def test_blocks_that_are_recomputed_draw_the_masks_of_dropout_alike(parts):
+def test_blocks_that_are_recomputed_draw_the_masks_of_dropout_alike(pair):
     shape = dataclasses.replace(SHAPE, dropout=0.3)
-    kept, _ = parts(shape, FIT)
+    kept, _ = pair(shape, FIT)
     wanted = gradients(kept, shape)
-    recomputed, _ = parts(shape, dataclasses.replace(FIT, activation_checkpointing=True))
+    recomputed, _ = pair(shape, dataclasses.replace(FIT, activation_checkpointing=True))
     graphs = graph_count()
     for name, each in gradients(recomputed, shape).items():
         torch.testing.assert_close(each, wanted[name], atol=1e-6, rtol=1e-3)
