@@ -88,9 +88,9 @@ def check_compiler(recipe: Recipe, name: str) -> None:
 class Compiler:
     """Compiles the blocks of one model; `use` before the first step and at each change of fit."""
 
-    def __init__(self, model: Decoder, recipe: Recipe) -> None:
-        self._model, self._batch = model, recipe.train.batch
-        self._lower = torch.bfloat16 if recipe.train.precision == "bf16" else None
+    def __init__(self, model: Decoder, *, batch: int, precision: str) -> None:
+        self._model, self._batch = model, batch
+        self._lower = torch.bfloat16 if precision == "bf16" else None
 
     def use(self, fit: Fit) -> float:
         """Compiles for every size of micro-batch that steps by this fit have; nothing is learned and no random number

@@ -96,7 +96,8 @@ class Engine:
             precision=recipe.train.precision,
             loss_chunk_tokens=fit.loss_chunk_tokens,
         )
-        engine._compiler = Compiler(model, recipe) if recipe.train.compile else None
+        if (train := recipe.train).compile:
+            engine._compiler = Compiler(model, batch=train.batch, precision=train.precision)
         engine.use(fit)
         return engine
 

@@ -7,7 +7,6 @@ import os
 import shutil
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -245,14 +244,14 @@ def pair(home):
     """``pair(shape, fit)`` -> an engine that is compiled and one that is not, of the same weights."""
 
     def build(shape, fit):
-        recipe, engines = SimpleNamespace(train=SimpleNamespace(batch=3, precision="fp32")), []
+        engines = []
         for compiled in (True, False):
             model = build_model(shape, seed=3)
             settings = {"lr": 1e-4, "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8}
             engine = Engine(
                 model, optimizer_of("adamw", model, **settings), clip=1.0, precision="fp32", loss_chunk_tokens=64
             )
-            engine._compiler = Compiler(model, recipe) if compiled else None
+            engine._compiler = Compiler(model, batch=3, precision="fp32") if compiled else None
             engine.use(fit)
             engines.append(engine)
         return engines
