@@ -40,6 +40,7 @@ from ondevice.run.schema import Config
 
 __all__ = ["Compiler", "cache_folder", "check_compile", "check_compiler", "compiler_version", "no_compiler"]
 
+_TURN_OFF = ("TORCHDYNAMO_DISABLE", "TORCH_COMPILE_DISABLE")  # with one of these torch would call the plain blocks
 _CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -47,6 +48,8 @@ def no_compiler() -> str:
     """Why nothing can be compiled here, as half a sentence; "" where it can."""
     if on_android(os.environ):
         return "in Termux torch has no C++ compiler that it can use"
+    if off := next((name for name in _TURN_OFF if os.environ.get(name) == "1"), None):
+        return f"{off}=1 turns torch's compiler off"
     return "" if shutil.which(_program()) else f"this machine has no C++ compiler ({_program()})"
 
 
@@ -80,7 +83,7 @@ def check_compiler(recipe: Recipe, name: str) -> None:
     """Raises DeviceError where the recipe of the run of that name is to be compiled and cannot be here."""
     if recipe.train.compile and (cannot := no_compiler()):
         raise DeviceError(
-            f"{name}: trains with 'train.compile', and {cannot}; train it where there is one, or go on without, "
+            f"{name}: trains with 'train.compile', and {cannot}; train it where torch can compile, or go on without, "
             f"as a child run: `ondevice fork {name} --set train.compile=false`."
         )
 
@@ -129,7 +132,7 @@ def _compiled_pass() -> Any:
     import torch._dynamo.config as dynamo
     import torch._inductor.config as inductor
 
-    dynamo.fail_on_recompile_limit_hit = True
+    dynamo.suppress_errors, dynamo.fail_on_recompile_limit_hit = False, True
     inductor.fallback_random = True  # dropout draws from the generator that checkpoints keep
     inductor.compile_threads = 1  # no worker processes
     torch.compiler.reset()

@@ -71,6 +71,10 @@ def test_a_phone_and_a_machine_without_a_compiler_say_so(monkeypatch, with_compi
         check_compile(wish(), examples=False)
     monkeypatch.setenv("CXX", "my-compiler")
     assert "my-compiler" in no_compiler()
+    monkeypatch.setenv("CXX", "")
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
+    assert no_compiler() == "TORCHDYNAMO_DISABLE=1 turns torch's compiler off"
     check_compile(parse_config("", where="x", base=Path()), examples=False)
 
 
@@ -167,8 +171,8 @@ def test_a_run_never_goes_on_plainly_by_itself(interpreted, monkeypatch, make):
         with pytest.raises(DeviceError) as caught:
             launch(run, display=Silent())
         assert str(caught.value) == (
-            "tiny: trains with 'train.compile', and this machine has no C++ compiler (g++); train it where there is "
-            "one, or go on without, as a child run: `ondevice fork tiny --set train.compile=false`."
+            "tiny: trains with 'train.compile', and this machine has no C++ compiler (g++); train it where torch "
+            "can compile, or go on without, as a child run: `ondevice fork tiny --set train.compile=false`."
         )
         child = fork_run(plan_fork(run, Store(run.checkpoints).open(3), ForkWish(changes=["train.compile=false"])))
         assert launch(child, display=Silent()).outcome == "finished"
