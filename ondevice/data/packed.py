@@ -6,6 +6,7 @@ A row is several examples side by side, each with positions of its own; whoever 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -180,9 +181,18 @@ def cut_example(ids: Ints, learned: npt.NDArray[np.bool_], cut: int) -> tuple[In
     return ids, learned
 
 
-def flattened(x_BT: Ints, y_BT: Ints, lengths_B: Lengths) -> tuple[Ints, Ints, tuple[int, ...]]:
-    """All examples of some rows in one row ``[1, N]``, without padding, and their lengths."""
+def flattened(
+    x_BT: Ints, y_BT: Ints, lengths_B: Lengths, places: Callable[[int, int], int]
+) -> tuple[Ints, Ints, tuple[int, ...]]:
+    """All examples of some rows in one row ``[1, N]``, and their lengths.
+
+    In place of the padding of each row there is as much at the end as makes them ``places(tokens, x_BT.size)`` places:
+    texts of the last id, not learned, none longer than a row.
+    """
     used = [sum(lengths) for lengths in lengths_B]
+    left, context = places(sum(used), x_BT.size) - sum(used), x_BT.shape[1]
     x_N = np.concatenate([x_BT[row, :count] for row, count in enumerate(used)])
     y_N = np.concatenate([y_BT[row, :count] for row, count in enumerate(used)])
-    return x_N[None], y_N[None], tuple(length for lengths in lengths_B for length in lengths)
+    x_N, y_N = np.pad(x_N, (0, left), mode="edge"), np.pad(y_N, (0, left), constant_values=IGNORE)
+    padding = (min(context, left - at) for at in range(0, left, context))
+    return x_N[None], y_N[None], (*(length for lengths in lengths_B for length in lengths), *padding)

@@ -19,6 +19,7 @@ from ondevice.data.packed import Rows, flattened, packed_source
 from ondevice.data.tokenizer import Tokenizer
 from ondevice.model.decoder import Decoder
 from ondevice.model.loss import IGNORE, linear_cross_entropy
+from ondevice.model.products import round_rows
 from ondevice.run.recipe import Fit, Recipe
 
 __all__ = [
@@ -126,7 +127,7 @@ class Evaluation:
         total, tokens, size = 0.0, 0, 0
         context = self._model.shape.context
         for rows in example_rows(dataset, name, context, self._max_tokens, self._batch):
-            x_1N, y_1N, lengths = flattened(*rows)
+            x_1N, y_1N, lengths = flattened(*rows, round_rows)
             total += self._loss_sum(x_1N, y_1N, lengths)
             real = y_1N[y_1N != IGNORE]
             tokens, size = tokens + real.size, size + int(self._byte_lengths[real].sum())

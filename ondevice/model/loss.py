@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ondevice.model.frozen import FrozenMatrix
-from ondevice.model.products import has_one_dnn, times_transposed
+from ondevice.model.products import has_one_dnn, round_rows, times_transposed
 
 __all__ = ["IGNORE", "WeightGradient", "linear_cross_entropy"]
 
@@ -74,12 +74,16 @@ def _product_dtype(hidden_NC: Tensor) -> torch.dtype:
 
 
 class _Chunk:
-    """Some kept tokens: which rows of hidden (a slice when none is left out), their states and targets."""
+    """Some kept tokens: which rows of hidden (a slice when none is left out), their states and targets.
 
-    def __init__(self, rows: slice | Tensor, hidden_nC: Tensor, targets_n: Tensor) -> None:
+    The last ones of the states may be there for their number alone: ``count`` of them are tokens.
+    """
+
+    def __init__(self, rows: slice | Tensor, hidden_nC: Tensor, targets_n: Tensor, count: int) -> None:
         self.rows = rows
         self.hidden = hidden_nC
         self.targets = targets_n[:, None]
+        self.count = count
 
 
 class _Head:
@@ -107,7 +111,8 @@ class _Head:
         self.rows = None if len(kept) == len(targets_N) else kept
         self.targets = targets_N if self.rows is None else targets_N[kept]
         self.count = len(self.targets)
-        self.chunk = max(1, min(chunk, self.count))
+        self.most = min(chunk, len(targets_N))
+        self.chunk = max(1, min(chunk, self._rows(self.count)))
         self._check_targets()
         self.foreign = dtype == torch.float32 and isinstance(self.weight, Tensor) and has_one_dnn()
         self.product = torch.empty(0 if self.foreign else self.chunk, self.vocabulary, dtype=dtype)
@@ -124,11 +129,18 @@ class _Head:
     def chunks(self) -> Iterator[_Chunk]:
         for first in range(0, self.count, self.chunk):
             part = slice(first, min(first + self.chunk, self.count))
+            count = part.stop - first
             if self.rows is None:
-                yield _Chunk(part, self.hidden[part].to(self.dtype), self.targets[part])
+                yield _Chunk(part, self.hidden[part].to(self.dtype), self.targets[part], count)
             else:
                 rows = self.rows[part]
-                yield _Chunk(rows, self.hidden.index_select(0, rows).to(self.dtype), self.targets[part])
+                taken = min(self.chunk, self._rows(count))
+                states = self.hidden.index_select(0, _filled(rows, taken)).to(self.dtype)
+                yield _Chunk(rows, states, _filled(self.targets[part], taken), count)
+
+    def _rows(self, count: int) -> int:
+        """Of a product for so many tokens, whose number changes from call to call where some are left out."""
+        return count if self.rows is None else round_rows(count, self.most)
 
     def loss(self, chunk: _Chunk) -> Tensor:
         """Sum of the chunk's nats, fp64; leaves the probabilities in ``scores``."""
@@ -149,12 +161,13 @@ class _Head:
         torch.softmax(scores, dim=1, out=scores)
         # The largest probability is exp(0) / sum, at least 1 / V, so its logarithm gives log(sum) without loss:
         # one fused kernel and two reads are half the time of logsumexp, subtract, exp.
-        return (top - scores.amax(dim=1).log_() - wanted).sum(dtype=torch.float64)
+        return (top - scores.amax(dim=1).log_() - wanted)[: chunk.count].sum(dtype=torch.float64)
 
     def gradient(self, chunk: _Chunk) -> Tensor:
         """d loss / d logits of the chunk whose probabilities are in ``scores``: softmax minus one-hot."""
         product, scores = self._buffers(chunk)
         scores.scatter_add_(1, chunk.targets, scores.new_full((len(scores), 1), -1.0))
+        scores[chunk.count :].zero_()
         return product.copy_(scores) if scores is not product else product
 
     def sum_of(self, losses: Iterator[Tensor]) -> Tensor:
@@ -164,6 +177,11 @@ class _Head:
     def _buffers(self, chunk: _Chunk) -> tuple[Tensor, Tensor]:
         product = self.product[: len(chunk.targets)]
         return product, product if self.scores is self.product else self.scores[: len(chunk.targets)]
+
+
+def _filled(rows_n: Tensor, count: int) -> Tensor:
+    """The last one again until there are so many."""
+    return torch.cat((rows_n, rows_n[-1:].expand(count - len(rows_n))))
 
 
 class _HiddenGradient:
@@ -177,7 +195,8 @@ class _HiddenGradient:
 
     def add(self, chunk: _Chunk, gradient_nV: Tensor) -> None:
         if isinstance(chunk.rows, Tensor):
-            self.total.index_copy_(0, chunk.rows, self._product(gradient_nV).to(self.total.dtype))
+            product = self._product(gradient_nV)[: chunk.count]
+            self.total.index_copy_(0, chunk.rows, product.to(self.total.dtype))
         elif self.total.dtype == gradient_nV.dtype and isinstance(self.weight, Tensor):
             self.total[chunk.rows].addmm_(gradient_nV, self.weight, beta=0, alpha=self.scale)
         else:

@@ -15,10 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-__all__ = ["LARGE", "has_one_dnn", "layers_by_one_dnn", "times_transposed"]
+__all__ = ["LARGE", "has_one_dnn", "layers_by_one_dnn", "round_rows", "times_transposed"]
 
 LARGE = 1 << 25  # multiplications of a layer's product; for smaller ones oneDNN's preparations cost more than it gains
 _CPUINFO = Path("/proc/cpuinfo")
+_PARTS = 16
 
 
 @cache
@@ -35,6 +36,16 @@ def has_one_dnn() -> bool:
 def layers_by_one_dnn() -> bool:
     """Whether `times_transposed` is also the faster for the layers: elsewhere MKL is as fast."""
     return has_one_dnn() and torch.backends.cpu.get_cpu_capability() == "AVX512" and _made_by_amd()
+
+
+def round_rows(rows: int, most: int) -> int:
+    """So many rows, or up to a sixteenth of ``most`` more, but then not above it.
+
+    oneDNN prepares code for every new number of rows of a product and keeps it, 0.7 to 2 MB each: where the number
+    changes from step to step it has to be one of few.
+    """
+    part = max(1, most // _PARTS) if torch.backends.mkldnn.is_available() else 1
+    return max(rows, min(-(-rows // part) * part, most))
 
 
 def _made_by_amd() -> bool:

@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ondevice.model.decoder import Decoder, Entering
+from ondevice.model.products import round_rows
 from ondevice.train.frozen_cache import FrozenCache
 
 __all__ = ["Below", "Row"]
@@ -41,10 +43,12 @@ class Below:
         return cls(model, learns.index(True))
 
     def entering(self, ids_1N: Tensor, rows: tuple[Row, ...]) -> Entering:
-        """What comes into the first block that learns; ``ids`` of all rows side by side."""
-        ids = ids_1N.split([sum(row.lengths) for row in rows], dim=1)
+        """What comes into the first block that learns; ``ids`` of all rows side by side, padding after them."""
+        used = [sum(row.lengths) for row in rows]
+        *ids, padding = ids_1N.split([*used, ids_1N.shape[1] - sum(used)], dim=1)
         with torch.no_grad():
             states = [self._states(row, part) for row, part in zip(rows, ids, strict=True)]
+            states.append(states[-1].new_zeros(1, padding.shape[1], states[-1].shape[2]))
         return Entering(self.count, torch.cat(states, dim=1))
 
     def _states(self, row: Row, ids_1N: Tensor) -> Tensor:
@@ -57,11 +61,14 @@ class Below:
         return x_1NC
 
     def _through(self, ids_1N: Tensor, lengths: tuple[int, ...]) -> Tensor:
+        tokens, context = ids_1N.shape[1], self._model.shape.context
+        if left := round_rows(tokens, context) - tokens:
+            ids_1N, lengths = F.pad(ids_1N, (0, left)), (*lengths, left)
         place = self._model.place_apart(ids_1N, lengths)
         x_1NC = self._model.embedded(ids_1N, place)
         for block in self._blocks():
             x_1NC = block(x_1NC, place)
-        return x_1NC
+        return x_1NC[:, :tokens]
 
     def _blocks(self) -> Iterator[nn.Module]:
         return (block for number, block in enumerate(self._model.blocks) if number < self.count)

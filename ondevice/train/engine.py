@@ -21,6 +21,7 @@ from ondevice.model.decoder import Decoder, Entering
 from ondevice.model.layers import Embedding, Linear
 from ondevice.model.layerwise import LayerwiseBatch
 from ondevice.model.loss import IGNORE, WeightGradient, linear_cross_entropy
+from ondevice.model.products import round_rows
 from ondevice.run.recipe import Fit, Recipe
 from ondevice.train.below import Below, Row
 from ondevice.train.clip import Clip, Norms
@@ -52,7 +53,7 @@ def micro_batches(batch: Batch, rows: int) -> Iterator[tuple[np.ndarray, np.ndar
         else:
             numbers = () if batch.rows_B is None else batch.rows_B[piece].tolist()
             named = tuple(Row(*each) for each in zip(numbers, batch.lengths_B[piece], strict=False))
-            yield *flattened(batch.x_BT[piece], batch.y_BT[piece], batch.lengths_B[piece]), named
+            yield *flattened(batch.x_BT[piece], batch.y_BT[piece], batch.lengths_B[piece], round_rows), named
 
 
 class Engine:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ondevice.data.packed import IGNORE, PackedSource, flattened
+from ondevice.model.products import round_rows
 
 __all__ = ["CONTEXT", "ours", "theirs"]
 
@@ -48,7 +49,7 @@ def ours(job: dict[str, Any], engine: Any) -> float:
         engine.begin(batch.y_BT)
         for first in range(0, rows, job["ours"]["micro"]):
             piece = slice(first, first + job["ours"]["micro"])
-            engine.accumulate(*flattened(batch.x_BT[piece], batch.y_BT[piece], batch.lengths_B[piece]))
+            engine.accumulate(*flattened(batch.x_BT[piece], batch.y_BT[piece], batch.lengths_B[piece], round_rows))
         engine.update(1e-4)
         if step:  # the first warms up
             learned, took = learned + int((batch.y_BT != IGNORE).sum()), took + time.perf_counter() - began

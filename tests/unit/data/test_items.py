@@ -113,7 +113,8 @@ def test_a_sentence_that_is_too_long_goes_through_a_window_with_overlap_between_
     most=st.integers(64, 120),
 )
 def test_no_word_shorter_than_an_item_is_ever_cut(words, most):
-    words = [f"x{word}y" for word in words if not any(char > "\u3000" for char in word)]
+    # Two dashes stand between words, as typewriters have them.
+    words = [f"x{word}y" for word in words if "--" not in word and not any(char > "\u3000" for char in word)]
     text = " ".join(words)
     for item in shown(text, ItemsConfig(max_tokens=most, overlap_tokens=most // 8)):
         assert set(item.split()) <= set(words)

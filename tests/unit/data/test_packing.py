@@ -124,9 +124,21 @@ def test_exposure_counts_examples_and_what_was_learned(dataset):
 
 def test_flattening_drops_padding_only(dataset):
     batch = _cursor(dataset).next()
-    x_1N, y_1N, lengths = flattened(batch.x_BT, batch.y_BT, batch.lengths_B)
+    x_1N, y_1N, lengths = flattened(batch.x_BT, batch.y_BT, batch.lengths_B, lambda tokens, most: tokens)
     assert x_1N.shape == y_1N.shape == (1, sum(lengths)) and sum(lengths) < batch.x_BT.size
     assert (y_1N != IGNORE).sum() == (batch.y_BT != IGNORE).sum()
+
+
+def test_flattening_fills_up_with_texts_that_are_not_learned(dataset):
+    batch = _cursor(dataset).next()
+    rows = batch.x_BT, batch.y_BT, batch.lengths_B
+    bare_x, bare_y, bare = flattened(*rows, lambda tokens, most: tokens)
+    x_1N, y_1N, lengths = flattened(*rows, lambda tokens, most: most + CONTEXT)
+    tokens = bare_x.shape[1]
+    assert x_1N.shape == y_1N.shape == (1, batch.x_BT.size + CONTEXT) == (1, sum(lengths))
+    assert (x_1N[:, :tokens] == bare_x).all() and (y_1N[:, :tokens] == bare_y).all()
+    assert (y_1N[:, tokens:] == IGNORE).all() and set(x_1N[0, tokens:]) == {bare_x[0, -1]}
+    assert lengths[: len(bare)] == bare and max(lengths) <= CONTEXT
 
 
 class _Rows:
