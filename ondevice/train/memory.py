@@ -20,6 +20,7 @@ __all__ = ["MUON_STACK", "PACKED_BYTES", "RUNTIME_MB", "MemoryEstimate", "estima
 
 MUON_STACK = 2**19  # numbers in the square matrices that Muon works on together: so many stay in the cache
 RUNTIME_MB = 240.0  # python, torch and its thread pools after a first step
+_COMPILER_MB = 140.0  # torch's compiler, once blocks were compiled; g++ took 440 MB of its own before the first step
 _TOKENIZER_MB = 45.0  # the package of a learned tokenizer, its vocabulary, and the mapped chunks of a larger text
 _LARGE_VOCABULARY = 16_384  # ids up to which that holds
 _ID_MB = 0.8 / 1024  # of each id beyond: its letters and its merge, in tables both ways
@@ -65,6 +66,7 @@ def estimate_run(recipe: Recipe, fit: Fit) -> MemoryEstimate:
         top_layers=train.top_layers,
         averaged=train.average > 0,
         ids=recipe.model.vocab_size,
+        compiled=train.compile,
     )
 
 
@@ -79,13 +81,14 @@ def estimate_memory(
     top_layers: int | None = None,
     averaged: bool = False,
     ids: int | None = None,
+    compiled: bool = False,
 ) -> MemoryEstimate:
     """Peak memory of fp32 training with an optimizer (``adamw``, ``muon``) or a kind of weights and state
     (``adamw-int8``, ``adamw-bf16``); with an
     ``adapter`` of that alone, by AdamW. Of a layerwise fit the sequences of a whole step count too (``batch``; None: of
     a micro-batch), and whether gradients wait for the norm of all. With ``top_layers`` only so many blocks learn.
     ``averaged``: an average of what learns is kept beside it. ``ids``: of the tokenizer, where a trimmed vocabulary has
-    fewer."""
+    fewer. ``compiled``: the blocks are."""
     if adapter is not None:
         found = _adapter_memory(shape, fit, adapter)
     elif fit.layerwise:
@@ -98,6 +101,8 @@ def estimate_memory(
         found = dataclasses.replace(found, weights_mb=found.weights_mb + learned_floats * _FLOAT / _MB)
     if ids is not None:
         found = dataclasses.replace(found, runtime_mb=RUNTIME_MB + _tokenizer_mb(ids))
+    if compiled:
+        found = dataclasses.replace(found, runtime_mb=found.runtime_mb + _COMPILER_MB)
     return found
 
 

@@ -15,7 +15,7 @@ __all__ = ["made_engine", "tell_compiled"]
 def made_engine(state: TrainState, recipe: Recipe, fit: Fit, *, telemetry: TelemetryWriter, display: Display) -> Engine:
     """Ready for the next step. Raises DeviceError where its blocks cannot be compiled."""
     if recipe.train.compile:
-        display.say("Compiling the model's blocks: up to a minute at a first launch, seconds at later ones ...")
+        display.say("Compiling the model's blocks: a minute or so at a first launch, less at later ones ...")
     engine = Engine.of(state.model, state.optimizer, recipe, fit)
     tell_compiled(engine, state.step, telemetry=telemetry, display=display)
     return engine

@@ -25,6 +25,7 @@ from ondevice.train.engine import Engine
 from ondevice.train.fitting import ways
 from ondevice.train.fork import ForkWish, fork_run, plan_fork
 from ondevice.train.launch import launch
+from ondevice.train.memory import estimate_run
 from ondevice.train.optimizer import optimizer_of
 from ondevice.train.probe import time_gradients
 from ondevice.train.refit import smaller
@@ -126,6 +127,8 @@ def test_the_fits_of_compiled_runs_are_plain_or_recomputing(interpreted, make):
         True,
     }
     recipe = make(*TINY, 'train.optimizer="adamw"', "train.compile=true").read_recipe()
+    plain = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, compile=False))
+    assert estimate_run(recipe, FIT).total_mb > estimate_run(plain, FIT).total_mb + 100
     least = smaller(dataclasses.replace(FIT, micro_batch=1), recipe, limit_mb=1.0)
     assert least.activation_checkpointing and not least.layerwise
 
