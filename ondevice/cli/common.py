@@ -44,7 +44,9 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
     add_data_flags(parser, example="train.lr=1e-3")
     parser.add_argument("--name", help="name of the run")
     parser.add_argument("--minutes", type=float, help="time to spend (budget.minutes)")
-    parser.add_argument("--memory", type=float, metavar="MB", help="memory to use (budget.memory_mb)")
+    parser.add_argument(
+        "--memory", type=_megabytes, metavar="MB", help="memory to use, such as 800 or 1.2GB (budget.memory_mb)"
+    )
 
 
 def add_data_flags(parser: argparse.ArgumentParser, *, example: str) -> None:
@@ -139,6 +141,16 @@ def at_least(low: int, kind: type[int] | type[float] = int) -> Callable[[str], f
         return value
 
     return parse
+
+
+def _megabytes(text: str) -> float:
+    """MiB, as all MB of this program are, from a number that may have a unit."""
+    found = re.fullmatch(r"(.*?)\s*(MB|MiB|M|GB|GiB|G)?", text.strip(), re.IGNORECASE)
+    try:
+        number = float(found[1] if found else text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no size; give MB, such as 800, or 1.2GB") from None
+    return number * (1024 if found and (found[2] or "").lower().startswith("g") else 1)
 
 
 def add_sampling_flags(parser: argparse.ArgumentParser, *, defaults: str) -> None:

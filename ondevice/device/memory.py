@@ -6,6 +6,7 @@ Reads /proc where there is one, because psutil fails in parts on Android; psutil
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import gc
 import os
 import re
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ondevice.device.host import platform_name
+from ondevice.device.memory_group import MemoryGroup
 
 __all__ = [
     "MIB",
@@ -28,29 +30,46 @@ __all__ = [
 ]
 
 MIB = 1 << 20
-_PROC = Path("/proc")
+_PROC, _SYS = Path("/proc"), Path("/sys")
 _M_MMAP_THRESHOLD = -3
 _M_PURGE = -101  # bionic's malloc.h
 
 
 @dataclass(frozen=True)
 class MachineMemory:
-    """MiB. ``available_mb`` is what can be had without swapping, an estimate of the kernel."""
+    """MiB. ``available_mb`` is what can be had without swapping, an estimate of the kernel. ``of_group``: the total is
+    the limit of the process's control group, whose members need not leave anything to others."""
 
     total_mb: float
     available_mb: float
     swap_total_mb: float
     swap_free_mb: float
+    of_group: bool = False
 
 
-def machine_memory(proc: Path = _PROC) -> MachineMemory:
-    """The memory of the whole machine. Raises OSError, LookupError or ImportError where it cannot be read."""
+def machine_memory(proc: Path = _PROC, sysfs: Path = _SYS) -> MachineMemory:
+    """The memory of the whole machine, or as much of it as the process's control group lets it have. Raises OSError,
+    LookupError or ImportError where it cannot be read."""
     if (proc / "meminfo").exists():
-        return _from_meminfo((proc / "meminfo").read_text())
+        return _within_group(_from_meminfo((proc / "meminfo").read_text()), MemoryGroup.of_this_process(proc, sysfs))
     import psutil  # here, so that doctor can still say that psutil is missing
 
     ram, swap = psutil.virtual_memory(), psutil.swap_memory()
     return MachineMemory(ram.total / MIB, ram.available / MIB, swap.total / MIB, swap.free / MIB)
+
+
+def _within_group(memory: MachineMemory, group: MemoryGroup | None) -> MachineMemory:
+    if group is None or group.limit_mb is None:
+        return memory
+    room_mb = memory.available_mb
+    with suppress(OSError, ValueError):  # a group may tell its limit alone
+        room_mb = room_mb if group.room_mb is None else group.room_mb
+    return dataclasses.replace(
+        memory,
+        total_mb=min(memory.total_mb, group.limit_mb),
+        of_group=group.limit_mb < memory.total_mb,
+        available_mb=min(memory.available_mb, group.limit_mb, room_mb),
+    )
 
 
 def _from_meminfo(text: str) -> MachineMemory:
@@ -58,8 +77,12 @@ def _from_meminfo(text: str) -> MachineMemory:
     if "MemTotal" not in kib:
         raise LookupError("meminfo has no MemTotal")
     available = kib.get("MemAvailable", kib.get("MemFree", 0) + kib.get("Cached", 0))  # before Linux 3.14
-    values = (kib["MemTotal"], available, kib.get("SwapTotal", 0), kib.get("SwapFree", 0))
-    return MachineMemory(*(value / 1024 for value in values))
+    return MachineMemory(
+        total_mb=kib["MemTotal"] / 1024,
+        available_mb=available / 1024,
+        swap_total_mb=kib.get("SwapTotal", 0) / 1024,
+        swap_free_mb=kib.get("SwapFree", 0) / 1024,
+    )
 
 
 def rss_mb(proc: Path = _PROC) -> float:

@@ -174,7 +174,7 @@ def _quick_sources(
     thermometers, cores = thermal.Thermometers(sysfs, clock=clock), cpufreq.FastestCores(sysfs)
     disk = str(existing_ancestor(folder))
     sources: tuple[tuple[tuple[str, ...], Callable[[], Answer]], ...] = (
-        (_MEMORY_NAMES, lambda: _memory(proc)),
+        (_MEMORY_NAMES, lambda: _memory(proc, sysfs)),
         (_DISK_NAMES, lambda: _disk(disk)),
         (thermal.NAMES, thermometers.read),
         (battery.NAMES, lambda: _battery(sysfs)),
@@ -184,9 +184,9 @@ def _quick_sources(
     return tuple(_Quick(names, ask, period_s=period_s) for names, ask in sources)
 
 
-def _memory(proc: Path) -> Answer:
+def _memory(proc: Path, sysfs: Path) -> Answer:
     unknown: dict[str, str] = {}
-    memory = attempt(unknown, "available_mb", lambda: machine_memory(proc))
+    memory = attempt(unknown, "available_mb", lambda: machine_memory(proc, sysfs))
     if memory is None:
         unknown["total_mb"] = unknown["available_mb"]
     values = {

@@ -14,69 +14,16 @@ from typing import Any
 
 from ondevice.device.clock import boottime_s
 from ondevice.device.host import on_android
-from ondevice.device.memory import MIB, machine_memory, peak_rss_mb, rss_mb
+from ondevice.device.memory import machine_memory, peak_rss_mb, rss_mb
+from ondevice.device.memory_group import MemoryGroup
 from ondevice.device.unknown import attempt
 from ondevice.run.directory import boot_id
 from ondevice.run.postmortem import Scene
 
-__all__ = ["MemoryGroup", "Vitals", "read_scene"]
+__all__ = ["Vitals", "read_scene"]
 
 _PROC, _SYS, _KERNEL_LOG = Path("/proc"), Path("/sys"), Path("/dev/kmsg")
 _VICTIM = re.compile(rb"^\d+,\d+,(\d+),[^;]*;.*ut of memory: Killed process (\d+)", re.MULTILINE)
-_NO_LIMIT_MB = 2.0**40  # "none" is the largest number of pages
-
-
-class MemoryGroup:
-    """The control group that counts this process's memory. ``limit_mb`` is the tightest limit above it, or None."""
-
-    def __init__(self, path: str, folders: list[Path]) -> None:
-        self.path = path
-        self._folders = folders
-        limits = [limit for folder in folders for limit in (_limit_mb(folder),) if limit is not None]
-        self.limit_mb = min(limits, default=None)
-
-    @classmethod
-    def of_this_process(cls, proc: Path = _PROC, sysfs: Path = _SYS) -> MemoryGroup | None:
-        """None where the system has no groups or hides them, as Android does."""
-        try:
-            lines = (proc / "self/cgroup").read_text().splitlines()
-        except OSError:
-            return None
-        for number, names, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
-            root = sysfs / "fs/cgroup" / ("memory" if names == "memory" else "")
-            if names != "memory" and number != "0":
-                continue
-            # inside a container the path may be the host's, and the group is the root itself
-            folder = root / path.lstrip("/") if (root / path.lstrip("/")).is_dir() else root
-            folders = [place for place in (folder, *folder.parents) if place.is_relative_to(root)]
-            if any(_kills(place) is not None or _limit_mb(place) is not None for place in folders):
-                return cls(path, folders)
-        return None
-
-    def oom_kills(self) -> int | None:
-        """Processes of this group that the kernel has killed for want of memory."""
-        return _kills(self._folders[0])
-
-
-def _kills(folder: Path) -> int | None:
-    for name in ("memory.events", "memory.oom_control"):  # version 2, version 1
-        try:
-            found = re.search(r"^oom_kill (\d+)$", (folder / name).read_text(), re.MULTILINE)
-        except OSError:
-            continue
-        if found:
-            return int(found[1])
-    return None
-
-
-def _limit_mb(folder: Path) -> float | None:
-    for name in ("memory.max", "memory.limit_in_bytes"):
-        try:
-            limit_mb = int((folder / name).read_text()) / MIB
-        except (OSError, ValueError):  # "max"
-            continue
-        return limit_mb if limit_mb < _NO_LIMIT_MB else None
-    return None
 
 
 class Vitals:
@@ -84,12 +31,12 @@ class Vitals:
 
     def __init__(self, *, proc: Path = _PROC, sysfs: Path = _SYS) -> None:
         self.group = MemoryGroup.of_this_process(proc, sysfs)
-        self._proc, self._android = proc, on_android(os.environ)
+        self._proc, self._sysfs, self._android = proc, sysfs, on_android(os.environ)
         self._peak_before_mb = peak_rss_mb(proc) or 0.0
 
     def read(self) -> dict[str, Any]:
         """Sizes in MiB. ``peak_rss_mb`` is there once it grew beyond what earlier work of the process had needed."""
-        memory = attempt({}, "", lambda: machine_memory(self._proc))
+        memory = attempt({}, "", lambda: machine_memory(self._proc, self._sysfs))
         peak_mb = peak_rss_mb(self._proc) or 0.0
         signs: dict[str, Any] = {
             "rss_mb": _rounded(attempt({}, "", lambda: rss_mb(self._proc))),

@@ -16,7 +16,7 @@ import torch
 from ondevice.data.cursor import BatchCursor
 from ondevice.data.dataset import Dataset
 from ondevice.data.picture import look, warnings_about
-from ondevice.device.memory import give_back_memory, machine_memory
+from ondevice.device.memory import MachineMemory, give_back_memory, machine_memory
 from ondevice.device.save_rate import measure_save_rate
 from ondevice.errors import ResourceError
 from ondevice.model.base import base_recipe
@@ -61,10 +61,11 @@ from ondevice.train.tuned import tuned_choice
 from ondevice.train.vocabulary import check_vocabulary, kept_ids, told_vocabulary
 from ondevice.train.wish import base_folder, corpus_of, run_name
 
-__all__ = ["Prepared", "make_run", "prepare"]
+__all__ = ["Prepared", "make_run", "measure_machine", "micro_batches", "most_mb", "prepare"]
 
 PHONE_SHARE = 0.35  # of all memory: beyond this Android may kill the app
 LAPTOP_SHARE = 0.6
+GROUP_SHARE = 0.85  # of a control group's limit, which is nobody else's; other processes of the app count too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,14 +88,19 @@ class Prepared:
 
 
 def measure_machine(config: Config, *, cores: int, android: bool, flops_s: float) -> Machine:
-    """The machine as the plan sees it: memory from the config, or a polite share of what is there."""
+    """The machine as the plan sees it: memory from the config, or a polite share of what is there, or nearly all of
+    what a control group has been given."""
     memory = machine_memory()
     given_mb = config.budget.memory_mb
     if given_mb is not None and given_mb > memory.total_mb:
         raise ResourceError(f"'budget.memory_mb' {given_mb:,.0f} is more than the {memory.total_mb:,.0f} MB there are.")
-    share = PHONE_SHARE if android else LAPTOP_SHARE
-    polite_mb = min(share * memory.total_mb, 0.8 * memory.available_mb + 200.0)
+    polite_mb = min(most_mb(memory, android=android), 0.8 * memory.available_mb + 200.0)
     return Machine(flops_s=flops_s, memory_mb=given_mb or polite_mb, cores=cores)
+
+
+def most_mb(memory: MachineMemory, *, android: bool) -> float:
+    """What the process may use of all that there is, whatever is free at the moment."""
+    return (GROUP_SHARE if memory.of_group else PHONE_SHARE if android else LAPTOP_SHARE) * memory.total_mb
 
 
 def prepare(

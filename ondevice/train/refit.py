@@ -17,7 +17,6 @@ from ondevice.data.parcel import open_dataset
 from ondevice.device.host import on_android
 from ondevice.device.memory import machine_memory
 from ondevice.device.unknown import attempt
-from ondevice.device.vitals import MemoryGroup
 from ondevice.errors import OndeviceError
 from ondevice.run.directory import RunDir
 from ondevice.run.files import read_json
@@ -30,7 +29,7 @@ from ondevice.run.vocabulary import vocabulary_recipe
 from ondevice.train.autotune import candidates, threads_to_try
 from ondevice.train.fitting import choose_fit
 from ondevice.train.memory import estimate_run
-from ondevice.train.prepare import LAPTOP_SHARE, PHONE_SHARE, measure_machine, micro_batches
+from ondevice.train.prepare import measure_machine, micro_batches, most_mb
 from ondevice.train.told_fits import Told, last_told
 from ondevice.train.tuned import tuned_choice
 from ondevice.train.vocabulary import WORTH_MB, kept_ids
@@ -39,7 +38,6 @@ from ondevice.train.wish import wish_of
 __all__ = ["Decision", "Device", "decide", "differences", "smaller"]
 
 LESS = 0.75  # of the memory that a fit governs is left after one shrinking, at most
-GROUP_SHARE = 0.7  # of a memory group's limit: other processes of the app count too
 SMALLEST_CHUNK = 64  # tokens
 SHRUNK = 0.9  # a device with less than this share of the memory it had is another one
 
@@ -55,11 +53,10 @@ class Device:
 
     @classmethod
     def here(cls, limits: Limits) -> Device:
-        android, group = on_android(os.environ), MemoryGroup.of_this_process()
-        total_mb = attempt({}, "", lambda: machine_memory().total_mb)
-        bounds = [total_mb * (PHONE_SHARE if android else LAPTOP_SHARE)] if total_mb else []
-        bounds += [GROUP_SHARE * group.limit_mb] if group and group.limit_mb else []
+        android, memory = on_android(os.environ), attempt({}, "", machine_memory)
+        bounds = [most_mb(memory, android=android)] if memory else []
         bounds += [limits.max_rss_mb] if limits.max_rss_mb else []
+        total_mb = memory.total_mb if memory else None
         return cls(cores=_cores(), total_mb=total_mb, memory_mb=min(bounds, default=None), android=android)
 
 

@@ -36,7 +36,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "full int8": {
         "base": "gpt2",
         "batch": 4,
-        "ours": {"micro": 4, "chunk": 128, "kept": 2, "repeated": 5, "state": "adamw-int8"},
+        "ours": {"micro": 4, "chunk": 128, "kept": 3, "repeated": 4, "state": "adamw-int8"},
     },
     "lora fast": {"base": "gpt2", "batch": 4, "adapter": "fp32", "ours": {"micro": 4}},
     "lora lean fp32": {

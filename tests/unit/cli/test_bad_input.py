@@ -192,6 +192,8 @@ CASES = {
 SMALLEST = ("--data", "notes.txt", *BYTE, *SMALL, *PLAIN)
 EXTREMES = {
     "minutes": (("--minutes", "1e308"), "'budget.minutes' must be at most 1,000,000, not 1e+308"),
+    "memory's unit": (("--memory", "1.2TB"), "--memory: '1.2TB' is no size; give MB, such as 800, or 1.2GB"),
+    "memory in GB": (("--memory", "9000 gb"), "'budget.memory_mb' 9,216,000 is more than the"),
     "memory": (("--memory", "1e7"), "'budget.memory_mb' 10,000,000 is more than the"),
     "little memory": (("--memory", "1e-300"), "0 MB may be used"),
     "batch": (sets("train.batch=1000000000"), "'train.batch' must be at most 65,536, not 1000000000"),

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from ondevice.device.clock import boottime_s
-from ondevice.device.vitals import MemoryGroup, Vitals, read_scene
+from ondevice.device.memory import machine_memory
+from ondevice.device.memory_group import MemoryGroup
+from ondevice.device.vitals import Vitals, read_scene
 
 
 def test_a_galaxy_tells_its_memory_and_processes(galaxy, android: None) -> None:  # type: ignore[no-untyped-def]
@@ -64,6 +66,29 @@ def test_a_group_seen_from_inside_a_container(tree) -> None:  # type: ignore[no-
     tree.write("sys/fs/cgroup/memory/memory.limit_in_bytes", f"{1024 << 20}\n")
     group = MemoryGroup.of_this_process(tree.proc, tree.sysfs)
     assert group is not None and group.limit_mb == 1024.0
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_machine_has_the_memory_that_its_tightest_group_leaves(tree, version: int) -> None:  # type: ignore[no-untyped-def]
+    tree.write("proc/meminfo", f"MemTotal: {8192 << 10} kB\nMemAvailable: {6000 << 10} kB\n")
+    if version == 1:
+        tree.write("proc/self/cgroup", "4:memory:/jobs/a\n0::/\n")
+        limit, used, total, root = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_", "sys/fs/cgroup/memory"
+        tree.write(f"{root}/memory.limit_in_bytes", "9223372036854771712\n")
+    else:
+        tree.write("proc/self/cgroup", "0::/jobs/a\n")
+        limit, used, total, root = "memory.max", "memory.current", "", "sys/fs/cgroup"
+    stat = f"cache 1\n{total}inactive_file {100 << 20}\n{total}active_file {900 << 20}\n"
+    tree.write(f"{root}/jobs/{limit}", f"{2048 << 20}\n")
+    tree.write(f"{root}/jobs/{used}", f"{1700 << 20}\n")
+    tree.write(f"{root}/jobs/memory.stat", stat)
+    tree.write(f"{root}/jobs/a/{limit}", f"{1200 << 20}\n")
+    tree.write(f"{root}/jobs/a/{used}", f"{500 << 20}\n")
+    tree.write(f"{root}/jobs/a/memory.stat", stat)
+    found = machine_memory(tree.proc, tree.sysfs)
+    assert (found.total_mb, found.available_mb) == (1200.0, 448.0)
+    (tree.sysfs / f"{root.removeprefix('sys/')}/jobs/{used}").unlink()
+    assert machine_memory(tree.proc, tree.sysfs).available_mb == 1200.0
 
 
 def test_the_kernels_log_names_victims_and_when(tree) -> None:  # type: ignore[no-untyped-def]
