@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import torch
@@ -33,7 +34,8 @@ class Entering:
 
 class Decoder(nn.Module):
     """A causal language model. Set ``activation_checkpointing`` to keep one activation a block and compute the rest
-    again in backward; the gradients are the same to the bit. With a trimmed ``vocabulary`` what it is given and gives
+    again in backward; the gradients are the same to the bit. ``compiled``, where set, takes every block through its
+    pass in training mode (``ondevice.train.compiler``). With a trimmed ``vocabulary`` what it is given and gives
     are rows, not ids: who feeds it translates."""
 
     def __init__(self, shape: ModelShape, *, positions: bool, blocks: Iterable[nn.Module], norm: nn.Module) -> None:
@@ -41,6 +43,7 @@ class Decoder(nn.Module):
         self.shape = shape
         self.activation_checkpointing = False
         self.adapter_dropout = 0.0
+        self.compiled: Callable[[nn.Module, Tensor, Place], Tensor] | None = None
         self.vocabulary: Vocabulary | None = None
         self.embed: Embedding | FrozenEmbedding = Embedding(shape.vocab_size, shape.width)
         self.position = Embedding(shape.context, shape.width) if positions else None
@@ -131,11 +134,13 @@ class Decoder(nn.Module):
 
     def _through(self, block: nn.Module, x_BTC: Tensor, place: Place) -> Tensor:
         again = self.activation_checkpointing and place.cache is None and torch.is_grad_enabled()
+        compiled = self.compiled if self.training else None
+        through = block if compiled is None else partial(compiled, block)
         if not again or not (x_BTC.requires_grad or any(p.requires_grad for p in block.parameters())):
-            y_BTC: Tensor = block(x_BTC, place)
+            y_BTC: Tensor = through(x_BTC, place)
             return y_BTC
         # Restoring the random state costs time, and only dropout draws from it.
-        return recomputed(lambda x_BTC: block(x_BTC, place), x_BTC, draws=self.training and self.draws)
+        return recomputed(lambda x_BTC: through(x_BTC, place), x_BTC, draws=self.training and self.draws)
 
 
 def _positions(start: int, count: int, lead_B: Tensor) -> Tensor:

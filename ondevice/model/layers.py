@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ondevice.model.products import layers_by_one_dnn, times_transposed
+from ondevice.model import traced
+from ondevice.model.products import LARGE, layers_by_one_dnn, times_transposed
 
 __all__ = ["Embedding", "Linear", "RMSNorm", "add_rows", "rms_norm", "swiglu"]
 
 _WIDENED = (torch.float32, torch.bfloat16)
-_LARGE = 1 << 25  # multiplications of a product; for smaller ones oneDNN's preparations cost more than it gains
 
 
 class Linear(nn.Linear):
@@ -35,9 +35,11 @@ class Linear(nn.Linear):
         """Nothing: weights come from `build_model` or from a file."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return traced.linear(x, self.weight, self.bias)
         if torch.is_autocast_enabled("cpu"):
             return super().forward(x)
-        large = x.numel() * self.out_features >= _LARGE
+        large = x.numel() * self.out_features >= LARGE
         foreign = large and x.dtype == torch.float32 and self.weight.dtype in _WIDENED and layers_by_one_dnn()
         if x.dtype == self.weight.dtype and not (self.training and (foreign or self.adds_to_grad)):
             return super().forward(x)
@@ -183,6 +185,8 @@ class _RmsNorm(torch.autograd.Function):
 
 def swiglu(gate_up: Tensor) -> Tensor:
     """``silu(gate) * up`` of ``[..., 2 * hidden]``, gate first -> ``[..., hidden]``."""
+    if torch.compiler.is_compiling():
+        return traced.swiglu(gate_up)
     activated: Tensor = _SwiGlu.apply(gate_up)
     return activated
 

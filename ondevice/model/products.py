@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-__all__ = ["has_one_dnn", "layers_by_one_dnn", "round_rows", "times_transposed"]
+__all__ = ["LARGE", "has_one_dnn", "layers_by_one_dnn", "round_rows", "times_transposed"]
 
+LARGE = 1 << 25  # multiplications of a layer's product; for smaller ones oneDNN's preparations cost more than it gains
 _CPUINFO = Path("/proc/cpuinfo")
 _PARTS = 16
 

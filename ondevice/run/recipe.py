@@ -44,7 +44,7 @@ __all__ = [
     "VocabularyRecipe",
 ]
 
-RECIPE_VERSION = 7  # since 7 Muon's updates may be computed in another way (``optimizer_state``)
+RECIPE_VERSION = 8  # since 7 Muon's updates may be computed in another way (``optimizer_state``)
 _SINCE = (  # version, section and keys that earlier ones had not
     (2, "train", ("start_step", "start_tokens")),
     (3, "data", ("temperature", "groups", "stages", "parts")),
@@ -55,6 +55,7 @@ _SINCE = (  # version, section and keys that earlier ones had not
     (5, "train", ("top_layers",)),
     (6, "train", ("average", "init")),
     (6, "adapter", ("parent",)),
+    (8, "train", ("compile",)),
 )
 _EARLIER_FIT = {"layerwise": False, "kept_blocks": 0, "repeated_blocks": 0}  # what fits of earlier versions had not
 
@@ -168,7 +169,7 @@ class TrainRecipe:
     ``tokens`` = start_tokens + (steps - start_step) x batch x context. The schedule counts from ``start_step``, or from
     the last of the ``anchors`` that revisions left. Of the blocks only the last ``top_layers`` learn (None: everything
     does). What is evaluated, sampled and saved is an average over the last ``average`` of the run's own steps (a share;
-    0: the last step's weights).
+    0: the last step's weights). ``compile``: blocks go through compiled kernels, which round otherwise than plain ones.
     """
 
     steps: int
@@ -196,6 +197,7 @@ class TrainRecipe:
     top_layers: int | None = None
     average: float = 0.0
     init: str = "gpt2"
+    compile: bool = False
 
     @property
     def planned_steps(self) -> int:

@@ -174,6 +174,8 @@ class Study:
         arm = dataclasses.asdict(dataclasses.replace(cell.arm, name=""))
         for table in ("limits", "fit"):
             del arm["config"][table]
+        if not arm["config"]["train"]["compile"]:  # studies from before this key know their cells again
+            del arm["config"]["train"]["compile"]
         body = json.dumps([arm, cell.seed, self.design.intervals], sort_keys=True)
         return hashlib.sha256(body.encode()).hexdigest()
 

@@ -41,7 +41,7 @@ def results_of(
 ) -> dict[str, Any]:
     """Of the finished seeds of every arm. ``planned``: how many seeds there are to be. ``tails`` are pairs of a control
     and the tail that it is compared with, whatever the reference."""
-    cannot = list(_missing(done, planned))
+    cannot = [*_missing(done, planned), *_vocabularies(done)]
     arms = {name: _arm(stories) for name, stories in done.items() if stories}
     compared, level = _comparisons(done, reference, tails, cannot)
     orders = order_effects(done, reference=reference)
@@ -71,6 +71,24 @@ def _missing(done: Mapping[str, Stories], planned: int) -> list[str]:
         if len(stories) < planned
     ]
     return said + [NO_EFFECT_SIZES] * any(len(stories) == 2 for stories in done.values())
+
+
+def _vocabularies(done: Mapping[str, Stories]) -> list[str]:
+    """What to say where losses of different arms are over different tokens."""
+    kept = {
+        name: {story.vocabulary.sha256 if story.vocabulary else "" for story in stories.values()}
+        for name, stories in done.items()
+        if stories
+    }
+    if len(set().union(*kept.values())) <= 1:
+        return []
+    whole = [name for name, each in kept.items() if each == {""}]
+    trimmed = [name for name in kept if name not in whole]
+    over = [f"{', '.join(whole)}: all"] * bool(whole) + [f"{', '.join(trimmed)}: those each keeps"]
+    return [
+        f"The arms' losses are over different tokens (model.vocabulary; {'; '.join(over)}), so their differences do "
+        "not say which learned more; `ondevice eval` measures each over all."
+    ]
 
 
 def _arm(stories: Stories) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ondevice.evaluate.trajectory import Point
 from ondevice.run.digest import Digest
 from ondevice.run.directory import RunDir
 from ondevice.run.files import read_sealed
+from ondevice.run.recipe import VocabularyRecipe
 from ondevice.run.telemetry import as_number, read_records
 from ondevice.study.selection import SELECTION_FILE, SELECTION_VERSION
 
@@ -52,7 +53,7 @@ class Interval:
 class Story:
     """A run in numbers. ``quality`` maps judged steps to scores by group and of all together; ``components`` are what
     the scores of the last judged step are made of, by group; ``diverged`` is the worst pair of steps between which the
-    loss fell and the quality surely too."""
+    loss fell and the quality surely too; ``vocabulary`` tells which tokens the losses are over (None: all)."""
 
     intervals: tuple[Interval, ...]
     worked_s: float = 0.0
@@ -60,6 +61,7 @@ class Story:
     quality: dict[int, dict[str, float]] = field(default_factory=dict)
     components: dict[str, dict[str, float]] = field(default_factory=dict)
     diverged: dict[str, Any] | None = None
+    vocabulary: VocabularyRecipe | None = None
 
 
 def read_story(run: RunDir) -> Story:
@@ -77,6 +79,7 @@ def read_story(run: RunDir) -> Story:
         quality=_quality(selection),
         components=_components(run, selection),
         diverged=_diverged(selection),
+        vocabulary=run.read_recipe().vocabulary,
     )
 
 

@@ -90,7 +90,7 @@ def keep_states(below: Below | None, run: RunDir, recipe: Recipe, limits: Limits
     shape = recipe.model
     cache = FrozenCache(
         folder,
-        {"recipe": recipe.sha256, "blocks": below.count, **exactness_facts()},
+        {"recipe": recipe.sha256, "blocks": below.count, **exactness_facts(recipe)},
         rows=rows,
         tokens=shape.context,
         width=shape.width,

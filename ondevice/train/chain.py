@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from ondevice.device.simulate_wish import DeviceWish
-from ondevice.errors import CheckpointError, Interrupted, OndeviceError, ResourceError, RunBusy, UsageError
+from ondevice.errors import CheckpointError, DeviceError, Interrupted, OndeviceError, ResourceError, RunBusy, UsageError
 from ondevice.run import control
 from ondevice.run.directory import RunDir, RunLock, offline_lock
 from ondevice.run.part_story import Tail
@@ -35,7 +35,7 @@ from ondevice.train.wish import wish_of
 __all__ = ["pause_before", "train"]
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 10.0, 600.0
-_NOT_OF_THE_PART = (RunBusy, CheckpointError, ResourceError, Interrupted, UsageError)
+_NOT_OF_THE_PART = (RunBusy, CheckpointError, DeviceError, ResourceError, Interrupted, UsageError)
 
 
 def train(

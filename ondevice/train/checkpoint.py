@@ -23,6 +23,7 @@ from ondevice.run.files import read_json
 from ondevice.run.recipe import Fit, Recipe
 from ondevice.run.store import Checkpoint, Store
 from ondevice.train.averaging import WeightAverage
+from ondevice.train.compiler import compiler_version
 from ondevice.train.optimizer import Optimizer, load_state, state_tensors
 from ondevice.train.state import TrainState, capture_rng, restore_rng
 
@@ -141,16 +142,17 @@ def _facts(recipe: Recipe, fit: Fit, launch: int) -> dict[str, Any]:
         "fit": fit.to_json(),
         "launch": launch,
         "code_version": ondevice.__version__,
-        **exactness_facts(),
+        **exactness_facts(recipe),
     }
 
 
-def exactness_facts() -> dict[str, Any]:
+def exactness_facts(recipe: Recipe) -> dict[str, Any]:
     """What must be equal for a resumed run to be equal to the bit."""
     return {
         "torch_version": torch.__version__,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        **({"compiler": compiler_version()} if recipe.train.compile else {}),
     }
 
 

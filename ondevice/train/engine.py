@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,7 @@ from ondevice.model.products import round_rows
 from ondevice.run.recipe import Fit, Recipe
 from ondevice.train.below import Below, Row
 from ondevice.train.clip import Clip, Norms
+from ondevice.train.compiler import Compiler
 from ondevice.train.layerwise import LayerwiseStep, NonFiniteError, TornError
 from ondevice.train.optimizer import Optimizer
 
@@ -73,6 +74,8 @@ class Engine:
         self._clip, self._precision = Clip(most=clip, scope=clip_scope), precision
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self.below = Below.of(model)
+        self.compile_s: float | None = None  # that compiling for the fit took; None: nothing is compiled
+        self._compiler: Compiler | None = None
         self._layerwise: tuple[int, int] | None = None  # kept and repeated blocks
         self._step: LayerwiseStep | None = None
         self._head_gradient: WeightGradient | None = None
@@ -85,7 +88,7 @@ class Engine:
 
     @classmethod
     def of(cls, model: Decoder, optimizer: Optimizer, recipe: Recipe, fit: Fit) -> Engine:
-        """The engine of a run."""
+        """The engine of a run, compiled where its recipe says so. Raises DeviceError."""
         engine = cls(
             model,
             optimizer,
@@ -94,14 +97,28 @@ class Engine:
             precision=recipe.train.precision,
             loss_chunk_tokens=fit.loss_chunk_tokens,
         )
+        if (train := recipe.train).compile:
+            engine._compiler = Compiler(model, batch=train.batch, precision=train.precision)
         engine.use(fit)
         return engine
 
     def use(self, fit: Fit) -> None:
-        """Works by another fit from the next step on; micro-batches and threads are the business of the caller."""
+        """Works by another fit from the next step on; micro-batches and threads are the business of the caller, threads
+        before this. Raises DeviceError where the blocks cannot be compiled for it."""
         self.loss_chunk_tokens = fit.loss_chunk_tokens
         self.model.activation_checkpointing = fit.activation_checkpointing
         self._layerwise = (fit.kept_blocks, fit.repeated_blocks) if fit.layerwise else None
+        if self._compiler is not None:
+            self.compile_s = self._compiler.use(fit)
+
+    @contextmanager
+    def plain(self) -> Iterator[None]:
+        """Inside it nothing is compiled."""
+        compiled, self.model.compiled = self.model.compiled, None
+        try:
+            yield
+        finally:
+            self.model.compiled = compiled
 
     @property
     def torn(self) -> bool:

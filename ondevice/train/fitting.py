@@ -100,6 +100,7 @@ def ways(config: Config, shape: ModelShape, *, batch: int, threads: int, ids: in
             top_layers=top_layers,
             averaged=config.train.average > 0,
             ids=ids,
+            compiled=config.train.compile,
         )
         time = time_of(fit, shape, start=start, chunk=_chunk(config, fit, shape), top_layers=top_layers)
         found.append(Way(fit=fit, memory=memory, time=time))
@@ -126,9 +127,10 @@ def _fits(
 
 
 def _is_layerwise_worth(config: Config) -> bool:
-    """Not for adapters, whose gradients are small, nor for Muon, which updates equal matrices of blocks together."""
+    """Not for adapters, whose gradients are small, nor for Muon, which updates equal matrices of blocks together, nor
+    where blocks are compiled."""
     wish, plain = config.fit, config.adapter.method == "none" and config.train.optimizer == "adamw"
-    return plain and wish.activation_checkpointing is None
+    return plain and not config.train.compile and wish.activation_checkpointing is None
 
 
 def _layerwise(config: Config, shape: ModelShape, fit: Fit, *, waits: bool) -> Iterator[Fit]:

@@ -31,6 +31,7 @@ from ondevice.run.schema import Config
 from ondevice.run.store import Checkpoint, Store
 from ondevice.train.averaging import average_of
 from ondevice.train.checkpoint import exactness_facts, freeze, load_tensors, write
+from ondevice.train.compiler import check_compile
 from ondevice.train.fitting import optimizer_state_of
 from ondevice.train.fork_config import ForkWish, child_config, child_fit
 from ondevice.train.fork_vocabulary import ForkedVocabulary, forked_vocabulary, tables_change
@@ -179,6 +180,7 @@ def _child_recipe(config: Config, before: Recipe, dataset: Dataset, checkpoint: 
     assert config.train.batch is not None
     batch, shape = config.train.batch, dataclasses.replace(before.model, dropout=config.model.dropout)
     check_top_layers(config, shape, learned=True)
+    check_compile(config, examples=dataset.examples is not None)
     steps, reason = _steps(before, checkpoint, wish, tokens_per_step=batch * shape.context)
     own = make_recipe(
         dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps)),
@@ -336,7 +338,7 @@ def _first_checkpoint(fork: Fork, store: Store) -> None:
     restore_rng(raw["rng"])
     frozen = freeze(state, recipe=recipe, fit=fork.fit, launch=0)
     # Where the steps so far were made, not where they were copied: the first launch says what is not as it was there.
-    made = {key: checkpoint.facts.get(key) for key in exactness_facts()}
+    made = {key: checkpoint.facts.get(key) for key in exactness_facts(recipe)}
     write(store, dataclasses.replace(frozen, facts={**frozen.facts, **made}))
 
 

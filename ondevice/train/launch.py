@@ -40,9 +40,9 @@ from ondevice.run.vocabulary import read_kept
 from ondevice.train.begin import make_state, prepare_torch
 from ondevice.train.caching import keep_states
 from ondevice.train.checkpoint import exactness_facts
+from ondevice.train.compiler import check_compiler
 from ondevice.train.desk import Desk, Display
 from ondevice.train.ending import Outcome, tell_end
-from ondevice.train.engine import Engine
 from ondevice.train.frozen_cache import remove_cache
 from ondevice.train.keeper import Keeper
 from ondevice.train.loop import Loop
@@ -54,6 +54,7 @@ from ondevice.train.refit import Decision, Device, decide, differences
 from ondevice.train.refit_live import Refitter
 from ondevice.train.remember import take_up
 from ondevice.train.signals import Signals
+from ondevice.train.warming import made_engine
 from ondevice.train.worlds import make_world
 
 __all__ = ["launch", "make_loop"]
@@ -72,7 +73,7 @@ def launch(
 
     ``keep_hold``: an automatic restart stays paused; a person who starts the run clears the hold. ``refit``: choose
     the fit anew for this device. ``device``: live on a simulated one. ``errand``: how much of a chain.
-    Raises RunBusy, CheckpointError, DataError or ResourceError.
+    Raises RunBusy, CheckpointError, DataError, DeviceError or ResourceError.
     """
     lock = RunLock(run)
     try:
@@ -122,6 +123,7 @@ def make_loop(
     complete(run)
     notes += changed_papers(run, run.read_identity())
     recipe = run.read_recipe()
+    check_compiler(recipe, run.name)
     dataset = open_dataset(recipe.data)
     found = _find_checkpoint(run, display)
     limits, why = _read_limits(run)
@@ -150,6 +152,7 @@ def make_loop(
             pulse.note(simulated=world.simulated)
         pulse.beat(state="running", step=step, tokens=_tokens(recipe, step), hold=hold)
         state = make_state(recipe, dataset, fit, found.checkpoint, kept=read_kept(run, recipe))
+        engine = made_engine(state, recipe, fit, telemetry=telemetry, display=display)
     except (Exception, KeyboardInterrupt) as error:  # from its record on a launch has an end
         tell_end(run.name, telemetry, step, error)
         telemetry.close()
@@ -164,7 +167,6 @@ def make_loop(
     pacer.take_up(remembered)
     if forgotten:
         telemetry.write("note", step, text=forgotten)
-    engine = Engine.of(state.model, state.optimizer, recipe, fit)
     if _wish(run).fit.frozen_cache and (
         told := keep_states(engine.below, run, recipe, limits, rows=state.cursor.packed_rows)
     ):
@@ -303,8 +305,8 @@ def _tell_launch(
         cores=before.device.cores,
         memory_total_mb=before.device.total_mb,
         code_version=ondevice.__version__,
-        inexact=_inexact(checkpoint, decision),
-        **exactness_facts(),
+        inexact=_inexact(checkpoint, decision, recipe),
+        **exactness_facts(recipe),
         **origin,
     )
     if decision.changes:
@@ -314,12 +316,12 @@ def _tell_launch(
         telemetry.write("note", found.step, text=f"Skipped a damaged checkpoint: {sentence}")
 
 
-def _inexact(checkpoint: Checkpoint | None, decision: Decision) -> list[str]:
+def _inexact(checkpoint: Checkpoint | None, decision: Decision, recipe: Recipe) -> list[str]:
     """What differs from the checkpoint's maker and may change bits from here on."""
     if checkpoint is None:
         return [f"fit.{change}" for change in decision.changes]
     made = Fit.from_json(checkpoint.facts.get("fit"), where=str(checkpoint.path / "manifest.json"))
-    told, facts = decision.told, exactness_facts()
+    told, facts = decision.told, exactness_facts(recipe)
     if told is not None and (told.step, told.fit) == (checkpoint.step, decision.fit):
         made, _ = told.fit, facts.pop("threads")  # it changed right after that save, and exactness began anew there
     changed = [

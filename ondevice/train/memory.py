@@ -16,10 +16,11 @@ from ondevice.model.targets import adapter_parameters, chosen_targets
 from ondevice.run.recipe import AdapterRecipe, Fit, ModelShape, Recipe
 from ondevice.train.memory_layerwise import WIDENED_TABLES, worst_moment
 
-__all__ = ["MUON_STACK", "RUNTIME_MB", "MemoryEstimate", "estimate_memory", "estimate_run"]
+__all__ = ["MUON_STACK", "PACKED_BYTES", "RUNTIME_MB", "MemoryEstimate", "estimate_memory", "estimate_run"]
 
 MUON_STACK = 2**19  # numbers in the square matrices that Muon works on together: so many stay in the cache
 RUNTIME_MB = 240.0  # python, torch and its thread pools after a first step
+_COMPILER_MB = 140.0  # torch's compiler, once blocks were compiled; g++ took 440 MB of its own before the first step
 _TOKENIZER_MB = 45.0  # the package of a learned tokenizer, its vocabulary, and the mapped chunks of a larger text
 _LARGE_VOCABULARY = 16_384  # ids up to which that holds
 _ID_MB = 0.8 / 1024  # of each id beyond: its letters and its merge, in tables both ways
@@ -30,7 +31,7 @@ _GAPS_MB = 20.0  # of a layerwise step, which gives memory back after each block
 _MB = 2.0**20
 _FLOAT = 4
 _NARROW = 2  # bytes of a bf16 number
-_PACKED = 1 + 4 / 256  # bytes of a number of an 8-bit state
+PACKED_BYTES = 1 + 4 / 256  # of a number of an 8-bit state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,7 @@ def estimate_run(recipe: Recipe, fit: Fit) -> MemoryEstimate:
         top_layers=train.top_layers,
         averaged=train.average > 0,
         ids=recipe.model.vocab_size,
+        compiled=train.compile,
     )
 
 
@@ -79,13 +81,14 @@ def estimate_memory(
     top_layers: int | None = None,
     averaged: bool = False,
     ids: int | None = None,
+    compiled: bool = False,
 ) -> MemoryEstimate:
     """Peak memory of fp32 training with an optimizer (``adamw``, ``muon``) or a kind of weights and state
     (``adamw-int8``, ``adamw-bf16``); with an
     ``adapter`` of that alone, by AdamW. Of a layerwise fit the sequences of a whole step count too (``batch``; None: of
     a micro-batch), and whether gradients wait for the norm of all. With ``top_layers`` only so many blocks learn.
     ``averaged``: an average of what learns is kept beside it. ``ids``: of the tokenizer, where a trimmed vocabulary has
-    fewer."""
+    fewer. ``compiled``: the blocks are."""
     if adapter is not None:
         found = _adapter_memory(shape, fit, adapter)
     elif fit.layerwise:
@@ -98,6 +101,8 @@ def estimate_memory(
         found = dataclasses.replace(found, weights_mb=found.weights_mb + learned_floats * _FLOAT / _MB)
     if ids is not None:
         found = dataclasses.replace(found, runtime_mb=RUNTIME_MB + _tokenizer_mb(ids))
+    if compiled:
+        found = dataclasses.replace(found, runtime_mb=found.runtime_mb + _COMPILER_MB)
     return found
 
 
@@ -118,7 +123,7 @@ def _plain_memory(shape: ModelShape, fit: Fit, optimizer: str, *, top_layers: in
         runtime_mb=RUNTIME_MB + _tokenizer_mb(shape.vocab_size),
         weights_mb=count_breakdown(shape).total * number / _MB,
         gradients_mb=learned.total * number / _MB,
-        optimizer_mb=state * (_PACKED if optimizer.endswith("int8") else _FLOAT) / _MB,
+        optimizer_mb=state * (PACKED_BYTES if optimizer.endswith("int8") else _FLOAT) / _MB,
         activations_mb=activations * _FLOAT / _MB,
         head_mb=(chunk + (tables * shape.width if learned.embedding or learned.head else 0))
         * shape.vocab_size

@@ -171,6 +171,7 @@ def _train_recipe(
         init=train.init,
         seed=train.seed,
         precision=precision,
+        compile=train.compile,
     )
 
 

@@ -33,6 +33,7 @@ from ondevice.train.adapter_wish import adapter_of
 from ondevice.train.autotune import Choice, candidates, micro_batches_to_try, threads_to_try
 from ondevice.train.caching import check_cache, plan_cache, told_cache
 from ondevice.train.chain_plan import chained, cut, with_parts
+from ondevice.train.compiler import check_compile
 from ondevice.train.examples_plan import plan_examples
 from ondevice.train.fitting import Way, choose_fit, frontier, optimizer_state_of, ways
 from ondevice.train.measure import Measured, Probed, is_worth_measuring, measure, measured_fit
@@ -133,6 +134,7 @@ def prepare(
     if parent is not None:
         config = parent.applied_to(config)
     check_top_layers(config, shape, learned=base is not None)
+    check_compile(config, examples=examples is not None)
     check_cache(config, packed=examples is not None)
     check_vocabulary(config)
     kept = kept_ids(config, dataset) if base is not None else None

@@ -155,7 +155,7 @@ def _with_consent(run: RunDir, recipe: Recipe, fit: Fit) -> str:
             keys = f"train.optimizer=adamw --set {keys}"
         state = "adamw-bf16-int8" if now == "adamw-bf16" else "adamw-int8"
         return _child("states of 8 bits", keys, state, name, recipe, fit)
-    if now == "adamw-int8" and not recipe.adapter and not recipe.train.average:
+    if now == "adamw-int8" and not (recipe.adapter or recipe.train.average or recipe.train.compile):
         return _child("weights of 16 bits", "train.weights=bf16", "adamw-bf16-int8", name, recipe, fit)
     return _fewer_tokens(run, recipe, fit) or "begin a run with a smaller model or context"
 
@@ -211,7 +211,8 @@ def _fixed_mb(recipe: Recipe) -> float:
 
 
 def _may_be_layerwise(recipe: Recipe) -> bool:
-    return recipe.adapter is None and recipe.train.optimizer_state.startswith("adamw")
+    train = recipe.train
+    return recipe.adapter is None and train.optimizer_state.startswith("adamw") and not train.compile
 
 
 def _ladder(fit: Fit, recipe: Recipe) -> Iterator[Fit]:

@@ -25,6 +25,7 @@ from ondevice.train.pacer import Pacer
 from ondevice.train.probe import time_gradients
 from ondevice.train.race import Race, Timing
 from ondevice.train.refit import differences, smaller
+from ondevice.train.warming import tell_compiled
 
 __all__ = ["Refitter", "put_in_force", "shorter"]
 
@@ -99,6 +100,7 @@ class Refitter:
         )
         self.fit, self.next = new, None
         put_in_force(new, self._engine)
+        tell_compiled(self._engine, step, telemetry=self._desk.telemetry, display=self._desk.display)
         give_back_memory()
         self._desk.pulse.note(**self._told(new))
         self._desk.display.say(f"The fit changes at step {step} ({', '.join(differences(old, new))}): {wish.why}.")

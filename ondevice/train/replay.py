@@ -75,7 +75,7 @@ def replay(run: RunDir, *, anyway: bool = False, progress: Callable[[int, int], 
         fit = Fit.from_json(after.facts.get("fit"), where=str(after.path / "manifest.json"))
         fits = _fits(run, before, after, fit)
         prepare_torch(fit, recipe)
-        result = Replay(first=before.step, last=after.step, elsewhere=_elsewhere(after))
+        result = Replay(first=before.step, last=after.step, elsewhere=_elsewhere(after, recipe))
         if result.elsewhere and not anyway:
             raise DeviceError(
                 f"{run.name}: its last steps cannot be replayed bit for bit here ({'; '.join(result.elsewhere)}); add "
@@ -122,10 +122,10 @@ def _fits(run: RunDir, before: Checkpoint, after: Checkpoint, last: Fit) -> dict
     return {before.step: first[-1], **between}
 
 
-def _elsewhere(checkpoint: Checkpoint) -> list[str]:
+def _elsewhere(checkpoint: Checkpoint, recipe: Recipe) -> list[str]:
     return [
         f"{key} was {checkpoint.facts.get(key)}, is {now}"
-        for key, now in exactness_facts().items()
+        for key, now in exactness_facts(recipe).items()
         if checkpoint.facts.get(key) != now
     ]
 

@@ -9,6 +9,7 @@ from ondevice.model.counts import count_breakdown, count_learned
 from ondevice.model.targets import adapter_parameters
 from ondevice.run.recipe import Recipe
 from ondevice.run.schema import Limits
+from ondevice.train.memory import PACKED_BYTES
 
 __all__ = ["SHARE", "SavePlan", "plan_saving", "save_interval_s"]
 
@@ -67,13 +68,15 @@ def plan_saving(recipe: Recipe, limits: Limits, *, save_mb_s: float | None, tok_
 
 def _sizes_mb(recipe: Recipe) -> tuple[float, float]:
     """Megabytes (2^20 bytes) without and with optimizer state: two values a parameter, Muon's matrices one; and one
-    more where the weights in training are saved beside their average."""
+    more where the weights in training are saved beside their average. An adapter's state is counted in fp32: many of
+    its matrices are too small for 8 bits."""
     if recipe.adapter is not None:  # the base stays where it is
         light_mb = adapter_parameters(recipe.trained, recipe.adapter) * _FLOAT / _MB
         return light_mb, (4 if recipe.train.average else 3) * light_mb
     learned = count_learned(recipe.trained, recipe.train.top_layers)
     single = learned.attention + learned.mlp if recipe.train.optimizer == "muon" else 0
+    state = PACKED_BYTES if recipe.train.optimizer_state.endswith("int8") else _FLOAT
     number = _NARROW if "bf16" in recipe.train.optimizer_state else _FLOAT
     weights = count_breakdown(recipe.trained).total * number / _MB
     live = learned.total if recipe.train.average else 0
-    return weights, weights + (2 * learned.total - single + live) * _FLOAT / _MB
+    return weights, weights + ((2 * learned.total - single) * state + live * _FLOAT) / _MB

@@ -149,7 +149,9 @@ def keep(root: Path) -> tuple[Keeper, Saved | None]:
         _tiny_state(),
         Origin(
             story=story,
-            recipe=SimpleNamespace(sha256="r", to_json=dict, train=SimpleNamespace(optimizer_state="adamw-fp32")),
+            recipe=SimpleNamespace(
+                sha256="r", to_json=dict, train=SimpleNamespace(optimizer_state="adamw-fp32", compile=False)
+            ),
             fit=Fit(micro_batch=1, threads=1, activation_checkpointing=False, loss_chunk_tokens=1),
             launch=1,
         ),

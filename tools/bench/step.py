@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=_batch, metavar="BxT")
     parser.add_argument("--threads", nargs="+", type=int)
     parser.add_argument("--isa", nargs="+", choices=["native", "avx2"])
-    parser.add_argument("--sides", nargs="+", default=list(SIDES), help="ours, muon, trainer, bare")
+    parser.add_argument("--sides", nargs="+", default=list(SIDES), help="ours, muon, compiled, trainer, bare")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--json", type=Path, help="file to which a line is added for every setting")
@@ -157,7 +157,8 @@ def show(name: str, job: dict[str, Any], found: dict[str, list[dict[str, Any]]])
         ratios = [theirs[clock] / ours[clock] for theirs, ours in pairs] if side != "ours" else []
         ratio = f"   {median(ratios):.2f}x" if ratios else ""
         line = f"{name:<26} {side:<8} {wall:>8.3f} {cpu:>8.3f} {tokens / counted:>9.0f} {work / counted / peak:>5.0%}"
-        print(line + ratio, flush=True)
+        compiled = found[side][0].get("compile_s")
+        print(line + ratio + (f", compiled in {compiled:.0f} s" if compiled else ""), flush=True)
     print(f"{name:<26} {'gemm':<8} {peak / 1e9:.0f} GFLOP/s", flush=True)
 
 

@@ -7,6 +7,7 @@ products. A result is one JSON line: ``wall_s``, ``cpu_s``, and what the side ad
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -93,11 +94,24 @@ def _engine(job: dict[str, Any], name: str) -> Any:
 
 def _ours(job: dict[str, Any], turns: Turns) -> None:
     engine = _engine(job, "muon" if job["side"] == "muon" else "adamw-fp32")
+    more = {"compile_s": _compiled(engine, job)} if job["side"] == "compiled" else {}
     for x_BT, y_BT in _endless(job):
-        turns.wait()
+        turns.wait(**more)
         engine.begin(y_BT)
         engine.accumulate(x_BT, y_BT)
         engine.update(1e-4)
+
+
+def _compiled(engine: Any, job: dict[str, Any]) -> float:
+    """Seconds that compiling took, without kernels of an earlier time."""
+    from ondevice.run.recipe import Fit
+    from ondevice.train.compiler import Compiler
+
+    engine.model.shape = dataclasses.replace(SHAPES[job["size"]], context=job["tokens"])  # as steps of a run have it
+    fit = Fit(micro_batch=job["batch"], threads=job["threads"], activation_checkpointing=False, loss_chunk_tokens=512)
+    with tempfile.TemporaryDirectory(prefix="bench-step-") as home:
+        os.environ["ONDEVICE_HOME"] = home
+        return Compiler(engine.model, batch=job["batch"], precision="fp32").use(fit)
 
 
 def _profile(job: dict[str, Any], turns: Turns) -> None:
@@ -203,9 +217,10 @@ def main() -> None:
 
     torch.set_num_threads(job["threads"])
     torch.manual_seed(1)
-    if job["side"] in ("ours", "muon", "profile"):
+    if job["side"] in ("ours", "muon", "compiled", "profile"):
         torch.set_flush_denormal(True)  # as a launch does
-    sides = {"ours": _ours, "muon": _ours, "profile": _profile, "bare": _bare, "trainer": _trainer, "gemm": _gemm}
+    sides = {**dict.fromkeys(("ours", "muon", "compiled"), _ours), "profile": _profile}
+    sides |= {"bare": _bare, "trainer": _trainer, "gemm": _gemm}
     sides[job["side"]](job, turns)
 
 

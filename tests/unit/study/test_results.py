@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import scipy.stats
 
 from ondevice.evaluate.intervals import effect_size, paired_difference
+from ondevice.run.recipe import VocabularyRecipe
 from ondevice.study.anova import repeated_measures
 from ondevice.study.results import results_of
 from ondevice.study.story import Interval, Story, loss_at
@@ -66,6 +68,20 @@ def test_arms_are_compared_in_pairs_of_seeds_at_an_adjusted_level():
     same = found["comparisons"][1]["loss"][""]
     assert (same["estimate"], same["surely"], same["effect_size"]) == (0.0, False, None)
     assert found["comparisons"][0]["loss"]["en"]["estimate"] == pytest.approx(1.5)
+
+
+def test_losses_over_different_tokens_are_told_once():
+    done = arms(whole=FALLING, trimmed=FALLING, other=OVER)
+    kept = {"trimmed": VocabularyRecipe(kept=278, sha256="aa"), "other": VocabularyRecipe(kept=300, sha256="bb")}
+    for name, vocabulary in kept.items():
+        done[name] = {seed: dataclasses.replace(each, vocabulary=vocabulary) for seed, each in done[name].items()}
+    said = results_of(done, reference=None, planned=3)["cannot"]
+    assert said == [
+        "The arms' losses are over different tokens (model.vocabulary; whole: all; trimmed, other: those each keeps), "
+        "so their differences do not say which learned more; `ondevice eval` measures each over all."
+    ]
+    assert "over different tokens" in results_of({**done, "whole": {}}, reference=None, planned=3)["cannot"][-1]
+    assert results_of({"trimmed": done["trimmed"]}, reference=None, planned=3)["cannot"] == []
 
 
 def test_paired_interval_is_students():

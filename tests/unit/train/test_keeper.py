@@ -24,7 +24,7 @@ from ondevice.train.keeper import Keeper, Origin
 from ondevice.train.state import TrainState
 
 RECIPE = SimpleNamespace(
-    sha256="r", to_json=lambda: {"whole": "recipe"}, train=SimpleNamespace(optimizer_state="adamw-fp32")
+    sha256="r", to_json=lambda: {"whole": "recipe"}, train=SimpleNamespace(optimizer_state="adamw-fp32", compile=False)
 )
 FIT = Fit(micro_batch=1, threads=1, activation_checkpointing=False, loss_chunk_tokens=1)
 ROOMY = Limits(keep_last=2, min_free_disk_mb=0.0)

@@ -99,8 +99,8 @@ def test_a_different_start_differs_everywhere(make):
 
 def test_another_machine_is_refused_unless_told(make, monkeypatch):
     run = trained(make("train.steps=6", "limits.save_every_steps=4"))
-    facts = module.exactness_facts()
-    monkeypatch.setattr(module, "exactness_facts", lambda: {**facts, "cpu_capability": "other"})
+    facts = module.exactness_facts(run.read_recipe())
+    monkeypatch.setattr(module, "exactness_facts", lambda recipe: {**facts, "cpu_capability": "other"})
     with pytest.raises(DeviceError, match=r"cpu_capability was .*, is other\); add --replay-anyway"):
         replay(run)
     found = replay(run, anyway=True)

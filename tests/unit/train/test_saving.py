@@ -23,10 +23,10 @@ SHAPE = ModelShape(
 )
 
 
-def recipe(optimizer="adamw", steps=1000, top_layers=None, average=0.0):
+def recipe(optimizer="adamw", steps=1000, top_layers=None, average=0.0, shape=SHAPE):
     sizes = {"batch": 4, "steps": steps, "planned_steps": steps, "top_layers": top_layers, "average": average}
     names = {"optimizer": optimizer.split("-")[0], "optimizer_state": optimizer}
-    return SimpleNamespace(model=SHAPE, trained=SHAPE, train=SimpleNamespace(**names, **sizes), adapter=None)
+    return SimpleNamespace(model=shape, trained=shape, train=SimpleNamespace(**names, **sizes), adapter=None)
 
 
 @pytest.mark.parametrize(
@@ -38,16 +38,18 @@ def test_the_interval_costs_two_percent_within_bounds(save_s, every_s, interval_
 
 
 @pytest.mark.parametrize("top_layers", [None, 1])
-@pytest.mark.parametrize("optimizer", ["adamw", "adamw-bf16", "muon"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw-int8", "adamw-bf16", "adamw-bf16-int8", "muon"])
 def test_the_size_is_that_of_the_tensors_that_are_saved(optimizer, top_layers):
     import numpy as np
 
     from ondevice.train.checkpoint import tensor_bytes
 
-    model = build_model(SHAPE, seed=1)
+    # Optimizers with states of 8 bits keep those of matrices as small as SHAPE's in fp32.
+    shape = dataclasses.replace(SHAPE, width=128, hidden=256) if optimizer.endswith("int8") else SHAPE
+    model = build_model(shape, seed=1)
     if top_layers is not None:
         freeze_below(model, top_layers)
-    if optimizer == "adamw-bf16":
+    if optimizer.startswith("adamw-bf16"):
         narrow(model)
     made = optimizer_of(optimizer, model, lr=1e-3, weight_decay=0.1, beta1=0.9, beta2=0.99, eps=1e-8)
     engine = Engine(model, made, clip=1.0, precision="fp32", loss_chunk_tokens=64)
@@ -55,7 +57,7 @@ def test_the_size_is_that_of_the_tensors_that_are_saved(optimizer, top_layers):
     engine.begin(ids)
     engine.accumulate(ids, ids)
     engine.update(1e-3)
-    plan = plan_saving(recipe(optimizer, top_layers=top_layers), Limits(), save_mb_s=None, tok_s=None)
+    plan = plan_saving(recipe(optimizer, top_layers=top_layers, shape=shape), Limits(), save_mb_s=None, tok_s=None)
     state = TrainState(model=model, optimizer=made, cursor=None)
     assert plan.checkpoint_mb * 2**20 == pytest.approx(tensor_bytes(state), rel=0.01)
     assert plan.light_mb * 2**20 == pytest.approx(

@@ -36,6 +36,7 @@ from ondevice.run.schema import TokenizerConfig
 from ondevice.run.store import Store
 from ondevice.run.telemetry import read_records
 from ondevice.run.vocabulary import read_kept
+from ondevice.study.story import read_story
 from ondevice.train.engine import Engine
 from ondevice.train.launch import launch, make_loop
 from ondevice.train.memory import estimate_run
@@ -196,6 +197,7 @@ def test_the_whole_model_comes_back(tuned, tmp_path, arch, changes):
 def test_transformers_loads_what_is_exported(tuned, tmp_path):
     transformers = pytest.importorskip("transformers")
     run = trained(tuned("train.lr=0.01", arch="gpt2"))
+    assert read_story(run).vocabulary == run.read_recipe().vocabulary is not None
     assert main(["export", str(run.path), "--out", str(tmp_path / "hf"), "--format", "hf"]) == 0
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf", dtype=torch.float32)
     wanted = load_decoder(run, Store(run.checkpoints).latest()[0])
