@@ -151,7 +151,7 @@ def library(request, monkeypatch):
     if request.param == "one_dnn" and not has_one_dnn():
         pytest.skip("this torch has no oneDNN for fp32 products")
     monkeypatch.setattr("ondevice.model.layers.layers_by_one_dnn", lambda: request.param == "one_dnn")
-    monkeypatch.setattr("ondevice.model.layers._LARGE", 0)
+    monkeypatch.setattr("ondevice.model.layers.LARGE", 0)
     return request.param
 
 
