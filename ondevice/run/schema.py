@@ -173,10 +173,9 @@ class TrainConfig:
         high=1.0,
     )
     init: str = key(
-        "auto",
-        "first weights: gpt2 draws all at one size; fan-in goes by a matrix's columns, and blocks begin as nothing; "
-        "auto takes fan-in with muon, where it was measured to learn more, and gpt2 with adamw",
-        choices=("auto", "gpt2", "fan-in"),
+        "gpt2",
+        "first weights: gpt2 draws all at one size; fan-in goes by a matrix's columns, and blocks begin as nothing",
+        choices=("gpt2", "fan-in"),
     )
     seed: int = key(1337, "seed of initialisation and dropout", low=0, high=LARGEST_SEED)
     precision: str = key(

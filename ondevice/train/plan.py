@@ -168,18 +168,11 @@ def _train_recipe(
         clip_scope=train.clip_scope,
         top_layers=train.top_layers,
         average=train.average,
-        init=_first_weights(train.init, train.optimizer),
+        init=train.init,
         seed=train.seed,
         precision=precision,
         compile=train.compile,
     )
-
-
-def _first_weights(wished: str, optimizer: str) -> str:
-    """docs/studies/recipes-small has what ``auto`` goes by."""
-    if wished != "auto":
-        return wished
-    return "fan-in" if optimizer == "muon" else "gpt2"
 
 
 def _warmup_steps(given: int | None, steps: int, why: dict[str, str]) -> int:

@@ -252,12 +252,3 @@ def test_rate_falls_with_width_beyond_128(tmp_path):
 )
 def test_saving_never_costs_more_than_a_fiftieth_of_the_time(save_s, every_s, expected):
     assert save_interval_s(save_s, every_s) == expected
-
-
-@pytest.mark.parametrize(
-    ("optimizer", "wished", "init"),
-    [("muon", "auto", "fan-in"), ("adamw", "auto", "gpt2"), ("muon", "gpt2", "gpt2"), ("adamw", "fan-in", "fan-in")],
-)
-def test_first_weights_go_by_the_optimizer_where_nothing_is_said(tmp_path, optimizer, wished, init):
-    recipe, _ = recipe_of(config(tmp_path, f"train.optimizer={optimizer}", f"train.init={wished}", "train.tokens=1e5"))
-    assert recipe.train.init == init
