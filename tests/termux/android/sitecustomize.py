@@ -1,7 +1,7 @@
 """Makes any Python believe that it runs in Termux: this folder on PYTHONPATH, the phone's folder in ONDEVICE_PHONE.
 
 Its name for the platform, the attributes that are missing there, and refusals as Android's: no /tmp, no /bin/sh, no
-/dev/shm, no load, no uptime. What lies below the phone's folder is allowed.
+/dev/shm, no load, no uptime. What lies below the phone's folder is allowed, and the program.
 """
 
 import os
@@ -10,6 +10,7 @@ import sys
 import psutil  # noqa: F401  # the package of Termux knows the platform, ours does not
 
 PHONE = os.environ["ONDEVICE_PHONE"]
+PROGRAM = os.path.abspath(f"{__file__}/../../../..")  # which may lie in /tmp itself
 MISSING = ("/tmp", "/dev/shm", "/bin", "/usr/bin/env", "/usr/bin/sh")
 DENIED = ("/proc/stat", "/proc/loadavg", "/proc/uptime", "/proc/vmstat", "/proc/pressure", "/sys/fs/cgroup")
 PATHS = ("open", "os.mkdir", "os.listdir", "os.scandir", "os.rename", "os.remove", "subprocess.Popen")
@@ -24,7 +25,7 @@ def _refuse(event: str, args: tuple[object, ...]) -> None:
         return
     path = os.fspath(args[0])
     path = os.fsdecode(path)
-    if _below(path, (PHONE,)):
+    if _below(path, (PHONE, PROGRAM)):
         return
     if _below(path, MISSING):
         raise FileNotFoundError(2, "No such file or directory (this is a phone)", path)
