@@ -47,11 +47,12 @@ class MachineMemory:
     of_group: bool = False
 
 
-def machine_memory(proc: Path = _PROC, sysfs: Path = _SYS) -> MachineMemory:
-    """The memory of the whole machine, or as much of it as the process's control group lets it have. Raises OSError,
-    LookupError or ImportError where it cannot be read."""
+def machine_memory(proc: Path = _PROC, sysfs: Path = _SYS, *, group: MemoryGroup | None = None) -> MachineMemory:
+    """The memory of the whole machine, or as much of it as the process's control ``group`` (where it was looked for
+    already) lets it have. Raises OSError, LookupError or ImportError where it cannot be read."""
     if (proc / "meminfo").exists():
-        return _within_group(_from_meminfo((proc / "meminfo").read_text()), MemoryGroup.of_this_process(proc, sysfs))
+        whole = _from_meminfo((proc / "meminfo").read_text())
+        return _within_group(whole, group or MemoryGroup.of_this_process(proc, sysfs))
     import psutil  # here, so that doctor can still say that psutil is missing
 
     ram, swap = psutil.virtual_memory(), psutil.swap_memory()
@@ -61,14 +62,15 @@ def machine_memory(proc: Path = _PROC, sysfs: Path = _SYS) -> MachineMemory:
 def _within_group(memory: MachineMemory, group: MemoryGroup | None) -> MachineMemory:
     if group is None or group.limit_mb is None:
         return memory
-    room_mb = memory.available_mb
+    room_mb = None
     with suppress(OSError, ValueError):  # a group may tell its limit alone
-        room_mb = room_mb if group.room_mb is None else group.room_mb
+        room_mb = group.room_mb
+    rooms_mb = (memory.available_mb, group.limit_mb, room_mb)
     return dataclasses.replace(
         memory,
         total_mb=min(memory.total_mb, group.limit_mb),
         of_group=group.limit_mb < memory.total_mb,
-        available_mb=min(memory.available_mb, group.limit_mb, room_mb),
+        available_mb=min(each for each in rooms_mb if each is not None),
     )
 
 

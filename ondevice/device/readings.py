@@ -21,6 +21,7 @@ from ondevice.device.answer import Answer, fold, nothing
 from ondevice.device.clock import boottime_s
 from ondevice.device.host import existing_ancestor, find_termux, platform_name
 from ondevice.device.memory import MIB, machine_memory, peak_rss_mb, rss_mb
+from ondevice.device.memory_group import MemoryGroup
 from ondevice.device.poller import Poller, SlowSource
 from ondevice.device.unknown import attempt, why
 
@@ -172,9 +173,9 @@ def _quick_sources(
 ) -> tuple[_Quick, ...]:
     """The most trusted first; a value that the kernel tells now comes before what a command said 20 s ago."""
     thermometers, cores = thermal.Thermometers(sysfs, clock=clock), cpufreq.FastestCores(sysfs)
-    disk = str(existing_ancestor(folder))
+    disk, group = str(existing_ancestor(folder)), MemoryGroup.of_this_process(proc, sysfs)
     sources: tuple[tuple[tuple[str, ...], Callable[[], Answer]], ...] = (
-        (_MEMORY_NAMES, lambda: _memory(proc, sysfs)),
+        (_MEMORY_NAMES, lambda: _memory(proc, sysfs, group)),
         (_DISK_NAMES, lambda: _disk(disk)),
         (thermal.NAMES, thermometers.read),
         (battery.NAMES, lambda: _battery(sysfs)),
@@ -184,9 +185,9 @@ def _quick_sources(
     return tuple(_Quick(names, ask, period_s=period_s) for names, ask in sources)
 
 
-def _memory(proc: Path, sysfs: Path) -> Answer:
+def _memory(proc: Path, sysfs: Path, group: MemoryGroup | None) -> Answer:
     unknown: dict[str, str] = {}
-    memory = attempt(unknown, "available_mb", lambda: machine_memory(proc, sysfs))
+    memory = attempt(unknown, "available_mb", lambda: machine_memory(proc, sysfs, group=group))
     if memory is None:
         unknown["total_mb"] = unknown["available_mb"]
     values = {

@@ -36,7 +36,7 @@ class Vitals:
 
     def read(self) -> dict[str, Any]:
         """Sizes in MiB. ``peak_rss_mb`` is there once it grew beyond what earlier work of the process had needed."""
-        memory = attempt({}, "", lambda: machine_memory(self._proc, self._sysfs))
+        memory = attempt({}, "", lambda: machine_memory(self._proc, self._sysfs, group=self.group))
         peak_mb = peak_rss_mb(self._proc) or 0.0
         signs: dict[str, Any] = {
             "rss_mb": _rounded(attempt({}, "", lambda: rss_mb(self._proc))),

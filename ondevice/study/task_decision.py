@@ -16,11 +16,12 @@ from ondevice.data.tokenizer import Tokenizer
 from ondevice.errors import UsageError
 from ondevice.evaluate.decision import decide
 from ondevice.evaluate.task import compare
+from ondevice.infer.open import load_adapted
 from ondevice.run.directory import RunDir
 from ondevice.run.files import read_sealed, write_atomic, write_sealed
 from ondevice.run.store import Store
 from ondevice.study.task_rule import StatedRule, read_rule, task_folder
-from ondevice.study.task_score import Scored, baseline_model, read_scored, score, tuned_model
+from ondevice.study.task_score import Scored, baseline_model, read_scored, score
 
 __all__ = [
     "BASELINE",
@@ -74,7 +75,7 @@ def decide_run(run: RunDir, step: int, tokenizer: Tokenizer) -> dict[str, Any]:
         tuned = read_scored(folder, name, rule)
         if tuned is None or tuned.facts["checkpoint_sha256"] != checkpoint.sha256:
             about = {"model": "tuned", "step": step, "checkpoint_sha256": checkpoint.sha256}
-            tuned = score(tuned_model(run, checkpoint), tokenizer, rule, folder, name=name, about=about)
+            tuned = score(load_adapted(run, checkpoint), tokenizer, rule, folder, name=name, about=about)
     record = _record(run, step, rule, baseline, tuned)
     write_sealed(folder / f"decision-{step:08d}.json", record)
     write_atomic(folder / DECISION_TEXT, decision_text(folder, record).encode())

@@ -21,7 +21,6 @@ from ondevice.evaluate.task import Judged, task_score
 from ondevice.evaluate.task_answers import judge_answer
 from ondevice.infer.backend import BatchBackend
 from ondevice.infer.batch import generate_batch
-from ondevice.infer.open import load_adapted
 from ondevice.infer.sampling import Sampling
 from ondevice.infer.torch_backend import TorchBackend
 from ondevice.model.base import build_for
@@ -29,10 +28,9 @@ from ondevice.model.decoder import Decoder
 from ondevice.run.directory import RunDir
 from ondevice.run.files import json_bytes, read_regular, read_sealed, sha256_of, write_atomic, write_sealed
 from ondevice.run.recipe import ModelShape
-from ondevice.run.store import Checkpoint
 from ondevice.study.task_rule import StatedRule
 
-__all__ = ["Scored", "baseline_model", "read_scored", "score", "tuned_model"]
+__all__ = ["Scored", "baseline_model", "read_scored", "score"]
 
 SCORED_VERSION = 1
 _CACHE_BYTES = 64 << 20  # keys and values of the rows that are answered at once
@@ -54,11 +52,6 @@ class Scored:
 def baseline_model(run: RunDir) -> Decoder:
     """The model that a run begins with."""
     return build_for(run.read_recipe(), fresh=True).eval()
-
-
-def tuned_model(run: RunDir, checkpoint: Checkpoint) -> Decoder:
-    """The model of a checkpoint, its adapter beside the base."""
-    return load_adapted(run, checkpoint)
 
 
 def score(

@@ -218,21 +218,23 @@ def _model(job: dict[str, Any]) -> Any:
     from ondevice.model.frozen_decoder import build_frozen, fill, seal
     from ondevice.model.hugging_face import open_hugging_face
     from ondevice.model.lora import add_lora
-    from ondevice.model.vocabulary import TABLES
+    from ondevice.model.vocabulary import TABLES, Vocabulary
     from ondevice.run.recipe import AdapterRecipe
 
     base = open_hugging_face(Path(job["base"]), context=EXAMPLE_TOKENS if job.get("examples") else TOKENS)
-    tokens, form = job["ours"].get("tokens", base.shape.vocab_size), job.get("adapter", "fp32")
-    shape = dataclasses.replace(base.shape, vocab_size=tokens)
+    size, form = base.shape.vocab_size, job.get("adapter", "fp32")
+    vocabulary = Vocabulary(range(job["ours"].get("tokens", size)), size)
+    shape = dataclasses.replace(base.shape, vocab_size=len(vocabulary.kept))
     if form == "fp32":
         model = build_model(shape, seed=None)
     else:
         give_back_large_blocks()
         model = build_frozen(shape, form)
     for name, first, part in base.tensors():
-        kept = part[: max(0, tokens - first)] if name in TABLES else part
-        if len(kept):
-            fill(model, name, first, kept)
+        if name in TABLES:
+            first, part = vocabulary.part(first, part)
+        if len(part):
+            fill(model, name, first, part)
     seal(model)
     give_back_memory()
     if "adapter" in job:

@@ -142,7 +142,7 @@ def test_what_learned_nothing_is_discarded_and_stays_on_record(here, task, call,
     from ondevice.study import task_decision
 
     assert call("decide", "sort", "--json").json["verdict"] == "keep"
-    monkeypatch.setattr(task_decision, "tuned_model", lambda run, checkpoint: task_decision.baseline_model(run))
+    monkeypatch.setattr(task_decision, "load_adapted", lambda run, checkpoint: task_decision.baseline_model(run))
     record = call("decide", "sort", "--step", "100", "--json").json
     assert record["verdict"] == "discard" and "labels does not rise" in record["why"]
     text = (task / "decision.md").read_text()
