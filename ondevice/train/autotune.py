@@ -74,7 +74,7 @@ def micro_batches_to_try(
     if 2 * rows <= batch and memory_mb is not None:
         twice = dataclasses.replace(fit, micro_batch=2 * rows)
         need_mb = estimate_memory(
-            shape, twice, optimizer=optimizer, adapter=adapter, top_layers=top_layers, ids=ids
+            shape, twice, optimizer=optimizer, adapter=adapter, batch=batch, top_layers=top_layers, ids=ids
         ).total_mb
         found += [2 * rows] if need_mb <= memory_mb else []
     return found

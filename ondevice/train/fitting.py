@@ -101,6 +101,7 @@ def ways(config: Config, shape: ModelShape, *, batch: int, threads: int, ids: in
             averaged=config.train.average > 0,
             ids=ids,
             compiled=config.train.compile,
+            precision=config.train.precision,
         )
         time = time_of(fit, shape, start=start, chunk=_chunk(config, fit, shape), top_layers=top_layers)
         found.append(Way(fit=fit, memory=memory, time=time))

@@ -14,14 +14,14 @@ from ondevice.model.counts import count_breakdown, count_learned
 from ondevice.model.frozen_counts import frozen_bytes
 from ondevice.model.targets import adapter_parameters, chosen_targets
 from ondevice.run.recipe import AdapterRecipe, Fit, ModelShape, Recipe
-from ondevice.train.memory_layerwise import WIDENED_TABLES, worst_moment
+from ondevice.train import memory_layerwise, memory_plain
 
 __all__ = ["MUON_STACK", "PACKED_BYTES", "RUNTIME_MB", "MemoryEstimate", "estimate_memory", "estimate_run"]
 
 MUON_STACK = 2**19  # numbers in the square matrices that Muon works on together: so many stay in the cache
-RUNTIME_MB = 240.0  # python, torch and its thread pools after a first step
+RUNTIME_MB = 270.0  # python, torch, its thread pools, and a heap of small blocks, after first steps
 _COMPILER_MB = 140.0  # torch's compiler, once blocks were compiled; g++ took 440 MB of its own before the first step
-_TOKENIZER_MB = 45.0  # the package of a learned tokenizer, its vocabulary, and the mapped chunks of a larger text
+_TOKENIZER_MB = 20.0  # the package of a learned tokenizer, its vocabulary, and the mapped chunks of a larger text
 _LARGE_VOCABULARY = 16_384  # ids up to which that holds
 _ID_MB = 0.8 / 1024  # of each id beyond: its letters and its merge, in tables both ways
 _BYTES_VOCABULARY = 300  # at most this many ids: no tokenizer package
@@ -67,6 +67,7 @@ def estimate_run(recipe: Recipe, fit: Fit) -> MemoryEstimate:
         averaged=train.average > 0,
         ids=recipe.model.vocab_size,
         compiled=train.compile,
+        precision=train.precision,
     )
 
 
@@ -82,11 +83,12 @@ def estimate_memory(
     averaged: bool = False,
     ids: int | None = None,
     compiled: bool = False,
+    precision: str = "fp32",
 ) -> MemoryEstimate:
-    """Peak memory of fp32 training with an optimizer (``adamw``, ``muon``) or a kind of weights and state
-    (``adamw-int8``, ``adamw-bf16``); with an
-    ``adapter`` of that alone, by AdamW. Of a layerwise fit the sequences of a whole step count too (``batch``; None: of
-    a micro-batch), and whether gradients wait for the norm of all. With ``top_layers`` only so many blocks learn.
+    """Peak memory of training with an optimizer (``adamw``, ``muon``) or a kind of weights and state (``adamw-int8``,
+    ``adamw-bf16``); with an ``adapter`` of that alone, by AdamW. ``batch``: sequences of a whole step (None: of several
+    micro-batches, of a layerwise fit of one); of layerwise fits it counts whether gradients wait for the norm of all
+    (``waits``). With ``top_layers`` only so many blocks learn.
     ``averaged``: an average of what learns is kept beside it. ``ids``: of the tokenizer, where a trimmed vocabulary has
     fewer. ``compiled``: the blocks are."""
     if adapter is not None:
@@ -95,7 +97,8 @@ def estimate_memory(
         whole = batch or fit.micro_batch
         found = _layerwise_memory(shape, fit, optimizer, batch=whole, waits=waits, top_layers=top_layers)
     else:
-        found = _plain_memory(shape, fit, optimizer, top_layers=top_layers)
+        lower = precision == "bf16"
+        found = _plain_memory(shape, fit, optimizer, batch=batch, top_layers=top_layers, lower=lower)
     if averaged:
         learned_floats = adapter_parameters(shape, adapter) if adapter else count_learned(shape, top_layers).total
         found = dataclasses.replace(found, weights_mb=found.weights_mb + learned_floats * _FLOAT / _MB)
@@ -106,43 +109,44 @@ def estimate_memory(
     return found
 
 
-def _plain_memory(shape: ModelShape, fit: Fit, optimizer: str, *, top_layers: int | None) -> MemoryEstimate:
+def _plain_memory(
+    shape: ModelShape, fit: Fit, optimizer: str, *, batch: int | None, top_layers: int | None, lower: bool
+) -> MemoryEstimate:
     """Of a step whose forward and backward pass go through the whole model at once."""
     learned, layers = count_learned(shape, top_layers), min(shape.layers, top_layers or shape.layers)
     matrices = learned.attention + learned.mlp if optimizer.startswith("muon") else 0
-    state = 2 * learned.total - matrices
-    tokens = fit.micro_batch * shape.context
-    block = _block_floats(shape)
-    kept = layers * shape.width + block if fit.activation_checkpointing else layers * block
-    activations = tokens * (kept + 2 * shape.width)
-    again = 2 * tokens * block if fit.activation_checkpointing else 0  # blocks computed again lie in gaps of others
-    chunk = min(fit.loss_chunk_tokens, tokens)
     narrow = "bf16" in optimizer
-    number, tables = (_NARROW, WIDENED_TABLES) if narrow else (_FLOAT, 1.0)
+    moment = memory_plain.worst_moment(
+        shape, fit, batch=batch, block_floats=_block_floats(shape), top_layers=top_layers, narrow=narrow, lower=lower
+    )
+    scratch = _muon_floats(dataclasses.replace(shape, layers=layers), optimizer) if matrices else 0
+    # Recomputing steps take large blocks from the system and give them back at once.
+    gaps = 0.0 if fit.activation_checkpointing else _KEPT_BY_MALLOC * moment.activations
+    state = (2 * learned.total - matrices) * (PACKED_BYTES if optimizer.endswith("int8") else _FLOAT)
     return MemoryEstimate(
         runtime_mb=RUNTIME_MB + _tokenizer_mb(shape.vocab_size),
-        weights_mb=count_breakdown(shape).total * number / _MB,
-        gradients_mb=learned.total * number / _MB,
-        optimizer_mb=state * (PACKED_BYTES if optimizer.endswith("int8") else _FLOAT) / _MB,
-        activations_mb=activations * _FLOAT / _MB,
-        head_mb=(chunk + (tables * shape.width if learned.embedding or learned.head else 0))
-        * shape.vocab_size
-        * _FLOAT
-        / _MB,
-        scratch_mb=_muon_floats(dataclasses.replace(shape, layers=layers), optimizer) * _FLOAT / _MB
-        if matrices
-        else 0.0,
-        allocator_mb=(_KEPT_BY_MALLOC * activations + again) * _FLOAT / _MB,
+        weights_mb=count_breakdown(shape).total * (_NARROW if narrow else _FLOAT) / _MB,
+        gradients_mb=moment.gradients * _FLOAT / _MB,
+        optimizer_mb=state / _MB,
+        activations_mb=moment.activations * _FLOAT / _MB,
+        head_mb=moment.head * _FLOAT / _MB,
+        scratch_mb=scratch * _FLOAT / _MB,
+        allocator_mb=gaps * _FLOAT / _MB,
     )
 
 
 def _layerwise_memory(
     shape: ModelShape, fit: Fit, optimizer: str, *, batch: int, waits: bool, top_layers: int | None
 ) -> MemoryEstimate:
-    plain = _plain_memory(shape, fit, optimizer, top_layers=top_layers)
-    floats = _block_floats(shape)
-    moment = worst_moment(
-        shape, fit, batch=batch, waits=waits, block_floats=floats, top_layers=top_layers, narrow="bf16" in optimizer
+    plain = _plain_memory(shape, fit, optimizer, batch=batch, top_layers=top_layers, lower=False)
+    moment = memory_layerwise.worst_moment(
+        shape,
+        fit,
+        batch=batch,
+        waits=waits,
+        block_floats=_block_floats(shape),
+        top_layers=top_layers,
+        narrow="bf16" in optimizer,
     )
     return dataclasses.replace(
         plain,

@@ -1,5 +1,6 @@
 """What an adapter run is said to need, and that it is the adapter that is timed."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -9,9 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from ondevice.data.tokenizer_byte import ByteTokenizer
-from ondevice.data.tokenizer_files import save_tokenizer
 from ondevice.errors import ResourceError
 from ondevice.model.build import build_model
 from ondevice.model.frozen_counts import frozen_bytes
@@ -94,11 +94,11 @@ def wish(tmp_path, *changes):
 
 
 def test_the_fit_is_that_of_the_adapter(tmp_path):
-    machine, why = Machine(flops_s=1e9, memory_mb=800.0, cores=2), {}
+    machine, why = Machine(flops_s=1e9, memory_mb=850.0, cores=2), {}
     fit = choose_fit(wish(tmp_path, "adapter.base_format=nf4"), QWEN, machine, batch=4, why=why)
     assert fit.activation_checkpointing and fit.micro_batch == 1
     need_mb = estimate_memory(QWEN, fit, adapter=adapter_of("q_proj", "v_proj", rank=8)).total_mb
-    assert need_mb <= 800 and f"{need_mb:,.0f} of 800 MB" in why["fit"]
+    assert need_mb <= 850 and f"{need_mb:,.0f} of 850 MB" in why["fit"]
     with pytest.raises(ResourceError, match=r"adapter\.base_format \(nf4\) smaller"):
         choose_fit(wish(tmp_path), QWEN, machine, batch=4, why={})
 
@@ -107,7 +107,14 @@ def test_a_smaller_fit_is_looked_for_with_the_adapter():
     adapter = adapter_of("q_proj", "v_proj")
     fit = Fit(micro_batch=8, threads=2, activation_checkpointing=False, loss_chunk_tokens=512)
     train = SimpleNamespace(
-        batch=8, clip=1.0, clip_scope="all", optimizer_state="adamw-fp32", top_layers=None, average=0.0, compile=False
+        batch=8,
+        clip=1.0,
+        clip_scope="all",
+        optimizer_state="adamw-fp32",
+        top_layers=None,
+        average=0.0,
+        compile=False,
+        precision="fp32",
     )
     less = smaller(fit, SimpleNamespace(model=QWEN, trained=QWEN, train=train, adapter=adapter), limit_mb=1000.0)
     assert estimate_memory(QWEN, less, adapter=adapter).total_mb <= 1000 < estimate_memory(QWEN, less).total_mb
@@ -153,33 +160,65 @@ LORA, WHOLE = "adapter.method=lora", "train.optimizer=adamw"
 TWIN = ModelShape(
     arch="llama", vocab_size=16_384, context=512, layers=8, width=512, heads=8, kv_heads=4, hidden=1408, qkv_bias=True
 )
+TWIN2 = ModelShape(
+    arch="gpt2", vocab_size=16_384, context=512, layers=8, width=512, heads=8, kv_heads=8, hidden=2048, tied=False
+)
+AGAIN = "fit.activation_checkpointing=true"
+
+
+def save_learned_tokenizer(folder, size):
+    """Of letters and pairs of letters: it holds as much as any of its size."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pairs = list(itertools.product(letters, letters))[: size - 1 - len(letters)]
+    names = [*letters, *map("".join, pairs), "<|endoftext|>"]
+    made = Tokenizer(models.BPE(vocab={name: number for number, name in enumerate(names)}, merges=pairs))
+    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    made.add_special_tokens(["<|endoftext|>"])
+    folder.mkdir()
+    made.save(str(folder / "tokenizer.json"))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
 @pytest.mark.parametrize(
-    "changes",
+    ("shape", "changes"),
     [
-        f"{LORA} adapter.base_format=fp32 fit.micro_batch=2",
-        f"{LORA} adapter.base_format=int8 fit.micro_batch=4",
-        f"{LORA} adapter.base_format=nf4 fit.micro_batch=2 adapter.targets=['q_proj','up_proj','down_proj']",
-        f"{LORA} adapter.base_format=nf4 fit.micro_batch=1 fit.activation_checkpointing=true fit.loss_chunk_tokens=64",
-        f"{LORA} adapter.base_format=int4 fit.micro_batch=4 fit.activation_checkpointing=true",
-        f"{WHOLE} fit.micro_batch=2",
-        f"{WHOLE} fit.micro_batch=2 fit.activation_checkpointing=true train.optimizer_state=int8",
-        f"{WHOLE} fit.micro_batch=4 train.top_layers=3",
-        f"{WHOLE} fit.layerwise=true fit.micro_batch=4 fit.kept_blocks=1 fit.repeated_blocks=2 train.top_layers=4",
-        f"{WHOLE} fit.layerwise=true fit.micro_batch=4 fit.kept_blocks=8 train.clip=0",
-        f"{WHOLE} fit.layerwise=true fit.micro_batch=4 fit.kept_blocks=4 fit.repeated_blocks=2",
-        f"{WHOLE} fit.layerwise=true fit.micro_batch=1 fit.kept_blocks=0 fit.repeated_blocks=8 fit.loss_chunk_tokens=64"
-        " train.optimizer_state=int8",
+        (TWIN, f"{LORA} adapter.base_format=fp32 fit.micro_batch=2"),
+        (TWIN, f"{LORA} adapter.base_format=int8 fit.micro_batch=4"),
+        (
+            TWIN,
+            f"{LORA} adapter.base_format=nf4 fit.micro_batch=2 adapter.targets=['q_proj','up_proj','down_proj']",
+        ),
+        (TWIN, f"{LORA} adapter.base_format=nf4 fit.micro_batch=1 {AGAIN} fit.loss_chunk_tokens=64"),
+        (TWIN, f"{LORA} adapter.base_format=int4 fit.micro_batch=4 {AGAIN}"),
+        (TWIN, f"{WHOLE} fit.micro_batch=2"),
+        (TWIN, f"{WHOLE} fit.micro_batch=2 {AGAIN} train.optimizer_state=int8"),
+        (TWIN, f"{WHOLE} fit.micro_batch=4 {AGAIN}"),
+        (TWIN, f"{WHOLE} fit.micro_batch=2 {AGAIN} train.precision=bf16"),
+        (TWIN, f"train.optimizer=muon fit.micro_batch=1 {AGAIN}"),
+        (TWIN2, f"{WHOLE} fit.micro_batch=4 {AGAIN} train.optimizer_state=int8"),
+        (TWIN2, f"{WHOLE} fit.micro_batch=2 {AGAIN} train.weights=bf16"),
+        (TWIN, f"{WHOLE} fit.micro_batch=4 train.top_layers=3"),
+        (
+            TWIN,
+            f"{WHOLE} fit.layerwise=true fit.micro_batch=4 fit.kept_blocks=1 fit.repeated_blocks=2 train.top_layers=4",
+        ),
+        (TWIN, f"{WHOLE} fit.layerwise=true fit.micro_batch=4 fit.kept_blocks=8 train.clip=0"),
+        (TWIN, f"{WHOLE} fit.layerwise=true fit.micro_batch=4 fit.kept_blocks=4 fit.repeated_blocks=2"),
+        (TWIN2, f"{WHOLE} fit.layerwise=true fit.micro_batch=2 fit.kept_blocks=2 fit.repeated_blocks=3"),
+        (
+            TWIN,
+            f"{WHOLE} fit.layerwise=true fit.micro_batch=1 fit.kept_blocks=0 fit.repeated_blocks=8 "
+            "fit.loss_chunk_tokens=64 train.optimizer_state=int8",
+        ),
     ],
 )
-def test_the_estimate_is_the_peak_of_a_real_run(tmp_path, changes):
+def test_the_estimate_is_the_peak_of_a_real_run(tmp_path, shape, changes):
     folder = tmp_path / "base"
-    save_tokenizer(ByteTokenizer(), folder)
-    write(folder / "model.safetensors", to_hugging_face(TWIN, build_model(TWIN, seed=1).state_dict()), {"format": "pt"})
-    write_json(folder / "config.json", hugging_face_config(TWIN))
+    save_learned_tokenizer(folder, shape.vocab_size)
+    tensors = to_hugging_face(shape, build_model(shape, seed=1).state_dict())
+    write(folder / "model.safetensors", tensors, {"format": "pt"})
+    write_json(folder / "config.json", hugging_face_config(shape))
     (tmp_path / "text.txt").write_text("the cat sat on the mat and saw another dog\n" * 2000)
     common = (
         "model.context=256 train.steps=3 train.batch=4 train.precision=fp32 fit.threads=1 "

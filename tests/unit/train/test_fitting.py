@@ -26,7 +26,7 @@ def chosen(config, memory_mb, batch=4):
 
 def test_less_memory_costs_more_time_and_never_less(tmp_path):
     known = ways(wish(tmp_path, *LEAN), GPT2, batch=4, threads=2)
-    times = [fastest(known, memory_mb).time for memory_mb in range(1300, 3000, 50)]
+    times = [fastest(known, memory_mb).time for memory_mb in range(1350, 3000, 50)]
     assert times == sorted(times, reverse=True) and times[-1] == 1.0 < 1.5 < times[0]
     best = frontier(known)
     assert [way.time for way in best] == sorted(way.time for way in best)
@@ -35,7 +35,7 @@ def test_less_memory_costs_more_time_and_never_less(tmp_path):
 
 def test_what_is_taken_fits_and_nothing_quicker_does(tmp_path):
     config = wish(tmp_path, *LEAN)
-    for memory_mb in (1300, 1434, 1600, 1800, 2200, 2600):
+    for memory_mb in (1350, 1434, 1600, 1800, 2200, 2600):
         fit = chosen(config, memory_mb)
         assert estimate_memory(GPT2, fit, optimizer="adamw-int8", batch=4).total_mb <= memory_mb
         known = ways(config, GPT2, batch=4, threads=2)
@@ -53,7 +53,7 @@ def test_plenty_of_memory_takes_the_plainest(tmp_path):
 def test_gradients_are_computed_twice_only_where_a_norm_is_waited_for(tmp_path, changes, repeats):
     known = ways(wish(tmp_path, *LEAN, *changes), GPT2, batch=4, threads=2)
     assert any(way.fit.repeated_blocks for way in known) == repeats
-    assert min(way.memory.total_mb for way in known) < 1300
+    assert min(way.memory.total_mb for way in known) < 1350
     tensor = ways(wish(tmp_path, *LEAN, "train.clip_scope=tensor"), GPT2, batch=4, threads=2)
     assert not any(way.fit.repeated_blocks for way in tensor)
 

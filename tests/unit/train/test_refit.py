@@ -32,8 +32,8 @@ LARGE = Fit(micro_batch=16, threads=2, activation_checkpointing=False, loss_chun
 
 def plan_of(optimizer="muon-adamw-fp32", *, shape=SHAPE, adapter=None, top_layers=None):
     """As much of a recipe as an estimate reads."""
-    sizes = {"batch": 16, "clip": 1.0, "clip_scope": "all", "top_layers": top_layers, "average": 0.0, "compile": False}
-    train = SimpleNamespace(optimizer_state=optimizer, **sizes)
+    sizes = {"batch": 16, "clip": 1.0, "clip_scope": "all", "top_layers": top_layers, "average": 0.0}
+    train = SimpleNamespace(optimizer_state=optimizer, compile=False, precision="fp32", **sizes)
     return SimpleNamespace(model=shape, trained=shape, train=train, adapter=adapter)
 
 

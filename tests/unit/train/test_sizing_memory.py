@@ -1,9 +1,12 @@
 """The estimate counts what training holds; against real processes it is measured by tools/bench/memory.py."""
 
+import itertools
+
 import pytest
 import torch
 
 from ondevice.model.build import build_model
+from ondevice.model.narrow import is_narrow, narrow
 from ondevice.run.recipe import Fit, ModelShape
 from ondevice.train.engine import Engine
 from ondevice.train.memory import estimate_memory
@@ -54,23 +57,54 @@ def test_weights_gradients_and_state_are_counted_to_the_number(arch, optimizer):
     assert expected.optimizer_mb == pytest.approx(state * 4 / MIB, rel=0.02)
 
 
-@pytest.mark.parametrize("arch", ["gpt2", "llama"])
-def test_activations_are_what_backward_keeps(arch):
-    shape = shape_of(arch)
-    model = build_model(shape, seed=0)
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept = {}
+def traced_mb(step):
+    """The most that one step holds of what it allocates, by the events of torch's allocator."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as trace:
+        step()
+    events = (each for each in trace.profiler.kineto_results.events() if each.name() == "[memory]")
+    sizes = [each.nbytes() for each in sorted(events, key=lambda each: each.start_ns())]
+    return max(itertools.accumulate(sizes)) / MIB
 
-    def note(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights and tensor.is_floating_point():
-            kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # the tensor, so that its place is not given anew
-        return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        hidden = model(torch.randint(512, (2, 64)))
-    held_mb = (sum(size for size, _ in kept.values()) + hidden.untyped_storage().nbytes()) / MIB
-    assert estimate_memory(shape, fit_of(), optimizer="adamw").activations_mb == pytest.approx(held_mb, rel=0.1)
+COUNTED = {"context": 128, "layers": 4, "width": 128, "hidden": 336}  # large beside what a step has of single numbers
+
+
+@pytest.mark.parametrize(
+    ("shape", "fit", "optimizer", "precision"),
+    [
+        (shape_of("gpt2", **COUNTED), {}, "adamw", "fp32"),
+        (shape_of("llama", **COUNTED), {}, "adamw", "fp32"),
+        (shape_of("gpt2", **COUNTED), {"activation_checkpointing": True}, "adamw", "fp32"),
+        (shape_of("llama", **COUNTED), {"activation_checkpointing": True}, "adamw-int8", "fp32"),
+        (shape_of("llama", **COUNTED), {"activation_checkpointing": True, "micro_batch": 4}, "adamw", "fp32"),
+        (shape_of("gpt2", **COUNTED), {"activation_checkpointing": True, "micro_batch": 4}, "adamw", "fp32"),
+        (shape_of("llama", **COUNTED, vocab_size=9000), {"activation_checkpointing": True}, "adamw", "fp32"),
+        (shape_of("gpt2", **COUNTED, vocab_size=9000, tied=False), {"activation_checkpointing": True}, "adamw", "fp32"),
+        (shape_of("llama", **COUNTED, vocab_size=9000), {"activation_checkpointing": True}, "adamw-bf16", "fp32"),
+        (shape_of("llama", **COUNTED, vocab_size=9000), {"activation_checkpointing": True}, "adamw", "bf16"),
+    ],
+)
+def test_a_step_holds_what_is_counted(shape, fit, optimizer, precision):
+    model, fit = build_model(shape, seed=0), fit_of(**fit)
+    if is_narrow(optimizer):
+        narrow(model)
+    chosen = optimizer_of(optimizer, model, lr=1e-3, weight_decay=0.1, beta1=0.9, beta2=0.95, eps=1e-8)
+    engine = Engine(model, chosen, clip=1.0, precision=precision, loss_chunk_tokens=64)
+    engine.use(fit)
+    ids_BT = torch.randint(512, (4, shape.context)).numpy()
+
+    def step():
+        engine.begin(ids_BT)
+        for first in range(0, 4, fit.micro_batch):
+            engine.accumulate(*2 * [ids_BT[first : first + fit.micro_batch]])
+        engine.update(1e-3)
+        chosen.zero_grad(set_to_none=True)
+
+    step()
+    kept_mb = 0.0 if is_narrow(optimizer) else shape.vocab_size * shape.width * 4 / MIB  # the head's, between steps
+    found = estimate_memory(shape, fit, optimizer=optimizer, batch=4, precision=precision)
+    counted_mb = found.gradients_mb + found.activations_mb + found.head_mb
+    assert counted_mb == pytest.approx(traced_mb(step) + kept_mb, rel=0.06)
 
 
 def test_muon_has_half_the_state_and_scratch_of_its_own():
