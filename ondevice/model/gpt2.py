@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ondevice.model.attention import Attention, Place
 from ondevice.model.decoder import Decoder
 from ondevice.model.layers import Linear
+from ondevice.model.spared import cheap
 from ondevice.run.recipe import ModelShape
 
 __all__ = ["Gpt2"]
+
+
+_gelu = partial(F.gelu, approximate="tanh")
 
 
 class _Mlp(nn.Module):
@@ -20,7 +26,7 @@ class _Mlp(nn.Module):
         self.down = Linear(shape.hidden, shape.width)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
-        y_BTC: Tensor = self.down(F.gelu(self.up(x_BTC), approximate="tanh"))
+        y_BTC: Tensor = self.down(cheap(_gelu, self.up(x_BTC)))
         return y_BTC
 
 
@@ -34,8 +40,8 @@ class _Block(nn.Module):
         self.dropout = nn.Dropout(shape.dropout)
 
     def forward(self, x_BTC: Tensor, place: Place) -> Tensor:
-        x_BTC = x_BTC + self.dropout(self.attn(self.norm1(x_BTC), place))
-        return x_BTC + self.dropout(self.mlp(self.norm2(x_BTC)))
+        x_BTC = x_BTC + self.dropout(self.attn(cheap(self.norm1, x_BTC), place))
+        return x_BTC + self.dropout(self.mlp(cheap(self.norm2, x_BTC)))
 
 
 class Gpt2(Decoder):

@@ -21,6 +21,7 @@ from ondevice.model.decoder import Decoder, Entering
 from ondevice.model.layers import add_rows
 from ondevice.model.loss import linear_cross_entropy
 from ondevice.model.recompute import backward_from
+from ondevice.model.spared import spared
 
 __all__ = ["Gradients", "LayerwiseBatch"]
 
@@ -102,7 +103,7 @@ class LayerwiseBatch:
         x_BTC = piece.x
         if number >= self._first_kept and number >= self._lowest:
             x_BTC.requires_grad_(number > self._lowest or self._embeds)
-            with torch.enable_grad():
+            with torch.enable_grad(), spared():
                 y_BTC = block(x_BTC, piece.place)
             piece.graphs[number], piece.x = (x_BTC, y_BTC), y_BTC.detach()
         else:

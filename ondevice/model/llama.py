@@ -11,6 +11,7 @@ from ondevice.model.attention import Attention, Place
 from ondevice.model.decoder import Decoder
 from ondevice.model.layers import Linear, RMSNorm, swiglu
 from ondevice.model.rope import Rotation, rotation_tables
+from ondevice.model.spared import cheap
 from ondevice.run.recipe import ModelShape
 
 __all__ = ["Llama"]
@@ -23,7 +24,7 @@ class _Mlp(nn.Module):
         self.down = Linear(shape.hidden, shape.width, bias=False)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
-        y_BTC: Tensor = self.down(swiglu(self.gate_up(x_BTC)))
+        y_BTC: Tensor = self.down(cheap(swiglu, self.gate_up(x_BTC)))
         return y_BTC
 
 
@@ -37,8 +38,8 @@ class _Block(nn.Module):
         self.dropout = nn.Dropout(shape.dropout)
 
     def forward(self, x_BTC: Tensor, place: Place) -> Tensor:
-        x_BTC = x_BTC + self.dropout(self.attn(self.norm1(x_BTC), place))
-        return x_BTC + self.dropout(self.mlp(self.norm2(x_BTC)))
+        x_BTC = x_BTC + self.dropout(self.attn(cheap(self.norm1, x_BTC), place))
+        return x_BTC + self.dropout(self.mlp(cheap(self.norm2, x_BTC)))
 
 
 class Llama(Decoder):

@@ -116,9 +116,7 @@ def _plain_memory(
     learned, layers = count_learned(shape, top_layers), min(shape.layers, top_layers or shape.layers)
     matrices = learned.attention + learned.mlp if optimizer.startswith("muon") else 0
     narrow = "bf16" in optimizer
-    moment = memory_plain.worst_moment(
-        shape, fit, batch=batch, block_floats=_block_floats(shape), top_layers=top_layers, narrow=narrow, lower=lower
-    )
+    moment = memory_plain.worst_moment(shape, fit, batch=batch, top_layers=top_layers, narrow=narrow, lower=lower)
     scratch = _muon_floats(dataclasses.replace(shape, layers=layers), optimizer) if matrices else 0
     # Recomputing steps take large blocks from the system and give them back at once.
     gaps = 0.0 if fit.activation_checkpointing else _KEPT_BY_MALLOC * moment.activations
@@ -144,7 +142,7 @@ def _layerwise_memory(
         fit,
         batch=batch,
         waits=waits,
-        block_floats=_block_floats(shape),
+        floats=memory_layerwise.BlockFloats.of(shape),
         top_layers=top_layers,
         narrow="bf16" in optimizer,
     )
@@ -162,16 +160,6 @@ def _tokenizer_mb(vocab_size: int) -> float:
     if vocab_size <= _BYTES_VOCABULARY:
         return 0.0
     return _TOKENIZER_MB + _ID_MB * max(0, vocab_size - _LARGE_VOCABULARY)
-
-
-def _block_floats(shape: ModelShape) -> int:
-    """Numbers a block keeps for its backward pass, per token: inputs and outputs of both norms, the joint q, k and v,
-    for Llama q and k after rotation, attention's output, and the feed-forward layer's inner values."""
-    keys = shape.kv_heads * shape.head_dim
-    heads = shape.width + 2 * keys
-    if shape.arch == "llama":
-        return 5 * shape.width + heads + shape.width + keys + 3 * shape.hidden
-    return 5 * shape.width + heads + 2 * shape.hidden
 
 
 def _adapter_memory(shape: ModelShape, fit: Fit, adapter: AdapterRecipe) -> MemoryEstimate:

@@ -11,10 +11,32 @@ from dataclasses import dataclass
 from ondevice.model.counts import count_learned
 from ondevice.run.recipe import Fit, ModelShape
 
-__all__ = ["WIDENED_TABLES", "Moment", "worst_moment"]
+__all__ = ["WIDENED_TABLES", "BlockFloats", "Moment", "worst_moment"]
 
 WIDENED_TABLES = 2.5  # of the head, as fp32: a bf16 one, its gradient before it is rounded, and after
-_AGAIN = 1.5  # of a block's activations: what backward makes of them lies beside
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockFloats:
+    """Numbers of a block, a token: what it ``kept`` for its backward pass, what is left of that where the cheap part
+    is ``spared`` (`ondevice.model.spared`), and what backward makes beside it at its dearest (``inner``): in the
+    feed-forward layer the gradients of the activation and of what went into it, less the activation itself, and for
+    Llama silu again."""
+
+    kept: int
+    spared: int
+    inner: int
+
+    @classmethod
+    def of(cls, shape: ModelShape) -> BlockFloats:
+        """Inputs and outputs of both norms, the joint q, k and v, for Llama q and k after rotation, attention's output,
+        the feed-forward layer's inner values and what the activation makes of them."""
+        keys = shape.kv_heads * shape.head_dim
+        llama = shape.arch == "llama"
+        spared = 3 * shape.width + (shape.width + 2 * keys) + llama * (shape.width + keys) + (1 + llama) * shape.hidden
+        return cls(
+            kept=spared + 2 * shape.width + shape.hidden, spared=spared, inner=(3 if llama else 1) * shape.hidden
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +58,12 @@ def worst_moment(
     *,
     batch: int,
     waits: bool,
-    block_floats: float,
+    floats: BlockFloats,
     top_layers: int | None = None,
     narrow: bool = False,
 ) -> Moment:
-    """``batch``: sequences of a whole step; ``waits``: gradients are held until the norm of all is known;
-    ``block_floats``: what a block keeps for backward, a token; ``top_layers``: blocks that learn (None: all);
-    ``narrow``: weights and gradients are bf16."""
+    """``batch``: sequences of a whole step; ``waits``: gradients are held until the norm of all is known; ``floats``:
+    of a block; ``top_layers``: blocks that learn (None: all); ``narrow``: weights and gradients are bf16."""
     learned = count_learned(shape, top_layers)
     layers = min(shape.layers, top_layers or shape.layers)
     table = shape.vocab_size * shape.width if learned.embedding or learned.head else 0
@@ -52,7 +73,7 @@ def worst_moment(
     edge = 3 * tokens * shape.width  # gradients at a block's output, kept for a repetition, and at its input
     first = Moment(
         gradients=table,
-        activations=tokens * ((layers - kept) * shape.width + min(kept, repeated) * shape.width + kept * block_floats)
+        activations=tokens * ((layers - kept) * shape.width + min(kept, repeated) * shape.width + kept * floats.spared)
         + edge,
         head=min(fit.loss_chunk_tokens, tokens) * shape.vocab_size + (WIDENED_TABLES - 1) * table * narrow,
     )
@@ -61,11 +82,11 @@ def worst_moment(
         held = max(0, done - repeated) if waits else 0
         graphs = max(0, kept - done)
         inputs = max(0, layers - max(done, kept)) + (min(done, repeated) if waits else 0)
-        again = _AGAIN * cut * block_floats if graphs == 0 else (_AGAIN - 1) * cut * block_floats
+        again = cut * (floats.kept + floats.inner if graphs == 0 else floats.inner + shape.hidden)
         moments.append(
             Moment(
                 gradients=(held * block + block + table) * (0.5 if narrow else 1.0),
-                activations=tokens * (graphs * block_floats + inputs * shape.width) + again + edge,
+                activations=tokens * (graphs * floats.spared + inputs * shape.width) + again + edge,
                 head=0.0,
             )
         )

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from ondevice.model.counts import count_learned
 from ondevice.run.recipe import Fit, ModelShape
-from ondevice.train.memory_layerwise import WIDENED_TABLES, Moment
+from ondevice.train.memory_layerwise import WIDENED_TABLES, BlockFloats, Moment
 
-__all__ = ["inner_floats", "worst_moment"]
+__all__ = ["worst_moment"]
 
 _HALF = 0.5  # a bf16 number of an fp32 one
 _TILE = 4096  # rows of the head's gradient that one bf16 product makes, widened to be added up (`model.loss`)
@@ -24,15 +24,14 @@ def worst_moment(
     fit: Fit,
     *,
     batch: int | None,
-    block_floats: int,
     top_layers: int | None = None,
     narrow: bool = False,
     lower: bool = False,
 ) -> Moment:
-    """``batch``: sequences of a whole step (None: of several micro-batches); ``block_floats``: what a block keeps for
-    backward, a token; ``top_layers``: blocks that learn (None: all); ``narrow``: matrices and their gradients are bf16;
-    ``lower``: products are in bf16, from copies of fp32 matrices."""
-    grads, held = _Gradients.of(shape, fit, batch, top_layers, narrow=narrow), _Held(shape, fit, block_floats)
+    """``batch``: sequences of a whole step (None: of several micro-batches); ``top_layers``: blocks that learn (None:
+    all); ``narrow``: matrices and their gradients are bf16; ``lower``: products are in bf16, from copies of fp32
+    matrices."""
+    grads, held = _Gradients.of(shape, fit, batch, top_layers, narrow=narrow), _Held(shape, fit, BlockFloats.of(shape))
     tokens, layers = fit.micro_batch * shape.context, min(shape.layers, top_layers or shape.layers)
     logits = min(fit.loss_chunk_tokens, tokens) * shape.vocab_size
     widened = WIDENED_TABLES * grads.table / _HALF * narrow
@@ -44,13 +43,6 @@ def worst_moment(
         moments.append(Moment(gradients=grads.after(done / layers), activations=activations, head=0.0))
     last = Moment(gradients=grads.after(1.0) + grads.twice, activations=tokens * 2 * shape.width, head=0.0)
     return max((*moments, last), key=lambda moment: moment.total)
-
-
-def inner_floats(shape: ModelShape) -> int:
-    """Numbers that a block's backward pass makes beside what was kept, a token, at its dearest: in the feed-forward
-    layer the gradients of the activation and what went into it, less the activation itself, and for Llama silu again.
-    """
-    return shape.hidden if shape.arch == "gpt2" else 3 * shape.hidden
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +80,10 @@ class _Held:
 
     shape: ModelShape
     fit: Fit
-    block_floats: int
+    floats: BlockFloats
 
     def _each(self) -> int:
-        return self.shape.width if self.fit.activation_checkpointing else self.block_floats
+        return self.shape.width if self.fit.activation_checkpointing else self.floats.kept
 
     def all(self, layers: int) -> int:
         """When the head has its turn."""
@@ -99,4 +91,4 @@ class _Held:
 
     def one(self, left: int) -> int:
         """While one block goes back and so many are left: its own are there in any case, and the gradient it had."""
-        return left * self._each() + self.block_floats + inner_floats(self.shape) + self.shape.width
+        return left * self._each() + self.floats.kept + self.floats.inner + self.shape.width
