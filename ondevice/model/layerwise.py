@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from ondevice.device.memory import give_back_freed_blocks
 from ondevice.model.attention import Place
 from ondevice.model.decoder import Decoder, Entering
 from ondevice.model.layers import add_rows
@@ -106,6 +107,7 @@ class LayerwiseBatch:
             with torch.enable_grad(), spared():
                 y_BTC = block(x_BTC, piece.place)
             piece.graphs[number], piece.x = (x_BTC, y_BTC), y_BTC.detach()
+            give_back_freed_blocks()  # or what is not kept leaves gaps between what is, a quarter of it
         else:
             piece.x = block(x_BTC, piece.place)
         if number >= self._lowest and (number not in piece.graphs or number >= self._first_repeated):

@@ -171,8 +171,13 @@ class _Head:
         return product.copy_(scores) if scores is not product else product
 
     def sum_of(self, losses: Iterator[Tensor]) -> Tensor:
-        """Added in fp64, so that the chunk size hardly shows."""
-        return sum(losses, start=torch.zeros((), dtype=torch.float64)).to(self.exact)
+        """Added in fp64, so that the chunk size hardly shows; in place, or small tensors would lie behind each chunk's
+        logits, and the next ones could not take their place."""
+        total = torch.zeros((), dtype=torch.float64)
+        for loss in losses:
+            total += loss
+            del loss
+        return total.to(self.exact)
 
     def _buffers(self, chunk: _Chunk) -> tuple[Tensor, Tensor]:
         product = self.product[: len(chunk.targets)]

@@ -24,7 +24,7 @@ class _Again:
 
     function: Callable[[Tensor], Tensor]
     given: Tensor
-    shape: torch.Size | None = None
+    shape: torch.Size
 
 
 Made = dict[int, tuple[ref[Tensor], _Again]]  # by address, for as long as the tensor lives
@@ -35,7 +35,7 @@ def cheap(function: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
     """``function(given)``, which draws no random numbers and depends on nothing that changes before backward."""
     y = function(given)
     if not torch.compiler.is_compiling() and (made := _made.get()) is not None:
-        made[y.data_ptr()] = (ref(y), _Again(function, given.detach()))
+        made[y.data_ptr()] = (ref(y), _Again(function, given.detach(), y.shape))
     return y
 
 

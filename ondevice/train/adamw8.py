@@ -42,10 +42,13 @@ class AdamW8(AdamW):
     def _step_packed(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
         state = self._packed_state_of(parameter)
         state["step"] += 1
+        buffers = torch.empty(2, min(_PIECE, -(-parameter.numel() // BLOCK) * BLOCK))
         for number, piece in enumerate(_pieces(parameter, state)):
             weight, gradient, codes, scale, square_codes, square_scale = piece
-            average, square = _unpack(codes, scale), _unpack_square(square_codes, square_scale)
             count = len(weight)
+            average, square = buffers[:, : -(-count // BLOCK) * BLOCK]
+            _unpack(codes, scale, out=average)
+            _unpack_square(square_codes, square_scale, out=square)
             self._update([weight], [gradient], [average[:count]], [square[:count]], [state["step"]], group)
             noise = _noise(int(state["step"]), number, len(average))
             _pack(average, noise, codes, scale)
@@ -74,37 +77,41 @@ def _pieces(parameter: nn.Parameter, state: dict[str, Tensor]) -> Iterator[tuple
         yield flat[0][part], flat[1][part], codes[part], scales[0], square_codes[part], scales[1]
 
 
-def _unpack(codes: Tensor, scale: Tensor) -> Tensor:
+def _unpack(codes: Tensor, scale: Tensor, *, out: Tensor) -> None:
     """fp32, filled up with zeros to whole blocks."""
-    root = _filled(codes).div_(127).view(-1, BLOCK)
-    return root.mul_(root.abs()).mul_(scale[:, None]).view(-1)
+    root = _filled(codes, out).div_(127)
+    root.mul_(root.abs()).view(-1, BLOCK).mul_(scale[:, None])
 
 
-def _unpack_square(codes: Tensor, scale: Tensor) -> Tensor:
-    root = _filled(codes).div_(255).view(-1, BLOCK)
-    return root.square_().square_().mul_(scale[:, None]).view(-1)
+def _unpack_square(codes: Tensor, scale: Tensor, *, out: Tensor) -> None:
+    _filled(codes, out).div_(255).square_().square_().view(-1, BLOCK).mul_(scale[:, None])
 
 
-def _filled(codes: Tensor) -> Tensor:
-    full = torch.zeros(-(-len(codes) // BLOCK) * BLOCK)
-    full[: len(codes)] = codes
+def _filled(codes: Tensor, full: Tensor) -> Tensor:
+    full[: len(codes)].copy_(codes)
+    full[len(codes) :].zero_()
     return full
 
 
 def _pack(numbers: Tensor, noise: Tensor, codes: Tensor, scale: Tensor) -> None:
-    blocks = numbers.view(-1, BLOCK)
-    torch.amax(blocks.abs(), dim=1, out=scale)
-    share = blocks / _not_zero(scale)
-    root = share.abs().sqrt_().mul_(127).view(-1).add_(noise).round_().clamp_(0, 127).view(-1, BLOCK)
-    codes.copy_(root.copysign_(share).view(-1)[: len(codes)])
+    magnitude = numbers.abs()
+    blocks = magnitude.view(-1, BLOCK)
+    torch.amax(blocks, dim=1, out=scale)
+    blocks.div_(_not_zero(scale))
+    magnitude.sqrt_().mul_(127).add_(noise).round_().clamp_(0, 127)
+    codes.copy_(magnitude.copysign_(numbers)[: len(codes)])
 
 
 def _pack_square(numbers: Tensor, noise: Tensor, codes: Tensor, scale: Tensor) -> None:
+    """The numbers are overwritten."""
     blocks = numbers.view(-1, BLOCK)
     torch.amax(blocks, dim=1, out=scale)
-    root = (blocks / _not_zero(scale)).sqrt_().sqrt_().mul_(255).view(-1)
+    blocks.div_(_not_zero(scale))
     # Never 0: a number divided by its root would take an enormous step.
-    codes.copy_(root.add_(noise).round_().clamp_(1, 255)[: len(codes)])
+    numbers.sqrt_().sqrt_().mul_(255).add_(noise).round_().clamp_(1, 255)
+    # torch narrows to int8 many times as fast as to uint8, which differs in its highest bit.
+    signed = codes.view(torch.int8)
+    signed.copy_(numbers.sub_(128)[: len(codes)]).bitwise_xor_(-128)
 
 
 def _not_zero(scale: Tensor) -> Tensor:

@@ -62,7 +62,6 @@ class LayerwiseStep:
         """All that is left of the step, the update included; an item after each block. Without ``apply`` gradients are
         computed and dropped. Raises NonFiniteError with the weights untouched, or TornError.
         """
-        give_back_freed_blocks()  # what lies between kept activations, before the head has the most there is
         self.loss_sum, gradients = self._batch.head(tokens)
         if not math.isfinite(self.loss_sum):
             raise NonFiniteError(f"the loss became {self.loss_sum}")

@@ -33,7 +33,22 @@ def packed(numbers, *, square, noise=NOISELESS):
     codes = torch.zeros(len(numbers), dtype=torch.uint8 if square else torch.int8)
     scale = torch.zeros(blocks)
     (adamw8._pack_square if square else adamw8._pack)(full.clone(), noise, codes, scale)
-    return (adamw8._unpack_square if square else adamw8._unpack)(codes, scale)[: len(numbers)]
+    (adamw8._unpack_square if square else adamw8._unpack)(codes, scale, out=full)
+    return full[: len(numbers)]
+
+
+def test_codes_are_the_rounded_roots():
+    numbers = averages(4096).square()
+    share = (numbers.view(-1, BLOCK) / numbers.view(-1, BLOCK).amax(dim=1, keepdim=True)).view(-1)
+    noise = torch.rand(4096, generator=torch.Generator().manual_seed(1)) - 0.5
+    codes, scale = torch.zeros(4096, dtype=torch.uint8), torch.zeros(16)
+    adamw8._pack_square(numbers.clone(), noise, codes, scale)
+    assert torch.equal(codes, (share.sqrt().sqrt() * 255 + noise).round().clamp(1, 255).to(torch.uint8))
+    assert codes.max() == 255 and codes.min() < 20 and (codes > 128).any()
+    signed, codes = torch.where(noise > 0, numbers, -numbers), torch.zeros(4096, dtype=torch.int8)
+    adamw8._pack(signed, noise, codes, scale)
+    expected = (share.sqrt() * 127 + noise).round().clamp(0, 127).copysign(signed)
+    assert torch.equal(codes, expected.to(torch.int8)) and codes.min() < -100 < 100 < codes.max()
 
 
 def test_the_error_is_what_is_stated():

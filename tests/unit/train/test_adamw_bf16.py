@@ -254,7 +254,8 @@ def test_the_estimate_knows_that_weights_and_gradients_take_half():
     shape = dataclasses.replace(SHAPES["llama"], width=512, hidden=1024, heads=8, kv_heads=8, layers=8)
     fit = Fit(micro_batch=1, threads=1, activation_checkpointing=True, loss_chunk_tokens=64)
     wide, half = (estimate_memory(shape, fit, optimizer=name) for name in ("adamw-int8", "adamw-bf16-int8"))
-    assert half.weights_mb == wide.weights_mb / 2 and half.gradients_mb == wide.gradients_mb / 2
+    assert half.weights_mb == wide.weights_mb / 2
+    assert half.gradients_mb == pytest.approx(wide.gradients_mb / 2, rel=1e-3)  # norms stay fp32
     assert half.optimizer_mb == wide.optimizer_mb and half.total_mb < wide.total_mb
     layerwise = dataclasses.replace(fit, layerwise=True)
     least = estimate_memory(shape, layerwise, optimizer="adamw-bf16-int8", batch=1, waits=False)
