@@ -33,16 +33,16 @@ TOKENS, EXAMPLE_TOKENS = 256, 512
 # name -> base, sequences a step, and each side's settings; "trainer" and "peft" are theirs
 SETTINGS: dict[str, dict[str, Any]] = {
     "full fp32 fast": {"base": "gpt2", "batch": 4, "ours": {"micro": 4}},
-    "full fp32": {"base": "gpt2", "batch": 4, "ours": {"micro": 4, "chunk": 128, "kept": 1, "repeated": 8}},
+    "full fp32": {"base": "gpt2", "batch": 4, "ours": {"micro": 4, "chunk": 128, "kept": 4, "repeated": 8}},
     "full int8": {
         "base": "gpt2",
         "batch": 4,
-        "ours": {"micro": 4, "chunk": 128, "kept": 2, "repeated": 5, "state": "adamw-int8"},
+        "ours": {"micro": 4, "chunk": 128, "kept": 7, "repeated": 5, "state": "adamw-int8"},
     },
     "full int8 trimmed": {  # model.vocabulary = "trimmed": as many tokens as a megabyte of plain English has
         "base": "gpt2",
         "batch": 4,
-        "ours": {"micro": 4, "chunk": 128, "kept": 8, "repeated": 0, "state": "adamw-int8", "tokens": 12_000},
+        "ours": {"micro": 4, "chunk": 128, "kept": 12, "repeated": 0, "state": "adamw-int8", "tokens": 12_000},
     },
     "lora fast": {"base": "gpt2", "batch": 4, "adapter": "fp32", "ours": {"micro": 4}},
     "lora lean fp32": {
