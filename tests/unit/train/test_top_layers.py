@@ -24,6 +24,7 @@ from ondevice.train.fitting import choose_fit, fastest, ways
 from ondevice.train.fork import ForkWish, fork_run, plan_fork
 from ondevice.train.launch import launch
 from ondevice.train.memory import estimate_memory
+from ondevice.train.memory_layerwise import BlockFloats
 from ondevice.train.optimizer import optimizer_of, state_tensors
 from ondevice.train.sizing import Machine
 from tests.displays import Silent
@@ -134,7 +135,8 @@ def test_the_estimate_counts_what_learns(shape, fit):
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         hidden = e.model(torch.randint(300, (2, 64)))
     held_mb = (sum(size for size, _ in kept.values()) + hidden.untyped_storage().nbytes()) / 2**20
-    assert expected.activations_mb == pytest.approx(held_mb, rel=0.15)
+    inner_mb = 2 * 64 * BlockFloats.of(shape).inner * 4 / 2**20  # the last block goes back beside all that is kept
+    assert expected.activations_mb == pytest.approx(held_mb + inner_mb, rel=0.1)
 
 
 def wish(tmp_path, *changes):
