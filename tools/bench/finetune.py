@@ -37,7 +37,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "full int8": {
         "base": "gpt2",
         "batch": 4,
-        "ours": {"micro": 4, "chunk": 128, "kept": 7, "repeated": 5, "state": "adamw-int8"},
+        "ours": {"micro": 4, "chunk": 128, "kept": 6, "repeated": 5, "state": "adamw-int8"},
     },
     "full int8 trimmed": {  # model.vocabulary = "trimmed": as many tokens as a megabyte of plain English has
         "base": "gpt2",
