@@ -57,22 +57,24 @@ def age_s(reading: Reading, name: str) -> float:
     return max(0.0, reading.ages_s.get(name, 0.0))
 
 
-_SMALL = Traits(
+_SMALL = Traits(  # as the phone whose recordings were fitted, and a third either way
     tau_s=250.0,
-    lag_s=11.0,
-    warming=0.12,
-    warming_sd=0.06,
+    lag_s=14.0,
+    lag_sd=3.5,
+    warming=0.15,
+    warming_sd=0.05,
     idle_sd=3.0,
     idle_drift=0.015,
     drift=0.01,
     noise_c=0.12,
     spare_c=0.08,
 )
-_MIDDLE = replace(_SMALL, tau_s=450.0, lag_s=40.0, warming=0.05, warming_sd=0.03, idle_drift=0.01)
-_LARGE = replace(_SMALL, tau_s=850.0, lag_s=110.0, warming=0.025, warming_sd=0.015, idle_drift=0.0075)
+_MIDDLE = replace(_SMALL, tau_s=450.0, lag_s=40.0, lag_sd=10.0, warming=0.05, warming_sd=0.03, idle_drift=0.01)
+_LARGE = replace(_SMALL, tau_s=850.0, lag_s=110.0, lag_sd=28.0, warming=0.025, warming_sd=0.015, idle_drift=0.0075)
 _SKIN = Traits(  # what shows at once fades at once; the rest cools with the whole phone
     tau_s=250.0,
     lag_s=6.0,
+    lag_sd=0.0,
     warming=0.25,
     warming_sd=0.15,
     idle_sd=5.0,
@@ -84,6 +86,7 @@ _SKIN = Traits(  # what shows at once fades at once; the rest cools with the who
 _CPU = Traits(
     tau_s=15.0,
     lag_s=1.0,
+    lag_sd=0.0,
     warming=2.0,
     warming_sd=1.0,
     idle_sd=15.0,
@@ -94,7 +97,7 @@ _CPU = Traits(
 )
 _BODIES = (_SMALL, _MIDDLE, _LARGE)
 # Of a fine scale every error shows at the next sample, and so small ones that whole degrees hide for minutes.
-_FINE_BODIES = tuple(replace(body, drift=0.005, sure=1.1) for body in (replace(_SMALL, lag_s=14.0), *_BODIES[1:]))
+_FINE_BODIES = tuple(replace(body, drift=0.005, sure=1.1) for body in _BODIES)
 SIGNALS = (
     Signal(name="battery_c", words="battery", bodies=_BODIES, stale_s=90.0, every_s=0.5, hard_over_c=HARD_OVER_C),
     Signal(
