@@ -34,7 +34,6 @@ SKIN_ROOM_C = 10.0  # and whose body is so far below its own, since it swings wi
 RECKONED_S = 1800.0  # without any sample the last estimate is carried on for so long
 COOLER_S = 12.0  # of full work: cores that rest more are slowed less, and one second of work then warms more
 APPROACH_S = 40.0  # the same for duty yet to be given up, at full load: at first nobody knows by how much more
-STAYS = 1.6  # times the deviation of a limit's own scale: an error of it does not pass with the next sample
 SWING = 0.06  # of duty: less is no approach
 
 
@@ -162,7 +161,7 @@ class _View:
             ahead = foretold(node, traits, signal, work, self.now, duty_now=duty_now)
             if not is_long(ahead, limit_c, cycle.piece_s):
                 cooler_s = 0.0 if signal.peaks else self._cooler_s(ahead, traits, limit_c)
-                unsure = hypot(STAYS * unsure_c, ahead.warming * cooler_s)
+                unsure = hypot(unsure_c, ahead.warming * cooler_s)
                 duty = duty_for(ahead, traits, limit_c, cycle, duty_now=duty_now, unsure_c=unsure)
                 found.append(_Allowed(duty, ahead.temp_c))
             else:

@@ -21,6 +21,7 @@ __all__ = [
     "between",
     "corrected",
     "disturbed",
+    "doubted",
     "first_seen",
     "resolution",
     "warmth",
@@ -102,10 +103,14 @@ def first_seen(sample_c: float, t: float, traits: Traits, load: float) -> Node:
         ee=traits.idle_sd**2,
         eb=0.0,
         bb=traits.warming_sd**2,
-        ll=traits.lag_sd**2,
         step_c=step_c,
         seen_t=t,
     )
+
+
+def doubted(node: Node, traits: Traits) -> Node:
+    """With a lag that is to be learned; until then it is what was believed, and heat on its way is doubted at large."""
+    return node if node.ll else replace(node, ll=traits.lag_sd**2)
 
 
 def resolution(sample_c: float, known: float) -> float:
@@ -139,7 +144,7 @@ def advanced(node: Node, traits: Traits, spans: Iterable[tuple[float, float]]) -
 
 def _shaken(node: Node, traits: Traits) -> float:
     """Share of the heat on its way that may be wrong: the better the lag is known, the less."""
-    unknown = node.ll / traits.lag_sd**2 if traits.lag_sd else 1.0
+    unknown = node.ll / traits.lag_sd**2 if node.ll else 1.0
     return sqrt(LEAST_SHAKEN**2 + (SHAKEN**2 - LEAST_SHAKEN**2) * unknown)
 
 
@@ -165,7 +170,7 @@ def _spread(node: Node, traits: Traits, kept: float, gained: float, delayed: flo
         tl=tl,
         ee=min(node.ee + traits.idle_drift**2 * total_s, (4 * traits.idle_sd) ** 2),
         bb=min(node.bb + (0.05 * traits.warming) ** 2 * total_s / 3600, (2 * traits.warming_sd) ** 2),
-        ll=min(node.ll + (LAG_DRIFT * traits.lag_sd) ** 2 * total_s / 3600, traits.lag_sd**2),
+        ll=min(node.ll + (LAG_DRIFT * traits.lag_sd) ** 2 * total_s / 3600, traits.lag_sd**2) if node.ll else 0.0,
     )
 
 

@@ -57,12 +57,12 @@ def age_s(reading: Reading, name: str) -> float:
     return max(0.0, reading.ages_s.get(name, 0.0))
 
 
-_SMALL = Traits(  # as the phone whose recordings were fitted, and a third either way
+_SMALL = Traits(
     tau_s=250.0,
-    lag_s=14.0,
+    lag_s=11.0,
     lag_sd=3.5,
-    warming=0.15,
-    warming_sd=0.05,
+    warming=0.12,
+    warming_sd=0.06,
     idle_sd=3.0,
     idle_drift=0.015,
     drift=0.01,
@@ -97,7 +97,7 @@ _CPU = Traits(
 )
 _BODIES = (_SMALL, _MIDDLE, _LARGE)
 # Of a fine scale every error shows at the next sample, and so small ones that whole degrees hide for minutes.
-_FINE_BODIES = tuple(replace(body, drift=0.005, sure=1.1) for body in _BODIES)
+_FINE_BODIES = tuple(replace(body, drift=0.005, sure=1.1) for body in (replace(_SMALL, lag_s=14.0), *_BODIES[1:]))
 SIGNALS = (
     Signal(name="battery_c", words="battery", bodies=_BODIES, stale_s=90.0, every_s=0.5, hard_over_c=HARD_OVER_C),
     Signal(

@@ -73,7 +73,7 @@ ONE_BY_ONE = [{**ALL, "sensors": frozenset({name})} for name in ("battery", "and
 def test_a_launch_on_a_hot_phone_goes_on_where_the_last_one_was(how):
     duty, cold, cold_over_c, cold_s = two_launches(20.0, remembers=False, **how)
     _, warm, warm_over_c, warm_s = two_launches(20.0, remembers=True, **how)
-    assert abs(warm - duty) < 0.08 < abs(cold - duty)
+    assert abs(warm - duty) < 0.12 < abs(cold - duty)
     assert warm_over_c <= cold_over_c and warm_s > 0.97 * cold_s
 
 
