@@ -17,14 +17,16 @@ __all__ = ["LONG_S", "Cycle", "duty_for", "least_duty", "rest_before"]
 AHEAD_S, FURTHEST_S = 45.0, 400.0
 MOVE_C = 6.0  # what full work warms while one looks ahead, so that a tenth of a degree is a small matter
 SPARE_SHARE, SPARE_S = 0.008, 20.0
-SURE = 1.4  # deviations under the limit, for long pieces
-SURE_FIRST = 0.4  # before a first long piece, without which nothing can be learned of it
+SURE = 1.8  # deviations under the limit, for long pieces
+SURE_UNTRIED = 0.4  # more, while no sample has told which body it is
+SURE_FIRST = 0.85  # before a first one: nothing can be learned without it, but of a phone it may be too much
 LONG_S = 6.0  # pieces from here on are steered one by one
 PIECE_SHARE = 0.5  # of a piece: how far a bundle overshoots its length, on average
 ROUNDS = 3
 LEAST_BUNDLED, MOST_BUNDLED = 1.5, 4.0  # times the shortest rest
 LEAST_SWING, MOST_DUTY = 1e-3, 0.99  # of duty, for which a swing is reckoned
 LONGEST_REST_S = 450.0
+PEAK_LAGS = 1.0  # after a long piece its peak comes about so much later
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def duty_for(
 ) -> float:
     """The share of time for short pieces, 0 to 1, as of the time of the node. ``unsure_c``: deviation of the limit
     itself."""
-    blind_s = _until_sample_s(node) + traits.lag_s  # until an order could show that answers the next sample
+    blind_s = _until_sample_s(node) + node.lag_s  # until an order could show that answers the next sample
     target_c = _target(node, traits, _Limit(limit_c, unsure_c), [(blind_s, duty_now)], sure=traits.sure)
     bundled = cycle.rest_s > 0.0
     duty = (
@@ -63,13 +65,18 @@ def rest_before(node: Node, traits: Traits, limit_c: float, cycle: Cycle, *, uns
     """Seconds of rest from the time of the node before a long piece; None where none would be long enough."""
     limit, rest_s = _Limit(limit_c, unsure_c), 0.0
     for _ in range(ROUNDS):  # the longer the rest, the less is known of its end
-        ahead = [(rest_s, 0.0), (cycle.piece_s, 1.0)]
-        target_c = _target(node, traits, limit, ahead, sure=SURE_FIRST if cycle.first else SURE)
+        ahead = [(rest_s, 0.0), (cycle.piece_s, 1.0), (PEAK_LAGS * node.lag_s, 0.0)]
+        target_c = _target(node, traits, limit, ahead, sure=_sure(node, cycle))
         found = _rest(node, traits, target_c, cycle.piece_s)
         if found is None:
             return None
         rest_s = found
     return rest_s
+
+
+def _sure(node: Node, cycle: Cycle) -> float:
+    """Deviations to keep before a long piece."""
+    return SURE_FIRST if cycle.first else SURE + SURE_UNTRIED * (1.0 - node.tried)
 
 
 def least_duty(piece_s: float) -> float:
@@ -97,7 +104,7 @@ def _on_average(node: Node, traits: Traits, target_c: float, cycle: Cycle) -> fl
     Over one cycle the mean lies half a swing below the end of a piece, and heat on its way counts as arrived; ``flat``
     is how much of a swing the lag leaves over.
     """
-    piece_s, b, lag_s = cycle.piece_s, node.warming, traits.lag_s
+    piece_s, b, lag_s = cycle.piece_s, node.warming, node.lag_s
     slow_s = min(FURTHEST_S, MOVE_C / b)
     kept = exp(-max(AHEAD_S, 3 * lag_s, slow_s) / traits.tau_s)
     flat = piece_s / (piece_s + lag_s)
@@ -107,7 +114,7 @@ def _on_average(node: Node, traits: Traits, target_c: float, cycle: Cycle) -> fl
         start, per_duty = half, -half - b * lag_s
     else:
         start, per_duty = -half, half - b * lag_s + b * min(cycle.rested_s, 10 * piece_s)
-    room = target_c - flat * half - node.idle_c * (1 - kept) - kept * (warmth(node, traits) + start)
+    room = target_c - flat * half - node.idle_c * (1 - kept) - kept * (warmth(node) + start)
     slope = settled + kept * per_duty - flat * half
     return room / max(slope, 0.2 * settled)
 
@@ -118,13 +125,13 @@ def _in_bundles(node: Node, traits: Traits, target_c: float, cycle: Cycle, duty_
     What a bundle in progress, or the rest after it, has too much or too little of heat at that duty counts as settled;
     but for the swing, which is that of the duty found so far, all terms are linear in it.
     """
-    b, lag_s, rested_s = node.warming, traits.lag_s, min(cycle.rested_s or 0.0, LONGEST_REST_S)
+    b, lag_s, rested_s = node.warming, node.lag_s, min(cycle.rested_s or 0.0, LONGEST_REST_S)
     usual = min(MOST_BUNDLED, max(LEAST_BUNDLED, duty_now / max(1 - duty_now, 1e-3)))
     burst_s = min(cycle.burst_s, usual * cycle.rest_s)  # a longer one is no part of a steady course
     slow_s = min(FURTHEST_S, MOVE_C / b)
     kept = exp(-max(AHEAD_S, 3 * lag_s, 2 * cycle.rest_s, slow_s) / traits.tau_s)
     settled = b * traits.tau_s * (1 - kept)
-    room = target_c - node.idle_c * (1 - kept) - kept * (warmth(node, traits) - b * burst_s)
+    room = target_c - node.idle_c * (1 - kept) - kept * (warmth(node) - b * burst_s)
     swings = (1 + kept) / 2 * b
     duty = duty_now
     for _ in range(ROUNDS):
@@ -152,11 +159,11 @@ def _rest(node: Node, traits: Traits, target_c: float, piece_s: float) -> float 
     room = target_c - node.idle_c
     if room <= 0:
         return None
-    arriving = b * max(-expm1(-piece_s / traits.lag_s), 1e-3)
-    until_peak_s = traits.lag_s * max(0.0, log(arriving / (a * room)))
-    peak = room * (1 + a * (traits.lag_s + until_peak_s))  # of the warmth, for that peak of the temperature
+    arriving = b * max(-expm1(-piece_s / node.lag_s), 1e-3)
+    until_peak_s = node.lag_s * max(0.0, log(arriving / (a * room)))
+    peak = room * (1 + a * (node.lag_s + until_peak_s))  # of the warmth, for that peak of the temperature
     before = peak + b * expm1(-a * piece_s) / a
     if before <= 0:
         return None
-    excess = max(1e-9, warmth(node, traits) - node.idle_c)
+    excess = max(1e-9, warmth(node) - node.idle_c)
     return max(0.0, traits.tau_s * log(excess / before) - piece_s)

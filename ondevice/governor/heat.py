@@ -10,7 +10,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from ondevice.device.readings import Reading
-from ondevice.governor.node import COARSE_C, Node, Traits, advanced, corrected, disturbed, first_seen, resolution
+from ondevice.governor.control import LONG_S
+from ondevice.governor.node import (
+    COARSE_C,
+    Node,
+    Traits,
+    advanced,
+    corrected,
+    disturbed,
+    doubted,
+    first_seen,
+    resolution,
+)
 from ondevice.governor.offset import Offset, compared
 from ondevice.governor.signals import BATTERY, FELT_THROUGH, FINER, SIGNALS, Signal, age_s, feels
 from ondevice.governor.sounding import AGAIN_S, Sounding, felt, sounded
@@ -136,7 +147,9 @@ def _sampled(
     heat: Heat, signal: Signal, value: float, reading: Reading, work: Work, now: float, *, assumed: float
 ) -> Heat:
     taken_t = min(now, reading.t - age_s(reading, signal.name))
-    nodes = heat.nodes.get(signal.name)
+    nodes, apart = heat.nodes.get(signal.name), work.piece_s >= LONG_S
+    if nodes is not None and apart:
+        nodes = tuple(doubted(node, traits) for node, traits in zip(nodes, signal.bodies, strict=True))
     if signal.peaks:
         heat, peak_c = _peak(heat, signal, value, work, now)
         if peak_c is None:
@@ -149,7 +162,9 @@ def _sampled(
     else:
         spans = tuple(_loads(signal, work, nodes[0].t, taken_t, assumed))
         pairs, tells = zip(nodes, signal.bodies, strict=True), _has_worked(work, taken_t, assumed)
-        learned = tuple(corrected(advanced(node, traits, spans), traits, value, tells=tells) for node, traits in pairs)
+        learned = tuple(
+            corrected(advanced(node, traits, spans), traits, value, tells=tells, apart=apart) for node, traits in pairs
+        )
     return replace(heat, nodes={**heat.nodes, signal.name: learned})
 
 
@@ -172,6 +187,8 @@ def _begun(signal: Signal, value: float, t: float, before: tuple[Node, ...] | No
             new,
             warming=old.warming,
             bb=old.bb,
+            lag_s=old.lag_s,
+            ll=old.ll,
             step_c=min(old.step_c, new.step_c),
             misfit=old.misfit,
             misfit_before=old.misfit,

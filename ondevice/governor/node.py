@@ -2,6 +2,8 @@
 
 ``dT/dt = (E - T) / tau + b * heat``: E is where it goes without work, b what full work adds in degrees a second, and
 ``heat`` follows the load with a lag, since heat is stored between the cores and the sensor. E wanders with the weather.
+The lag differs from phone to phone; pieces that are long beside it tell it, and what is doubted of the heat on its way
+is less from then on.
 A sample in whole degrees says only between which edges the truth lies, and is taken as that. Knows no limits.
 """
 
@@ -19,6 +21,7 @@ __all__ = [
     "between",
     "corrected",
     "disturbed",
+    "doubted",
     "first_seen",
     "resolution",
     "warmth",
@@ -31,7 +34,9 @@ LEAST_WARMING, MOST_WARMING = 0.1, 4.0  # times what was believed: a sensor that
 SLOPE_S, SLOPE_KEPT_S = 600.0, 3600.0  # how long corrections must go one way, and how long their mean is believed
 SLOPE_KNOWN_C = 1.5  # deviation of the idle temperature from which on corrections are mostly learning
 STEEPEST = 0.01  # C/s: 36 C an hour
-SHAKEN = 0.08  # share of the heat on its way that one lag for all of it gets wrong
+SHAKEN, LEAST_SHAKEN = 0.08, 0.02  # share of the heat on its way that is wrong: before the lag is known, and after
+LEAST_LAG, MOST_LAG = 0.5, 2.0  # times what was believed
+LAG_DRIFT = 0.05  # of its deviation, per sqrt(hour): what is forgotten of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +45,7 @@ class Traits:
 
     tau_s: float
     lag_s: float
+    lag_sd: float  # seconds
     warming: float  # C/s of full work
     warming_sd: float
     idle_sd: float
@@ -52,19 +58,26 @@ class Traits:
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """The state at ``t`` unix seconds: temperature, idle temperature and warming, with their covariances."""
+    """The state at ``t`` unix seconds: temperature, idle temperature, warming and lag, with their covariances (t, e, b
+    and l)."""
 
     t: float
     temp_c: float
     idle_c: float
     warming: float
+    lag_s: float
     heat: float  # the load as it arrives at the sensor
+    late: float = 0.0  # how that would differ if the lag were a second longer
     tt: float
     te: float
     tb: float
+    tl: float = 0.0
     ee: float
     eb: float
+    el: float = 0.0
     bb: float
+    bl: float = 0.0
+    ll: float = 0.0
     step_c: float = COARSE_C  # of the sensor
     seen_t: float = 0.0
     every_s: float = 20.0  # between samples
@@ -82,6 +95,7 @@ def first_seen(sample_c: float, t: float, traits: Traits, load: float) -> Node:
         temp_c=sample_c,
         idle_c=sample_c,
         warming=traits.warming,
+        lag_s=traits.lag_s,
         heat=load,
         tt=step_c**2 / 12 + traits.noise_c**2,
         te=0.0,
@@ -92,6 +106,11 @@ def first_seen(sample_c: float, t: float, traits: Traits, load: float) -> Node:
         step_c=step_c,
         seen_t=t,
     )
+
+
+def doubted(node: Node, traits: Traits) -> Node:
+    """With a lag that is to be learned; until then it is what was believed, and heat on its way is doubted at large."""
+    return node if node.ll else replace(node, ll=traits.lag_sd**2)
 
 
 def resolution(sample_c: float, known: float) -> float:
@@ -105,26 +124,37 @@ def resolution(sample_c: float, known: float) -> float:
 def advanced(node: Node, traits: Traits, spans: Iterable[tuple[float, float]]) -> Node:
     """The state after spans of (seconds, load)."""
     kept, gained, heat, total_s, shaken = 1.0, 0.0, node.heat, 0.0, 0.0
-    a, lag = 1 / traits.tau_s, 1 / traits.lag_s
+    a, lag = 1 / traits.tau_s, 1 / node.lag_s
+    late, delayed = node.late, 0.0  # what one second more of lag does to the heat, and to what is gained
     for seconds, load in spans:
         fade, settle = exp(-a * seconds), exp(-lag * seconds)
-        gained = fade * gained + load * -expm1(-a * seconds) / a + (heat - load) * (fade - settle) / (lag - a)
+        ahead, arrives_s = heat - load, (fade - settle) / (lag - a)
+        gained = fade * gained + load * -expm1(-a * seconds) / a + ahead * arrives_s
+        delayed = fade * delayed + late * arrives_s + ahead * lag**2 * (arrives_s - seconds * settle) / (lag - a)
         kept *= fade
-        shaken += (heat - load) ** 2 * min(seconds, traits.lag_s) * traits.lag_s
-        heat = load + (heat - load) * settle
+        shaken += ahead**2 * min(seconds, node.lag_s) * node.lag_s
+        heat, late = load + ahead * settle, settle * (late + ahead * lag**2 * seconds)
         total_s += seconds
     if total_s <= 0:
         return node
-    later = _spread(node, traits, kept, gained, total_s)
-    return replace(later, tt=later.tt + (SHAKEN * node.warming) ** 2 * shaken, t=node.t + total_s, heat=heat)
+    later = _spread(node, traits, kept, gained, delayed * node.warming, total_s)
+    tt = later.tt + (_shaken(node, traits) * node.warming) ** 2 * shaken
+    return replace(later, tt=tt, t=node.t + total_s, heat=heat, late=late)
 
 
-def _spread(node: Node, traits: Traits, kept: float, gained: float, total_s: float) -> Node:
-    """Mean and covariance through the linear map [[kept, 1 - kept, gained], [0, 1, 0], [0, 0, 1]]."""
+def _shaken(node: Node, traits: Traits) -> float:
+    """Share of the heat on its way that may be wrong: the better the lag is known, the less."""
+    unknown = node.ll / traits.lag_sd**2 if node.ll else 1.0
+    return sqrt(LEAST_SHAKEN**2 + (SHAKEN**2 - LEAST_SHAKEN**2) * unknown)
+
+
+def _spread(node: Node, traits: Traits, kept: float, gained: float, delayed: float, total_s: float) -> Node:
+    """Mean and covariance through a linear map: only the temperature moves, by [kept, 1 - kept, gained, delayed]."""
     lost = 1 - kept
-    te = kept * node.te + lost * node.ee + gained * node.eb
-    tb = kept * node.tb + lost * node.eb + gained * node.bb
-    tt = kept * (kept * node.tt + lost * node.te + gained * node.tb) + lost * te + gained * tb
+    te = kept * node.te + lost * node.ee + gained * node.eb + delayed * node.el
+    tb = kept * node.tb + lost * node.eb + gained * node.bb + delayed * node.bl
+    tl = kept * node.tl + lost * node.el + gained * node.bl + delayed * node.ll
+    own = kept * node.tt + lost * node.te + gained * node.tb + delayed * node.tl
     slope = node.slope
     return replace(
         node,
@@ -134,17 +164,20 @@ def _spread(node: Node, traits: Traits, kept: float, gained: float, total_s: flo
         + (total_s - lost * traits.tau_s) * slope,
         idle_c=node.idle_c + total_s * slope,
         slope=slope * exp(-total_s / SLOPE_KEPT_S),
-        tt=tt + traits.drift**2 * total_s,
+        tt=kept * own + lost * te + gained * tb + delayed * tl + traits.drift**2 * total_s,
         te=te,
         tb=tb,
+        tl=tl,
         ee=min(node.ee + traits.idle_drift**2 * total_s, (4 * traits.idle_sd) ** 2),
         bb=min(node.bb + (0.05 * traits.warming) ** 2 * total_s / 3600, (2 * traits.warming_sd) ** 2),
+        ll=min(node.ll + (LAG_DRIFT * traits.lag_sd) ** 2 * total_s / 3600, traits.lag_sd**2) if node.ll else 0.0,
     )
 
 
-def corrected(node: Node, traits: Traits, sample_c: float, *, tells: bool = True) -> Node:
-    """The state after a sample of now. A hotter sample never makes the idle or the warming look cooler. ``tells``:
-    whether it counts for which body this is."""
+def corrected(node: Node, traits: Traits, sample_c: float, *, tells: bool = True, apart: bool = False) -> Node:
+    """The state after a sample of now. ``tells``: whether it counts for which body this is. ``apart``: whether work and
+    rest are so long that warming, lag and idling are told apart; else the lag is left alone, and a hotter sample makes
+    nothing look cooler."""
     step_c = resolution(sample_c, node.step_c)
     noise = traits.noise_c**2
     deviation = sqrt(node.tt + noise)
@@ -167,7 +200,7 @@ def corrected(node: Node, traits: Traits, sample_c: float, *, tells: bool = True
     learned = 1 - variance / deviation**2
     if learned < 1e-6:
         return node
-    found = _pulled(node, (mean - node.temp_c) / learned, deviation**2 / learned, traits)
+    found = _pulled(node, (mean - node.temp_c) / learned, deviation**2 / learned, traits, apart=apart)
     return replace(found, slope=_slope(node, found.idle_c - node.idle_c))
 
 
@@ -203,27 +236,39 @@ def between(low: float, high: float, mean: float, deviation: float) -> tuple[flo
     return mean + deviation * shift, deviation**2 * min(1.0, max(1e-4, variance))
 
 
-def _pulled(node: Node, surprise: float, variance: float, traits: Traits) -> Node:
+def _pulled(node: Node, surprise: float, variance: float, traits: Traits, *, apart: bool) -> Node:
     """A measurement of the temperature whose surprise has that variance, in Joseph's form: right for any gain."""
-    kt, ke, kb = node.tt / variance, max(0.0, node.te) / variance, max(0.0, node.tb) / variance
-    lost = 1 - kt
-    tt, te, tb = node.tt, node.te, node.tb
-    noise = max(0.0, variance - tt)
-    warming = node.warming + kb * surprise
+    kt, ke, kb, kl = node.tt / variance, node.te / variance, node.tb / variance, node.tl / variance
+    if not apart:
+        ke, kb, kl = max(0.0, ke), max(0.0, kb), 0.0
+    tt, te, tb, tl = node.tt, node.te, node.tb, node.tl
+    whole = max(variance, tt)
+    warming = _within(node.warming + kb * surprise, traits.warming, LEAST_WARMING, MOST_WARMING)
+    lag_s = _within(node.lag_s + kl * surprise, traits.lag_s, LEAST_LAG, MOST_LAG)
     return replace(
         node,
         temp_c=node.temp_c + kt * surprise,
         idle_c=node.idle_c + ke * surprise,
-        warming=min(MOST_WARMING * traits.warming, max(LEAST_WARMING * traits.warming, warming)),
-        tt=lost * lost * tt + kt * kt * noise,
-        te=lost * (te - ke * tt) + kt * ke * noise,
-        tb=lost * (tb - kb * tt) + kt * kb * noise,
-        ee=node.ee - 2 * ke * te + ke * ke * (tt + noise),
-        eb=node.eb - kb * te - ke * tb + ke * kb * (tt + noise),
-        bb=node.bb - 2 * kb * tb + kb * kb * (tt + noise),
+        warming=warming,
+        lag_s=lag_s,
+        heat=node.heat + node.late * (lag_s - node.lag_s),
+        tt=tt - 2 * kt * tt + kt * kt * whole,
+        te=te - kt * te - ke * tt + kt * ke * whole,
+        tb=tb - kt * tb - kb * tt + kt * kb * whole,
+        tl=tl - kt * tl - kl * tt + kt * kl * whole,
+        ee=node.ee - 2 * ke * te + ke * ke * whole,
+        eb=node.eb - kb * te - ke * tb + ke * kb * whole,
+        el=node.el - kl * te - ke * tl + ke * kl * whole,
+        bb=node.bb - 2 * kb * tb + kb * kb * whole,
+        bl=node.bl - kl * tb - kb * tl + kb * kl * whole,
+        ll=node.ll - 2 * kl * tl + kl * kl * whole,
     )
 
 
-def warmth(node: Node, traits: Traits) -> float:
+def _within(value: float, believed: float, least: float, most: float) -> float:
+    return min(most * believed, max(least * believed, value))
+
+
+def warmth(node: Node) -> float:
     """The temperature once the heat that is on its way has arrived, in degrees Celsius."""
-    return node.temp_c + node.warming * traits.lag_s * node.heat
+    return node.temp_c + node.warming * node.lag_s * node.heat

@@ -29,8 +29,10 @@ def _rescaled(node: Node, factor: float) -> Node:
         node,
         warming=warming,
         heat=node.heat / factor,
+        late=node.late / factor,
         tb=factor * node.tb,
         eb=factor * node.eb,
+        bl=factor * node.bl,
         bb=factor**2 * node.bb + (GUESS * warming) ** 2,
     )
 

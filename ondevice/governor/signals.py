@@ -60,6 +60,7 @@ def age_s(reading: Reading, name: str) -> float:
 _SMALL = Traits(
     tau_s=250.0,
     lag_s=11.0,
+    lag_sd=3.5,
     warming=0.12,
     warming_sd=0.06,
     idle_sd=3.0,
@@ -68,11 +69,12 @@ _SMALL = Traits(
     noise_c=0.12,
     spare_c=0.08,
 )
-_MIDDLE = replace(_SMALL, tau_s=450.0, lag_s=40.0, warming=0.05, warming_sd=0.03, idle_drift=0.01)
-_LARGE = replace(_SMALL, tau_s=850.0, lag_s=110.0, warming=0.025, warming_sd=0.015, idle_drift=0.0075)
+_MIDDLE = replace(_SMALL, tau_s=450.0, lag_s=40.0, lag_sd=10.0, warming=0.05, warming_sd=0.03, idle_drift=0.01)
+_LARGE = replace(_SMALL, tau_s=850.0, lag_s=110.0, lag_sd=28.0, warming=0.025, warming_sd=0.015, idle_drift=0.0075)
 _SKIN = Traits(  # what shows at once fades at once; the rest cools with the whole phone
     tau_s=250.0,
     lag_s=6.0,
+    lag_sd=0.0,
     warming=0.25,
     warming_sd=0.15,
     idle_sd=5.0,
@@ -84,6 +86,7 @@ _SKIN = Traits(  # what shows at once fades at once; the rest cools with the who
 _CPU = Traits(
     tau_s=15.0,
     lag_s=1.0,
+    lag_sd=0.0,
     warming=2.0,
     warming_sd=1.0,
     idle_sd=15.0,

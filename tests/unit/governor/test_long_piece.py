@@ -39,12 +39,20 @@ def test_a_short_piece_is_long_where_it_warms_by_much_of_the_room(room_c: float,
 
 
 def lived(
-    *, ambient_c: Ambient, piece_s: float, minutes: float, lost: tuple[str, ...] = (), profile: str = "galaxy-s25plus"
+    *,
+    ambient_c: Ambient,
+    piece_s: float,
+    minutes: float,
+    lost: tuple[str, ...] = (),
+    profile: str = "galaxy-s25plus",
+    wrong: int | None = None,
 ) -> tuple[float, int, float]:
-    """Seconds of work, orders told in the second half, and the warmest battery, of a phone that obeys as a run does."""
-    sensors = SensorKind(lost=frozenset(lost))
+    """Seconds of work, orders told in the second half, and the warmest battery, of a phone that obeys as a run does.
+    ``wrong``: the seed of one whose parameters are wrong by up to 30 %."""
+    sensors, body = SensorKind(lost=frozenset(lost)), load_profile(profile)
+    body = body if wrong is None else body.without_certainty(0.3, seed=wrong)
     phone = SimulatedPhone(
-        load_profile(profile), ambient_c=ambient_c, plugged=True, battery_percent=100.0, seed=5, sensors=sensors
+        body, ambient_c=ambient_c, plugged=True, battery_percent=100.0, seed=wrong or 5, sensors=sensors
     )
     history = begin(handheld=True, battery=True, threads=phone.profile.threads, piece_s=piece_s)
     debt, told, changes, warmest_c, began_s = Debt(), None, 0, 0.0, phone.now_s
@@ -84,6 +92,23 @@ def test_of_a_long_piece_the_mean_is_told() -> None:
 def test_a_phone_that_only_cooled_so_far_does_not_think_that_work_hardly_warms_it(lost: tuple[str, ...]) -> None:
     worked_s, _, warmest_c = lived(ambient_c=lambda now_s: 38.0 - now_s / 180.0, piece_s=25.0, minutes=18, lost=lost)
     assert worked_s >= 49.0 and warmest_c <= 40.0
+
+
+@pytest.mark.parametrize("lost", [(), ("headroom", "cpu_c", "skin_c")])
+def test_a_first_long_piece_that_may_be_too_much_is_not_begun(lost: tuple[str, ...]) -> None:
+    worked_s, _, warmest_c = lived(ambient_c=36.0, piece_s=25.0, minutes=15, lost=lost)
+    assert worked_s == 0.0 and warmest_c <= 38.0, "it idles at 37.4 C and one piece would bring it to 40.4"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "ambient_c", "lost"),
+    [(12, 34.5, ()), (5, 33.0, ("headroom", "cpu_c", "skin_c")), (6, 32.0, ("headroom", "cpu_c", "skin_c"))],
+)
+def test_phones_whose_heat_comes_sooner_or_later_than_believed_keep_the_limit(
+    wrong: int, ambient_c: float, lost: tuple[str, ...]
+) -> None:
+    worked_s, _, warmest_c = lived(ambient_c=ambient_c, piece_s=25.0, minutes=30, wrong=wrong, lost=lost)
+    assert worked_s > 120.0 and warmest_c <= 40.0
 
 
 def cool(now: float) -> Reading:

@@ -34,6 +34,7 @@ def test_the_past_foretells_the_same_temperature(factor: float) -> None:
     assert after.temp_c == pytest.approx(before.temp_c, abs=1e-9)
     assert after.warming == pytest.approx(factor * before.warming)
     assert scaled.bb > factor**2 * node.bb
+    assert after.tl == pytest.approx(advanced(node, traits, loads(work, 0.0, 120.0, 0.0)).tl)
 
 
 def warm(threads: int) -> tuple[History, float]:
