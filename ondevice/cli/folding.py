@@ -92,7 +92,7 @@ class HelpFormatter(argparse.HelpFormatter):
     ) -> str:
         needed = [action for action in actions if action.required or not action.option_strings]
         text = super()._format_usage(usage, needed, [], prefix)
-        if usage is not None:
+        if usage is not None or prefix == "":  # argparse asks so for what the actions of a command are called
             return text
         text = text.replace(self._prog, f"{self._prog} [options]", 1)
         return text if len(text.rstrip()) <= self._width else text.replace("[options] ", "[options]\n       ", 1)
