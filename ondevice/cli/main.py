@@ -86,7 +86,8 @@ class _Parser(argparse.ArgumentParser):
             message += nearest(choice[1], re.findall(r"[\w-]+", choice[2]))
         elif number := re.fullmatch(r"argument (\S+): invalid (int|float) value: (.*)", message):
             message = f"{number[1]}: {number[3]} is not a {'whole ' if number[2] == 'int' else ''}number"
-        raise UsageError(f"{self.prog}: {message}; `{self.prog} --help` shows examples.")
+        command = " ".join(self.prog.split()[:2])  # examples stand under a command, not under each of its actions
+        raise UsageError(f"{self.prog}: {message}; `{command} --help` shows examples.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

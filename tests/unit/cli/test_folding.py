@@ -99,7 +99,7 @@ def test_the_list_of_commands_fits_40_columns(call, monkeypatch):
 def test_what_an_action_lacks_is_told_with_a_command_that_can_be_pasted(call):
     """argparse builds the name of an action from the usage of its command, which says [options] to people."""
     assert "ondevice schedule show: the following" in call("schedule", "show").error
-    assert "`ondevice schedule show --help` shows examples" in call("schedule", "show").error
+    assert "`ondevice schedule --help` shows examples" in call("schedule", "show").error
     assert call("schedule", "show", "--help").out.startswith("usage: ondevice schedule show [options] run\n")
     assert call("schedule", "--help").out.startswith("usage: ondevice schedule [options] ")
 
