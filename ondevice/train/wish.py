@@ -16,7 +16,7 @@ from ondevice.data.build import build_dataset
 from ondevice.data.dataset import Dataset
 from ondevice.errors import DataError, OndeviceError, UsageError
 from ondevice.run.audit import end_of_story
-from ondevice.run.config import change_limits, changed_keys, parse_config, read_limits, write_limits
+from ondevice.run.config import change_limits, changed_keys, limit_words, parse_config, read_limits, write_limits
 from ondevice.run.directory import RunDir, home, list_runs, offline_lock, safe_name
 from ondevice.run.schema import Config, DataConfig, SourceConfig, TokenizerConfig
 from ondevice.run.studies import study_runs
@@ -172,7 +172,7 @@ def change_run(run: RunDir, changes: Sequence[str]) -> list[str]:
             write_limits(run.limits, changed, after=end_of_story(run.telemetry))
     now = dataclasses.asdict(changed)
     return said + [
-        f"limits.{key} = {now[key]} from now on, was {value}."
+        f"limits.{key} = {limit_words(now[key])} from now on, was {limit_words(value)}."
         for key, value in dataclasses.asdict(limits).items()
         if value != now[key]
     ]

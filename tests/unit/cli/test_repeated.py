@@ -37,7 +37,7 @@ def test_limits_of_a_repeated_command_hold_from_now_on(own, call, target):
     result = call("train", target, *words)
     assert result.code == 0
     assert "limits.keep_last = 7 from now on, was 3." in result.out
-    assert "limits.save_every_s = 45.0 from now on, was 300.0." in result.out
+    assert "limits.save_every_s = 45 from now on, was 300." in result.out
     limits = read_limits(run.limits)
     assert (limits.keep_last, limits.save_every_s, limits.min_free_disk_mb) == (7, 45.0, 0.0)
     assert "from now on" not in call("train", target, *words).out
