@@ -24,7 +24,7 @@ PRESETS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """``length`` is the most new tokens, None where nothing says so; ``note`` tells people what was recommended and by whom."""
+    """``length`` is the most new tokens, None where nothing says so; ``note`` tells people who recommended what."""
 
     sampling: Sampling
     length: int | None
