@@ -134,7 +134,7 @@ def corpus_of(dataset: Dataset) -> Corpus:
 def resume_or_refuse(config: Config, *, folder: Path | None = None) -> RunDir | None:
     """The run a config made earlier, None if there is none yet. Raises UsageError when it was made by another wish.
 
-    ``folder`` holds the run; None: that of all runs."""
+    ``folder`` holds the runs of a study; None: that of all runs."""
     run = RunDir((folder or home() / "runs") / run_name(config))
     if not run.identity.is_file():
         return None
@@ -142,9 +142,13 @@ def resume_or_refuse(config: Config, *, folder: Path | None = None) -> RunDir | 
     changed = _first_difference(_wish(wish_of(run)), _wish(config))
     if changed:
         key, old, new = changed
+        if folder is None:
+            then = f"Go on with `ondevice train {run.name}`, or choose another name with --name."
+        else:
+            then = "Put that back in the file of the study, or give the study another name."
         raise UsageError(
             f"{run.name}: this run was started with {key} = {old!r}, not {new!r}, and a run's recipe never changes. "
-            f"Go on with `ondevice train {run.name}`, or choose another name with --name."
+            f"{then}"
         )
     return run
 
@@ -191,4 +195,16 @@ def _wish(config: Config) -> dict[str, object]:
 
 
 def _first_difference(before: dict[str, object], now: dict[str, object]) -> tuple[str, object, object] | None:
-    return next(((key, before[key], now[key]) for key in now if before[key] != now[key]), None)
+    return next((_inside(key, before[key], now[key]) for key in now if before[key] != now[key]), None)
+
+
+def _inside(key: str, old: object, new: object) -> tuple[str, object, object]:
+    """Which value of a table or a list of tables differs, by its own key; tables are counted from 1."""
+    if isinstance(old, dict) and isinstance(new, dict) and old.keys() == new.keys():
+        return next(_inside(f"{key}.{name}", old[name], new[name]) for name in new if old[name] != new[name])
+    if isinstance(old, tuple) and isinstance(new, tuple) and all(isinstance(each, dict) for each in (*old, *new)):
+        if len(old) != len(new):
+            return f"the number of {key}", len(old), len(new)
+        pairs = enumerate(zip(old, new, strict=True), start=1)
+        return next(_inside(f"{key}[{number}]", *pair) for number, pair in pairs if pair[0] != pair[1])
+    return key, old, new
