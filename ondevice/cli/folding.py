@@ -6,6 +6,7 @@ Knows widths only. What goes into a pipe or a file is never folded, so that prog
 from __future__ import annotations
 
 import argparse
+import copy
 import re
 import shutil
 import sys
@@ -22,6 +23,8 @@ _LABEL = re.compile(r"\s*\S+ {2,}|\s*")  # what stands before the words of a lin
 _WORD = re.compile(r"(?:`[^`]*`|\S)+")  # a command in backticks is one word
 _TABLE = re.compile(r"\S {2,}\S.*\S {2,}\S")
 _COMMAND = re.compile(r"  (?:[A-Z_]+=\S+ )?(?:ondevice|curl)\b")
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")  # argparse's own, from Python 3.14 on
+_OPTIONS = re.compile(rf"(\[options\](?:{_COLOUR.pattern})*) ")
 _DEEPER = 6  # columns that the rest of an example is indented by
 
 
@@ -90,15 +93,25 @@ class HelpFormatter(argparse.HelpFormatter):
         groups: Iterable[argparse._MutuallyExclusiveGroup],
         prefix: str | None,
     ) -> str:
-        needed = [action for action in actions if action.required or not action.option_strings]
+        needed = [_called_short(action) for action in actions if action.required or not action.option_strings]
         text = super()._format_usage(usage, needed, [], prefix)
         if usage is not None or prefix == "":  # argparse asks so for what the actions of a command are called
             return text
         text = text.replace(self._prog, f"{self._prog} [options]", 1)
-        return text if len(text.rstrip()) <= self._width else text.replace("[options] ", "[options]\n       ", 1)
+        shown = _COLOUR.sub("", text).rstrip()
+        return text if len(shown) <= self._width else _OPTIONS.sub(r"\1\n       ", text, count=1)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "\n".join(indent + part for line in text.splitlines() for part in _help_lines(line, width - len(indent)))
+
+
+def _called_short(action: argparse.Action) -> argparse.Action:
+    """In the usage alone: what the actions of a command are called stands below it, and would not fit beside it."""
+    if not isinstance(action, argparse._SubParsersAction):
+        return action
+    short = copy.copy(action)
+    short.metavar = "ACTION"
+    return short
 
 
 def _help_lines(line: str, width: int) -> list[str]:

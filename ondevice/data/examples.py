@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ondevice.data.json_row import kind_of_value, parse_object
 from ondevice.errors import DataError, nearest
 
 __all__ = ["FIELDS", "KINDS", "Example", "kind_of_row", "parse_example", "parse_row"]
@@ -48,18 +49,8 @@ class Example:
 
 def parse_row(line: bytes, where: str) -> dict[str, Any]:
     """The JSON object of a line. Raises DataError (UnicodeDecodeError for bytes that are no UTF-8)."""
-    text = line.decode()
-    try:
-        row = json.loads(text, object_pairs_hook=_no_key_twice)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{where}: not valid JSON ({error.msg} at column {error.colno}); correct or delete this line."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: JSON that cannot be read ({error}); correct or delete this line.") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: expected an object with the fields of an example, found {_kind(row)}; correct it.")
-    return row
+    expected = "an object with the fields of an example"
+    return parse_object(line.decode(), where, expected=expected, as_object=_no_key_twice)
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -109,7 +100,9 @@ def _expected(row: Mapping[str, Any], where: str) -> str:
 def _chat(row: Mapping[str, Any], where: str) -> Example:
     messages = _field(row, "messages", where)
     if not isinstance(messages, list) or not messages:
-        raise DataError(f"{where}: 'messages' must be a list of turns with role and content, not {_kind(messages)}.")
+        raise DataError(
+            f"{where}: 'messages' must be a list of turns with role and content, not {kind_of_value(messages)}."
+        )
     turns = [_turn(message, f"{where}: message {number}") for number, message in enumerate(messages, start=1)]
     last = max((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), default=None)
     if last is None:
@@ -120,7 +113,7 @@ def _chat(row: Mapping[str, Any], where: str) -> Example:
 
 def _turn(message: Any, where: str) -> dict[str, Any]:
     if not isinstance(message, dict):
-        raise DataError(f"{where} is {_kind(message)}; it must be an object with role and content.")
+        raise DataError(f"{where} is {kind_of_value(message)}; it must be an object with role and content.")
     role = _text(message, "role", where)
     if role not in _ROLES:
         raise DataError(f"{where} has the role '{role}'{nearest(role, _ROLES)}; known are {', '.join(_ROLES)}.")
@@ -132,7 +125,7 @@ def _text(row: Mapping[str, Any], name: str, where: str, *, may_be_empty: bool =
     value = _field(row, name, where)
     if not isinstance(value, str):
         advice = "; write JSON as a string" if isinstance(value, dict | list) else ""
-        raise DataError(f"{where}: the field '{name}' holds {_kind(value)}, not text{advice}.")
+        raise DataError(f"{where}: the field '{name}' holds {kind_of_value(value)}, not text{advice}.")
     if not may_be_empty and not value.strip():
         raise DataError(f"{where}: the field '{name}' is empty; fill it in or delete the row.")
     return _sound(value, name, where)
@@ -149,8 +142,3 @@ def _field(row: Mapping[str, Any], name: str, where: str) -> Any:
         return row[name]
     there = ", ".join(list(row)[:_SHOWN]) + (", ..." if len(row) > _SHOWN else "")
     raise DataError(f"{where}: there is no field '{name}'{nearest(name, row)}; the fields are: {there or 'none'}.")
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", type(None): "null", bool: "true or false"}
-    return names.get(type(value), "a number")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import codecs
-import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ondevice.data.json_row import kind_of_value, parse_object
 from ondevice.data.readers import Leaf
 from ondevice.data.scores import score_of
 from ondevice.errors import DataError, nearest
@@ -15,6 +15,7 @@ __all__ = ["LINE_BYTES", "field_of", "jsonl_rows", "jsonl_texts", "row_score", "
 
 LINE_BYTES = 8 << 20  # parsed, one odd character can make a text four times as large
 _FIELDS_SHOWN = 12
+_EXPECTED = 'an object such as {"text": "..."}'
 
 
 def jsonl_rows(blocks: Iterable[bytes], shown: str) -> Iterator[tuple[int, bytes]]:
@@ -59,33 +60,19 @@ def jsonl_texts(
             yield number, line, None
             continue
         where = f"{leaf.shown}:{number}"
-        row = _parsed(decoded, where)
+        row = parse_object(decoded, where, expected=_EXPECTED)
         yield number, _text(row, text_field, title_field, where), row_score(row, score_field, where)
-
-
-def _parsed(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{where}: not valid JSON ({error.msg} at column {error.colno}); correct or delete this line."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: JSON that cannot be read ({error}); correct or delete this line.") from error
-    if not isinstance(row, dict):
-        raise DataError(
-            f'{where}: expected an object such as {{"text": "..."}}, found {_kind(row)}; correct this line.'
-        )
-    return row
 
 
 def _text(row: dict[str, Any], text_field: str, title_field: str, where: str) -> str:
     text = field_of(row, text_field, "text_field", where)
     if not isinstance(text, str):
-        raise DataError(f"{where}: the field '{text_field}' holds {_kind(text)}, not text; correct this line.")
+        raise DataError(f"{where}: the field '{text_field}' holds {kind_of_value(text)}, not text; correct this line.")
     title = field_of(row, title_field, "title_field", where) if title_field else None
     if not isinstance(title, str | None):
-        raise DataError(f"{where}: the field '{title_field}' holds {_kind(title)}, not text; correct this line.")
+        raise DataError(
+            f"{where}: the field '{title_field}' holds {kind_of_value(title)}, not text; correct this line."
+        )
     return titled(title, text).replace("\r\n", "\n")
 
 
@@ -108,10 +95,3 @@ def field_of(row: dict[str, Any], name: str, key: str, where: str) -> Any:
 def row_score(row: dict[str, Any], name: str, where: str) -> float | None:
     """The score in a field of a row; None where no field is named. Raises DataError where there is no number."""
     return score_of(field_of(row, name, "score_field", where), name, where) if name else None
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    names = {bool: "true or false", dict: "an object", list: "a list", str: "a string"}
-    return names.get(type(value), "a number")

@@ -4,10 +4,14 @@ Its name for the platform, the attributes that are missing there, and refusals a
 /dev/shm, no load, no uptime. What lies below the phone's folder is allowed, and the program.
 """
 
+import ctypes  # noqa: F401  # asks how Python was built, which it was not for Android
 import os
+import platform
 import sys
 
 import psutil  # noqa: F401  # the package of Termux knows the platform, ours does not
+
+platform.uname()  # remembered: from Python 3.13 on Android is asked for it, by its own libc
 
 PHONE = os.environ["ONDEVICE_PHONE"]
 PROGRAM = os.path.abspath(f"{__file__}/../../../..")  # which may lie in /tmp itself

