@@ -125,3 +125,9 @@ def test_help_of_a_mistyped_command_says_so(call):
 def test_a_wrong_number_is_told_by_its_flag(call, value, says):
     result = call("train", "--data", ".", f"--minutes={value}")
     assert result.code == 2 and says in result.err
+
+
+@pytest.mark.parametrize("command", ["generate", "chat", "serve", "eval", "select", "sweep", "decide"])
+def test_more_threads_than_a_config_may_have_are_refused(call, command):
+    """9,999 of them took half a minute for a text of eight tokens, and the machine with it."""
+    assert "--threads: must be at most 256, not 9999" in call(command, "tiny", "--threads", "9999").error
