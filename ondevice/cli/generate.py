@@ -88,6 +88,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("--prompts FILE and --out FILE belong together.")
     if args.prompts and (args.prompt or args.bench or args.stop):
         raise UsageError("--prompts goes without a prompt, --bench and --stop.")
+    if args.limit and not args.prompts:
+        raise UsageError("--limit is for --prompts; a single text is written at once.")
     if args.bench and args.prompt:
         raise UsageError("--bench reads arbitrary tokens; leave the prompt out.")
 

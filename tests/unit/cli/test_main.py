@@ -138,6 +138,7 @@ def test_version(call, flag):
         (["pause"], "required: run; `ondevice pause --help` shows examples"),
         (["train", "--minutes", "soon"], "--minutes: 'soon' is not a number"),
         (["generate", "tiny", "--threads", "0"], "--threads: must be at least 1, not 0"),
+        (["generate", "tiny", "x", "--limit", "max_battery_c=38"], "--limit is for --prompts"),
         (["generate", "tiny", "--threads", "two"], "--threads: 'two' is not a whole number"),
         (["data", "inspect", "x", "--context", "-1"], "--context: must be at least 1, not -1"),
         (["plan", "--rate", "-5"], "--rate: must be at least 1, not -5"),
