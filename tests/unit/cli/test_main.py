@@ -136,6 +136,8 @@ def test_version(call, flag):
         (["runs", "lst"], "(did you mean 'list'?)"),
         (["runs"], "required: list|rename|rm|du"),
         (["pause"], "required: run; `ondevice pause --help` shows examples"),
+        (["train", "shakespear-char"], "no preset of that name (did you mean 'shakespeare-char'?)"),
+        (["train", "shakespear-char", "--data", "x"], "no preset of that name (did you mean 'shakespeare-char'?)"),
         (["train", "--minutes", "soon"], "--minutes: 'soon' is not a number"),
         (["generate", "tiny", "--threads", "0"], "--threads: must be at least 1, not 0"),
         (["generate", "tiny", "x", "--limit", "max_battery_c=38"], "--limit is for --prompts"),
