@@ -28,7 +28,7 @@ class Disturbs(Silent):
 
 @pytest.fixture(params=["make", "make_chain"])
 def run(request):
-    return request.getfixturevalue(request.param)("limits.save_every_steps=4", "limits.save_in_background=true")
+    return request.getfixturevalue(request.param)("limits.save_every_steps=4")
 
 
 def test_a_run_that_was_moved_goes_on_where_it_lies(run, tmp_path):
