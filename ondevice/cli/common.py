@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ondevice.run.schema import Config, SourceConfig
 
 __all__ = [
+    "THREADS",
     "add_config_flags",
     "add_data_flags",
     "add_sampling_flags",
@@ -125,10 +126,10 @@ def text_source(path: str) -> SourceConfig:
     return SourceConfig(path=str(Path(os.path.expanduser(path)).absolute()))
 
 
-def at_least(low: int, kind: type[int] | type[float] = int) -> Callable[[str], float]:
-    """The type of a flag whose number has a lower bound.
+def at_least(low: int, kind: type[int] | type[float] = int, *, most: float = math.inf) -> Callable[[str], float]:
+    """The type of a flag whose number has a lower bound, and may have an upper one.
 
-    >>> parser.add_argument("--threads", type=at_least(1))
+    >>> parser.add_argument("--batch", type=at_least(1))
     """
 
     def parse(text: str) -> float:
@@ -138,9 +139,14 @@ def at_least(low: int, kind: type[int] | type[float] = int) -> Callable[[str], f
             raise argparse.ArgumentTypeError(f"'{text}' is not a {'whole ' if kind is int else ''}number") from None
         if not low <= value < math.inf:
             raise argparse.ArgumentTypeError(f"must be at least {low}, not {text}")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"must be at most {most:,}, not {text}")
         return value
 
     return parse
+
+
+THREADS = at_least(1, most=256)  # as fit.threads: thousands are minutes of a machine that does nothing else
 
 
 def _megabytes(text: str) -> float:

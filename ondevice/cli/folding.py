@@ -95,7 +95,7 @@ class HelpFormatter(argparse.HelpFormatter):
     ) -> str:
         needed = [_called_short(action) for action in actions if action.required or not action.option_strings]
         text = super()._format_usage(usage, needed, [], prefix)
-        if usage is not None:
+        if usage is not None or prefix == "":  # argparse asks so for what the actions of a command are called
             return text
         text = text.replace(self._prog, f"{self._prog} [options]", 1)
         shown = _COLOUR.sub("", text).rstrip()

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ondevice.cli.common import add_sampling_flags, at_least, for_terminal, given_sampling, print_json
+from ondevice.cli.common import THREADS, add_sampling_flags, at_least, for_terminal, given_sampling, print_json
 from ondevice.cli.folding import tell
 from ondevice.errors import UsageError
 
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", nargs="?", default="", help="text to go on from; - reads it from standard input")
     parser.add_argument("--adapter", metavar="FOLDER", help="a PEFT adapter to merge into a folder of Hugging Face")
     parser.add_argument("--step", type=int, help="use this checkpoint instead of the best by validation loss")
-    parser.add_argument("--threads", type=at_least(1), help="threads of the arithmetic")
+    parser.add_argument("--threads", type=THREADS, help="threads of the arithmetic")
     defaults = (
         "where not given: 128 tokens, and what a sweep found (generation_config.json), else temperature 0.8, top k 50, "
         "top p 0.95, no penalty, seed 1"
@@ -88,6 +88,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("--prompts FILE and --out FILE belong together.")
     if args.prompts and (args.prompt or args.bench or args.stop):
         raise UsageError("--prompts goes without a prompt, --bench and --stop.")
+    if args.limit and not args.prompts:
+        raise UsageError("--limit is for --prompts; a single text is written at once.")
     if args.bench and args.prompt:
         raise UsageError("--bench reads arbitrary tokens; leave the prompt out.")
 

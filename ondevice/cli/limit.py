@@ -14,7 +14,7 @@ from ondevice.cli.control import ask
 from ondevice.cli.folding import tell
 from ondevice.errors import UsageError
 from ondevice.run.audit import end_of_story
-from ondevice.run.config import change_limits, changed_keys, read_limits, write_limits
+from ondevice.run.config import change_limits, changed_keys, limit_words, read_limits, write_limits
 from ondevice.run.directory import RunDir, find_run, lock_holder, offline_lock
 from ondevice.run.liveness import read_status
 from ondevice.run.schema import Limits
@@ -49,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
         tell(f"{run_dir.name}: asked; the trainer answers when its micro-batch is done.")
     else:
         for key in changes:
-            tell(f"limits.{key} = {getattr(after, key)} from now on, was {getattr(before, key)}.")
+            now, was = (_holding(run_dir, limits, key) for limits in (after, before))
+            tell(f"limits.{key} = {now} from now on, was {was}.")
     return 0
 
 
@@ -113,7 +114,14 @@ def _lines(run_dir: RunDir, limits: Limits) -> Iterator[str]:
         yield f"{key} = {said}"
     for key, value in dataclasses.asdict(limits).items():
         if key not in why:
-            yield f"{key} = {value}"
+            yield f"{key} = {limit_words(value)}"
+
+
+def _holding(run_dir: RunDir, limits: Limits, key: str) -> str:
+    """What holds for a key, also where the preset decides it."""
+    value = getattr(limits, key)
+    why = {} if value is not None else _reasons(run_dir, limits)
+    return f"{why[key].partition(': ')[0]} by the preset" if key in why else limit_words(value)
 
 
 def _reasons(run_dir: RunDir, limits: Limits) -> dict[str, str]:

@@ -86,7 +86,8 @@ class _Parser(argparse.ArgumentParser):
             message += nearest(choice[1], re.findall(r"[\w-]+", choice[2]))
         elif number := re.fullmatch(r"argument (\S+): invalid (int|float) value: (.*)", message):
             message = f"{number[1]}: {number[3]} is not a {'whole ' if number[2] == 'int' else ''}number"
-        raise UsageError(f"{self.prog}: {message}; `{self.prog} --help` shows examples.")
+        command = " ".join(self.prog.split()[:2])  # examples stand under a command, not under each of its actions
+        raise UsageError(f"{self.prog}: {message}; `{command} --help` shows examples.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,11 +99,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Threads that wait for each other must sleep, not spin: spinning heats a phone, and where other programs want the
     # cores too it makes a step several times slower. Read by OpenMP when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a character the terminal lacks must not end a run
             stream.reconfigure(errors="backslashreplace")
     before = _stop_on(signal.SIGTERM)
     try:
+        _refuse_nowhere()
         return _run(words)
     except OndeviceError as error:
         return _report(error, as_json="--json" in words)
@@ -119,6 +122,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
+
+
+def _open_streams() -> None:
+    """Gives closed standard streams, as some schedulers leave them, an end that takes everything.
+
+    Else the next file that is opened gets their number, and what libraries print goes into it.
+    """
+    for name in ("stdin", "stdout", "stderr"):  # in this order: each gets the lowest number that is free, its own
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", encoding="utf-8"))
+
+
+def _refuse_nowhere() -> None:
+    """Raises UsageError in a folder that was deleted, where no relative path leads anywhere and MKL aborts."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UsageError("The folder you are in was deleted; `cd` to another and repeat the command.") from None
 
 
 def _refusal(error: OSError) -> OndeviceError:

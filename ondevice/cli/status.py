@@ -115,7 +115,7 @@ def _lines(
     if isinstance(parent, dict):
         yield f"  fork      of {parent.get('run')} at step {parent.get('step')}"
     yield from story_lines(story)
-    yield from read_lines(status)
+    yield from read_lines(status, story)
     yield from pace_lines(status, found, live=alive.holder is not None)
     if story.checkpoints:
         yield f"  saved     {', '.join(f'{step:,}' for step in story.checkpoints)}"

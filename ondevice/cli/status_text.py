@@ -66,11 +66,15 @@ def story_lines(story: Digest) -> Iterator[str]:
         yield f"  best      {story.best_loss:.4f} at step {story.best_step:,}"
 
 
-def read_lines(status: dict[str, Any]) -> Iterator[str]:
-    """How much of the text was read how often, and what its evaluations advise."""
+def read_lines(status: dict[str, Any], story: Digest) -> Iterator[str]:
+    """How much of the text was read how often, and what its evaluations advise.
+
+    A status is up to a second older than the story: both are told as of the story's last step, as `story_lines` does.
+    """
     tokens, unique, epochs, most = (as_number(status.get(key)) for key in _READ)
     if tokens and unique and epochs:
-        yield f"  read      {tokens:,.0f} tokens, {epochs:.2f} epochs"
+        read = story.tokens or tokens
+        yield f"  read      {read:,.0f} tokens, {epochs * read / tokens:.2f} epochs"
         if most and most > 1.2 * epochs:
             yield f"  most read {most:.2f} epochs of one source"
         yield f"  unique    {unique:,.0f} tokens"

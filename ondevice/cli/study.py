@@ -167,7 +167,7 @@ def _show(study: StudyDir, record: dict[str, Any]) -> None:
     for each in record["results"]["comparisons"]:
         tell(f"  {_comparison_line(each)}")
     for sentence in record["results"]["cannot"]:
-        tell(f"  {sentence[0].upper()}{sentence[1:]}")
+        tell(f"  {sentence}")  # it may begin with the name of an arm
     tell(f"Report: `ondevice report {study.name}`")
 
 

@@ -15,8 +15,8 @@ from ondevice.cli.common import add_config_flags, at_least, config_from, cores, 
 from ondevice.cli.phone import on_a_phone
 from ondevice.cli.progress import QuietDisplay, make_display
 from ondevice.device.host import on_android
-from ondevice.errors import Interrupted, OndeviceError, UsageError
-from ondevice.run.directory import RunDir, find_run, home
+from ondevice.errors import Interrupted, OndeviceError, UsageError, nearest
+from ondevice.run.directory import RunDir, find_run, home, list_runs
 from ondevice.run.schema import Config
 
 if TYPE_CHECKING:
@@ -92,13 +92,25 @@ def _find_or_start(args: argparse.Namespace, display: QuietDisplay, *, handheld:
             return find_run(args.target)
         except UsageError:
             if not looks_like_config(args.target):
-                _refuse_text(args.target)
-                raise
+                return _named_run(args.target)
     if args.target and not looks_like_config(args.target):
-        _refuse_text(args.target)
-        return _changed_run(find_run(args.target), args, display)
+        return _changed_run(_named_run(args.target), args, display)
     config, quiet = config_from(args, args.target), args.quiet or args.json
     return start_run(config, display, changes=args.set, quiet=quiet, handheld=handheld)
+
+
+def _named_run(target: str) -> RunDir:
+    """The run of that name. Raises UsageError for text, and for what is nearly a preset's name."""
+    from ondevice.run.config import preset_names
+
+    _refuse_text(target)
+    try:
+        return find_run(target)
+    except UsageError as error:
+        preset = nearest(target, preset_names())
+        if preset and not nearest(target, [run.name for run in list_runs()]):
+            raise UsageError(f"{target}: no such run, and no preset of that name{preset}.") from error
+        raise
 
 
 def _changed_run(run_dir: RunDir, args: argparse.Namespace, display: QuietDisplay) -> RunDir:

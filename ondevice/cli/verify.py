@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
         return _verify_bundle(folder, args)
 
     run_dir = find_run(args.run, even_damaged=True)
+    if args.again or args.base:
+        raise UsageError(f"{args.run} is a run; --again and --base are for packages (of a run: --replay).")
     findings = [*verify_run(run_dir), *_task_findings(run_dir)]
     if not args.json:
         for line in finding_lines(findings):

@@ -18,7 +18,7 @@ from ondevice.data.examples import KINDS, Example, kind_of_row, parse_example, p
 from ondevice.data.examples_build import encode_example
 from ondevice.data.examples_read import example_leaves
 from ondevice.data.look_alike import look_alikes
-from ondevice.data.readers import Unreadable
+from ondevice.data.readers import Unreadable, sniff
 from ondevice.data.readers_jsonl import jsonl_rows
 from ondevice.data.sensitive import sensitive_kinds
 from ondevice.data.sources_find import find
@@ -122,6 +122,8 @@ def _rows(path: Path, report: CheckReport) -> Iterator[tuple[str, dict[str, Any]
     """Where each row stands and its JSON object; lines that are none are reported."""
     for leaf in example_leaves(find(SourceConfig(path=str(path), format="jsonl"), Path.cwd())):
         try:
+            if problem := sniff(leaf.head()):
+                raise problem
             for number, line in jsonl_rows(leaf.blocks(), leaf.shown):
                 where = f"{leaf.shown}:{number}"
                 try:

@@ -90,7 +90,7 @@ class Problems:
         return iter((source, reason, count) for (source, reason), count in sorted(self._counts.items()))
 
     def add(self, source: str, reason: str, example: str, count: int = 1) -> None:
-        """Notes ``count`` more of a reason; ``example`` is ``file``, ``file:line`` or ``file:byte_offset``."""
+        """Notes ``count`` more of a reason; ``example`` is ``file`` or ``file:line``."""
         key = (source, reason)
         self._counts[key] = self._counts.get(key, 0) + count
         examples = self._examples.setdefault(key, [])

@@ -99,7 +99,9 @@ def _expected(row: Mapping[str, Any], where: str) -> str:
 
 def _chat(row: Mapping[str, Any], where: str) -> Example:
     messages = _field(row, "messages", where)
-    if not isinstance(messages, list) or not messages:
+    if messages == []:
+        raise DataError(f"{where}: 'messages' has no turn in it; give its turns with role and content.")
+    if not isinstance(messages, list):
         raise DataError(
             f"{where}: 'messages' must be a list of turns with role and content, not {kind_of_value(messages)}."
         )

@@ -38,6 +38,7 @@ BOMB_BYTES = 50_000_000
 BOMB_RATIO = 200
 _BINARY_SHARE = 0.3
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_UTF32 = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")  # the first begins as one of UTF-16
 
 Blocks = Generator[bytes, None, None]
 
@@ -201,6 +202,8 @@ def member_blocks(archive: zipfile.ZipFile, member: zipfile.ZipInfo, shown: str,
 
 def sniff(head: bytes) -> Unreadable | None:
     """Why these first bytes cannot be text in UTF-8; None when they can."""
+    if head.startswith(_UTF32):
+        return Unreadable("binary_file", "is UTF-32, not UTF-8", "convert it: iconv -f UTF-32 -t UTF-8 OLD > NEW")
     if head.startswith(_UTF16):
         return Unreadable("utf16_file", "is UTF-16, not UTF-8", "convert it: iconv -f UTF-16 -t UTF-8 OLD > NEW")
     if b"\0" in head or _invalid_share(head) > _BINARY_SHARE:

@@ -37,37 +37,42 @@ def _counted(blocks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
         offset += len(block)
 
 
+class _InvalidError(Exception):
+    """Bytes that are no UTF-8, on this physical line (from 1)."""
+
+    def __init__(self, line: int, reason: str) -> None:
+        self.line, self.reason = line, reason
+
+
 def _decoded(blocks: Iterator[bytes], errors: str) -> Generator[Chunk, None, None]:
-    """Text of a whole stream. Raises UnicodeDecodeError with ``start`` as an offset in the stream."""
-    rest, line, offset = b"", 1, 0
-    for offset, block in _counted(blocks):
-        data, base = rest + block, offset - len(rest)
-        try:
-            text, used = _decode(data, errors, False)
-        except UnicodeDecodeError as error:
-            raise _moved(error, base) from None
-        rest, offset = data[used:], base + used
+    """Text of a whole stream. Raises _InvalidError."""
+    rest, line = b"", 1
+    for _, block in _counted(blocks):
+        data = rest + block
+        text, used = _decode_on(data, errors, line, final=False)
+        rest = data[used:]
         yield Chunk(text, line)
         line += text.count("\n")
     if rest:
-        try:
-            yield Chunk(_decode(rest, errors, True)[0], line)
-        except UnicodeDecodeError as error:
-            raise _moved(error, offset) from None
+        yield Chunk(_decode_on(rest, errors, line, final=True)[0], line)
 
 
-def _moved(error: UnicodeDecodeError, base: int) -> UnicodeDecodeError:
-    return UnicodeDecodeError("utf-8", b"", base + error.start, base + error.end, error.reason)
+def _decode_on(data: bytes, errors: str, line: int, *, final: bool) -> tuple[str, int]:
+    """Text of bytes that begin on this line, and how many were used. Raises _InvalidError."""
+    try:
+        return _decode(data, errors, final)
+    except UnicodeDecodeError as error:
+        raise _InvalidError(line + data.count(b"\n", 0, error.start), error.reason) from None
 
 
 def strict_text(leaf: Leaf) -> Iterator[Chunk]:
-    """The text of a file that must be valid throughout. Raises DataError with the offset of the first bad byte."""
+    """The text of a file that must be valid throughout. Raises DataError with the line of the first bad byte."""
     try:
         yield from _newlines(_decoded(leaf.blocks(), "strict"))
-    except UnicodeDecodeError as error:
+    except _InvalidError as error:
         raise DataError(
-            f"{leaf.shown}:{error.start}: the byte at this offset is not valid UTF-8 ({error.reason}); convert the "
-            'file (iconv -f LATIN1 -t UTF-8), or set data.bad_utf8 = "skip_line" to leave such lines out.'
+            f"{leaf.shown}:{error.line}: this line is not valid UTF-8 ({error.reason}); convert the file "
+            '(iconv -f LATIN1 -t UTF-8), or set data.bad_utf8 = "skip_line" to leave such lines out.'
         ) from error
 
 
@@ -77,17 +82,17 @@ def lenient_text(leaf: Leaf) -> Iterator[Chunk]:
 
 
 def first_invalid(leaf: Leaf) -> int | None:
-    """Byte offset of the first invalid UTF-8, found by reading the whole file; None when there is none."""
+    """The first line with invalid UTF-8, found by reading the whole file; None when there is none."""
     try:
         for _ in _decoded(leaf.blocks(), "strict"):
             pass
-    except UnicodeDecodeError as error:
-        return error.start
+    except _InvalidError as error:
+        return error.line
     return None
 
 
 def lines_text(leaf: Leaf, bad: Callable[[int], None]) -> Iterator[Chunk]:
-    """The text without the physical lines that hold invalid bytes; ``bad(offset)`` hears of the first in each."""
+    """The text without the physical lines that hold invalid bytes; ``bad(line)`` hears of each."""
     try:
         yield from _newlines(_Lines(leaf, bad).run())
     except UnicodeDecodeError as error:  # the second pass over a long line found no fault
@@ -116,7 +121,7 @@ class _Lines:
         self._leaf = leaf
         self._bad = bad
         self._line = 1
-        self._bad_long: dict[int, int] | None = None
+        self._bad_long: set[int] | None = None
 
     def run(self) -> Iterator[Chunk]:
         rest, base = b"", 0  # bytes of a line that is not whole yet, and their offset
@@ -131,15 +136,15 @@ class _Lines:
                     continue
                 self._line, good = self._line + 1, None
             cut = rest.rfind(b"\n") + 1
-            yield from self._whole_lines(rest[:cut], base)
+            yield from self._whole_lines(rest[:cut])
             base, rest = base + cut, rest[cut:]
             if len(rest) > LONG_LINE:
                 good = self._is_good(base)
         if good is not False:
-            yield from self._whole_lines(rest, base)
+            yield from self._whole_lines(rest)
 
-    def _whole_lines(self, data: bytes, base: int) -> Iterator[Chunk]:
-        """The good ones among whole lines that begin at the byte offset ``base``."""
+    def _whole_lines(self, data: bytes) -> Iterator[Chunk]:
+        """The good ones among whole lines."""
         view, start = memoryview(data), 0
         while start < len(data):
             wrong = None
@@ -154,16 +159,16 @@ class _Lines:
                 self._line += text.count("\n")
             if wrong is None:
                 return
-            self._bad(base + wrong)
+            self._bad(self._line)
             self._line += 1
             start = data.find(b"\n", wrong) + 1 or len(data)
 
     def _is_good(self, line_start: int) -> bool:
         """Whether the long line that begins at this offset is valid to its end."""
         if self._bad_long is None:
-            self._bad_long = dict(_bad_long_lines(self._leaf))
+            self._bad_long = set(_bad_long_lines(self._leaf))
         if line_start in self._bad_long:
-            self._bad(self._bad_long[line_start])
+            self._bad(self._line)
             return False
         return True
 
@@ -178,34 +183,32 @@ def _long_part(data: bytes, good: bool) -> tuple[str, int, bool]:
     return text, used, bool(end)
 
 
-def _bad_long_lines(leaf: Leaf) -> Iterator[tuple[int, int]]:
-    """Offsets of each line that crosses a block and is not valid: where it begins, and its first bad byte.
+def _bad_long_lines(leaf: Leaf) -> Iterator[int]:
+    """Offset of each line that crosses a block and is not valid.
 
     Lines within one block are never long, so they are not looked at.
     """
-    start, wrong, rest = -1, -1, b""
+    start, wrong, rest = -1, False, b""
     for offset, block in _counted(leaf.blocks()):
         start = offset if start < 0 else start
         first = block.find(b"\n") + 1
         part = block[: first or len(block)]
-        if wrong < 0:
-            wrong, rest = _scan(rest + part, offset - len(rest), final=bool(first))
+        if not wrong:
+            wrong, rest = _scan(rest + part, final=bool(first))
         if first:
-            if wrong >= 0:
-                yield start, wrong
+            if wrong:
+                yield start
             last = block.rfind(b"\n") + 1
             start = offset + last
-            wrong, rest = _scan(block[last:], start, final=False)
-    if wrong < 0:
-        wrong, rest = _scan(rest, offset + len(block) - len(rest), final=True) if rest else (-1, b"")
-    if wrong >= 0:
-        yield start, wrong
+            wrong, rest = _scan(block[last:], final=False)
+    if wrong or (rest and _scan(rest, final=True)[0]):
+        yield start
 
 
-def _scan(data: bytes, base: int, *, final: bool) -> tuple[int, bytes]:
-    """Offset of the first bad byte (-1 for none) and the bytes of a character that is not whole yet."""
+def _scan(data: bytes, *, final: bool) -> tuple[bool, bytes]:
+    """Whether there is a bad byte, and the bytes of a character that is not whole yet."""
     try:
         used = _decode(data, "strict", final)[1]
-    except UnicodeDecodeError as error:
-        return base + error.start, b""
-    return -1, data[used:]
+    except UnicodeDecodeError:
+        return True, b""
+    return False, data[used:]

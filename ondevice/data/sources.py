@@ -182,14 +182,14 @@ class _Reader:
         if self._bad_utf8 == "skip_line":
             return lines_text(leaf, partial(self._bad_line, leaf, name))
         if self._bad_utf8 == "skip_document":
-            offset = first_invalid(leaf)
-            if offset is not None:
-                self._problems.add(name, "invalid_utf8_document", f"{leaf.origin}:{offset}")
+            line = first_invalid(leaf)
+            if line is not None:
+                self._problems.add(name, "invalid_utf8_document", f"{leaf.origin}:{line}")
                 return iter(())
         return strict_text(leaf)
 
-    def _bad_line(self, leaf: Leaf, name: str, offset: int) -> None:
-        self._problems.add(name, "invalid_utf8_line", f"{leaf.origin}:{offset}")
+    def _bad_line(self, leaf: Leaf, name: str, line: int) -> None:
+        self._problems.add(name, "invalid_utf8_line", f"{leaf.origin}:{line}")
 
     def _emit(
         self, pieces: Iterable[Piece], origin: str, name: str, language: str, score: float | None = None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ondevice.errors import UsageError, nearest
-from ondevice.infer.generation_config import describe, read_generation_config
+from ondevice.infer.generation_config import GENERATION_CONFIG, describe, read_generation_config
 from ondevice.infer.sampling import Sampling
 
 __all__ = ["PRESETS", "Chosen", "choose_settings", "preset"]
@@ -24,7 +24,7 @@ PRESETS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """``length`` is the most new tokens, None where nothing says so; ``note`` tells people what a sweep recommended."""
+    """``length`` is the most new tokens, None where nothing says so; ``note`` tells people who recommended what."""
 
     sampling: Sampling
     length: int | None
@@ -49,5 +49,6 @@ def choose_settings(folder: Path, *, preset_name: str | None, given: Mapping[str
     length = chosen.pop("max_new_tokens", None)
     if length is not None and length < 0:
         raise UsageError(f"max_new_tokens = {length}: must be 0 or more.")
-    note = f"recommended by a sweep: {describe(recommended)}" if recommended else ""
+    by = "recommended by a sweep" if "seed" in recommended else f"by its {GENERATION_CONFIG}"  # only ours says a seed
+    note = f"{by}: {describe(recommended)}" if recommended else ""
     return Chosen(sampling=Sampling(**chosen), length=length, note=note)

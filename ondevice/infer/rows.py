@@ -21,6 +21,7 @@ from ondevice.run.files import fsync_folder, write_all, write_error
 __all__ = ["done_rows", "read_rows", "write_rows"]
 
 _LARGEST = 256 << 20
+_WRITTEN = ("text", "tokens", "finish", "note")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -50,20 +51,40 @@ def _row(line: str, where: str) -> dict[str, Any]:
 
 
 def done_rows(path: Path, rows: list[dict[str, Any]]) -> int:
-    """How many rows an earlier work wrote; a torn last line is cut off. Raises DataError for those of other rows."""
-    if not path.exists():
+    """How many rows an earlier work wrote; a torn last line of it is cut off.
+
+    Raises DataError for a file of anything else, which stays as it is.
+    """
+    try:
+        whole = path.read_bytes()
+    except FileNotFoundError:
         return 0
-    whole = path.read_bytes()
-    kept = whole[: whole.rfind(b"\n") + 1]
-    lines = kept.decode("utf-8", "replace").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); choose another file with --out.") from error
+    kept, torn = whole[: whole.rfind(b"\n") + 1], whole[whole.rfind(b"\n") + 1 :]
+    lines = kept.decode("utf-8", "replace").split("\n")[:-1]
     for number, (line, row) in enumerate(zip(lines, rows, strict=False), 1):
-        if _row(line, f"{path}:{number}")["prompt"] != row["prompt"]:
+        found = _row(line, f"{path}:{number}")
+        if found["prompt"] != row["prompt"]:
             raise DataError(f"{path}:{number}: the text of another prompt; choose another file with --out.")
-    if len(lines) > len(rows):
+        if "text" not in found or "finish" not in found:
+            raise DataError(f"{path}:{number}: a row without a text that was written; choose another file with --out.")
+    if len(lines) + bool(torn) > len(rows):
         raise DataError(f"{path}: has more rows than there are prompts; choose another file with --out.")
-    if len(kept) < len(whole):
+    if torn:
+        if not _begins(torn, rows[len(lines)]):
+            raise DataError(f"{path}: its last line is none that was written here; choose another file with --out.")
         os.truncate(path, len(kept))
     return len(lines)
+
+
+def _begins(torn: bytes, row: dict[str, Any]) -> bool:
+    """Whether this may be the beginning of what `write_rows` writes of a row."""
+    own = {key: value for key, value in row.items() if key not in _WRITTEN}
+    if len(own) < len(row):  # what is written stands among the row's own keys
+        return torn.startswith(b"{")
+    begun = (json.dumps(row, ensure_ascii=False)[:-1] + ', "text": ').encode("utf-8", "replace")
+    return begun.startswith(torn) or torn.startswith(begun)
 
 
 def write_rows(

@@ -29,6 +29,7 @@ __all__ = [
     "checked_sample",
     "config_of",
     "explain",
+    "limit_words",
     "load_config",
     "parse_config",
     "parse_toml",
@@ -188,6 +189,17 @@ def read_limits(path: Path) -> Limits:
     raw = read_sealed(path, version=LIMITS_VERSION)
     changes = {key: value for key, value in raw.items() if key not in ("v", "after") and value is not None}
     return change_limits(Limits(), changes, where=str(path))
+
+
+def limit_words(value: float | bool | str | None) -> str:
+    """A value of `Limits` for people.
+
+    >>> limit_words(45.0), limit_words(False), limit_words(None)
+    ('45', 'no', 'not given')
+    """
+    if value is None or isinstance(value, bool):
+        return {None: "not given", True: "yes", False: "no"}[value]
+    return value if isinstance(value, str) else f"{value:,.10g}"
 
 
 def write_limits(path: Path, limits: Limits, *, after: Mapping[str, Any] | None = None) -> None:

@@ -78,6 +78,8 @@ def create_run(
 
 
 def _exists(path: Path) -> UsageError:
+    if os.path.lexists(path) and not RunDir(path).identity.is_file():
+        return UsageError(f"{path}: something that is no run lies there; move it away, or choose another name.")
     return UsageError(f"{path}: a run of this name exists; choose another name or `ondevice runs rm {path.name}`.")
 
 

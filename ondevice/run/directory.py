@@ -28,7 +28,9 @@ from ondevice.run.telemetry import launch_files, launch_number
 
 __all__ = [
     "LAYOUT",
+    "Place",
     "RunDir",
+    "RunGone",
     "RunLock",
     "boot_id",
     "disk_usage",
@@ -262,6 +264,35 @@ def _same_file(fd: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(fd), os.stat(path))
     except OSError:
         return False
+
+
+class RunGone(DataError):
+    """The folder of a run is no longer where its trainer writes. To save there would make a second, broken run."""
+
+
+class Place:
+    """Where a run lay when its trainer took the lock, to notice a folder that was moved or deleted since."""
+
+    def __init__(self, run: RunDir) -> None:
+        self._path = run.lock
+        try:
+            self._stat: os.stat_result | None = os.stat(self._path)
+        except OSError:
+            self._stat = None  # nobody holds this run, so there is nothing to compare with
+
+    def check(self) -> None:
+        """Raises RunGone."""
+        try:
+            if self._stat is None or os.path.samestat(self._stat, os.stat(self._path)):
+                return
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError:
+            return  # a disk that does not answer now may do so later
+        raise RunGone(
+            f"{self._path.parent}: this folder was moved or deleted while its run trained, so nothing more can be "
+            "saved; `ondevice train FOLDER` goes on from the newest checkpoint where it lies now."
+        )
 
 
 def _words(fd: int) -> str:

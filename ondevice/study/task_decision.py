@@ -139,6 +139,7 @@ _THEN = {
     "iterate": "More rows, above all of what it still gets wrong, or another learning rate; then decide anew.",
     "discard": "Read the rows that got worse: contradicting or missing examples are the commonest reason.",
 }
+_UNMOVED = "No row got worse, and too few got better: more updates, more rows or another learning rate may teach it."
 
 
 def decision_text(folder: Path, record: Mapping[str, Any]) -> str:
@@ -165,7 +166,9 @@ def _lines(folder: Path, record: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {name} | {sides} | {_difference(compared['difference'])} | {compared['p']:.4f} |"
     yield ""
     yield from _row_lines(record)
-    yield f"## Next\n\n{_THEN[record['verdict']].format(run=record['run'])}\n"
+    unmoved = record["verdict"] == "discard" and not record["worse"]
+    then = _UNMOVED if unmoved else _THEN[record["verdict"]].format(run=record["run"])
+    yield f"## Next\n\n{then}\n"
     yield from _earlier_lines(folder, record)
 
 

@@ -16,7 +16,7 @@ from functools import partial
 from ondevice.device.simulate_wish import DeviceWish
 from ondevice.errors import CheckpointError, DeviceError, Interrupted, OndeviceError, ResourceError, RunBusy, UsageError
 from ondevice.run import control
-from ondevice.run.directory import RunDir, RunLock, offline_lock
+from ondevice.run.directory import RunDir, RunGone, RunLock, offline_lock
 from ondevice.run.part_story import Tail
 from ondevice.run.schedule import Unfolding
 from ondevice.run.schema import Config
@@ -35,7 +35,7 @@ from ondevice.train.wish import wish_of
 __all__ = ["pause_before", "train"]
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 10.0, 600.0
-_NOT_OF_THE_PART = (RunBusy, CheckpointError, DeviceError, ResourceError, Interrupted, UsageError)
+_NOT_OF_THE_PART = (RunBusy, CheckpointError, DeviceError, ResourceError, RunGone, Interrupted, UsageError)
 
 
 def train(

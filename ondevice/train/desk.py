@@ -14,7 +14,7 @@ from ondevice.device.world import World
 from ondevice.errors import OndeviceError
 from ondevice.run import control
 from ondevice.run.config import write_limits
-from ondevice.run.directory import RunDir
+from ondevice.run.directory import Place, RunDir
 from ondevice.run.schema import Limits
 from ondevice.run.store import Store
 from ondevice.run.telemetry import TelemetryWriter
@@ -61,6 +61,7 @@ class Desk:
         self.telemetry, self.pulse, self.display = telemetry, pulse, display
         self._run, self._store, self._signals, self.world = run, store, signals, world
         self._pacer, self._senses = pacer, Senses()
+        self.place = Place(run)
         self._inbox_at, self._reading_at = 0.0, float("-inf")
         self._worked_at = world.monotonic()
         self.pulse.outlook.limits = limits
@@ -211,6 +212,7 @@ class Desk:
         if now - self._inbox_at < INBOX_EVERY_S:
             return
         self._inbox_at = now
+        self.place.check()  # no letter reaches a trainer whose run lies elsewhere now
         for letter in control.pending(self._run):
             limits, answer = obey(letter, self.orders, self.limits, self._store)
             if limits != self.limits:

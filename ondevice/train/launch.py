@@ -25,7 +25,7 @@ from ondevice.governor.presets import check
 from ondevice.run import control
 from ondevice.run.audit import story_end
 from ondevice.run.config import parse_config, read_limits
-from ondevice.run.directory import RunDir, RunLock, boot_id
+from ondevice.run.directory import RunDir, RunGone, RunLock, boot_id
 from ondevice.run.files import read_json
 from ondevice.run.liveness import read_status
 from ondevice.run.migrate import migrate
@@ -98,6 +98,9 @@ def _launch(run: RunDir, loop: Loop) -> Outcome:
         if outcome.outcome == "finished":
             remove_cache(run.path / "cache")
         return outcome
+    except RunGone as error:  # its story is open still, wherever it lies now
+        loop.telemetry.write("end", loop.state.step, outcome="failed", why=str(error))
+        raise
     except (Exception, KeyboardInterrupt) as error:
         tell_end(run.name, loop.telemetry, loop.state.step, error)
         raise

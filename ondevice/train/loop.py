@@ -12,6 +12,7 @@ import math
 from ondevice.data.dataset import Dataset
 from ondevice.errors import OndeviceError
 from ondevice.evaluate.losses import Evaluation, mixed_loss
+from ondevice.run.directory import RunGone
 from ondevice.run.recipe import Fit, Recipe
 from ondevice.train.desk import Desk
 from ondevice.train.ending import Outcome
@@ -75,6 +76,8 @@ class Loop:
                 return self._leave_unsaved(error)
             except TornError as error:
                 return self._leave_torn(error)
+            except RunGone:
+                raise
             except OndeviceError as error:  # such as a damaged chunk: what was learned until here is sound
                 self._leave("failed", str(error))
                 raise
@@ -199,6 +202,7 @@ class Loop:
 
     def _save(self, *, at_once: bool = False) -> None:
         """Commits a checkpoint; waits for the one in flight before, and for room on the disk."""
+        self.desk.place.check()
         background = self.desk.limits.save_in_background and not self.orders.hold and not at_once
         self.orders.save = False
         self._settle()

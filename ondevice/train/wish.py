@@ -16,7 +16,7 @@ from ondevice.data.build import build_dataset
 from ondevice.data.dataset import Dataset
 from ondevice.errors import DataError, OndeviceError, UsageError
 from ondevice.run.audit import end_of_story
-from ondevice.run.config import change_limits, changed_keys, parse_config, read_limits, write_limits
+from ondevice.run.config import change_limits, changed_keys, limit_words, parse_config, read_limits, write_limits
 from ondevice.run.directory import RunDir, home, list_runs, offline_lock, safe_name
 from ondevice.run.schema import Config, DataConfig, SourceConfig, TokenizerConfig
 from ondevice.run.studies import study_runs
@@ -134,7 +134,7 @@ def corpus_of(dataset: Dataset) -> Corpus:
 def resume_or_refuse(config: Config, *, folder: Path | None = None) -> RunDir | None:
     """The run a config made earlier, None if there is none yet. Raises UsageError when it was made by another wish.
 
-    ``folder`` holds the run; None: that of all runs."""
+    ``folder`` holds the runs of a study; None: that of all runs."""
     run = RunDir((folder or home() / "runs") / run_name(config))
     if not run.identity.is_file():
         return None
@@ -142,9 +142,13 @@ def resume_or_refuse(config: Config, *, folder: Path | None = None) -> RunDir | 
     changed = _first_difference(_wish(wish_of(run)), _wish(config))
     if changed:
         key, old, new = changed
+        if folder is None:
+            then = f"Go on with `ondevice train {run.name}`, or choose another name with --name."
+        else:
+            then = "Put that back in the file of the study, or give the study another name."
         raise UsageError(
             f"{run.name}: this run was started with {key} = {old!r}, not {new!r}, and a run's recipe never changes. "
-            f"Go on with `ondevice train {run.name}`, or choose another name with --name."
+            f"{then}"
         )
     return run
 
@@ -172,7 +176,7 @@ def change_run(run: RunDir, changes: Sequence[str]) -> list[str]:
             write_limits(run.limits, changed, after=end_of_story(run.telemetry))
     now = dataclasses.asdict(changed)
     return said + [
-        f"limits.{key} = {now[key]} from now on, was {value}."
+        f"limits.{key} = {limit_words(now[key])} from now on, was {limit_words(value)}."
         for key, value in dataclasses.asdict(limits).items()
         if value != now[key]
     ]
@@ -191,4 +195,16 @@ def _wish(config: Config) -> dict[str, object]:
 
 
 def _first_difference(before: dict[str, object], now: dict[str, object]) -> tuple[str, object, object] | None:
-    return next(((key, before[key], now[key]) for key in now if before[key] != now[key]), None)
+    return next((_inside(key, before[key], now[key]) for key in now if before[key] != now[key]), None)
+
+
+def _inside(key: str, old: object, new: object) -> tuple[str, object, object]:
+    """Which value of a table or a list of tables differs, by its own key; tables are counted from 1."""
+    if isinstance(old, dict) and isinstance(new, dict) and old.keys() == new.keys():
+        return next(_inside(f"{key}.{name}", old[name], new[name]) for name in new if old[name] != new[name])
+    if isinstance(old, tuple) and isinstance(new, tuple) and all(isinstance(each, dict) for each in (*old, *new)):
+        if len(old) != len(new):
+            return f"the number of {key}", len(old), len(new)
+        pairs = enumerate(zip(old, new, strict=True), start=1)
+        return next(_inside(f"{key}[{number}]", *pair) for number, pair in pairs if pair[0] != pair[1])
+    return key, old, new

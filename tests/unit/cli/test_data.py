@@ -77,7 +77,7 @@ def test_what_is_left_out_is_counted_with_its_place(place, call):
     result = call("data", "build", "--data", "notes", "--set", "tokenizer.kind=byte")
     assert result.code == 0
     left_out = [line for line in result.out.splitlines() if line.startswith("Left out")]
-    assert any("invalid UTF-8" in line and "one.txt:15" in line for line in left_out)  # the file and the byte
+    assert any("invalid UTF-8" in line and "one.txt:2)" in line for line in left_out)  # the file and the line
     assert any("image.txt" in line for line in left_out)
     assert any("copy.txt" in line or "two.txt" in line for line in left_out)
     problems = call("data", "build", "--data", "notes", "--set", "tokenizer.kind=byte", "--json").json["problems"]

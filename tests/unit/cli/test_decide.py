@@ -124,6 +124,14 @@ def test_baseline_and_rule_come_before_the_first_step(tuned):
     assert all(row["prompt"].endswith("### Assistant:\n") and not row["answer"].startswith("###") for row in rows)
 
 
+@pytest.mark.parametrize(("worse", "says"), [([], "No row got worse"), ([3], "Read the rows that got worse")])
+def test_what_to_do_after_a_discard_goes_by_its_rows(here, task, call, worse, says):
+    from ondevice.study.task_decision import decision_text
+
+    record = call("decide", "sort", "--json").json | {"verdict": "discard", "worse": worse}
+    assert decision_text(task, record).partition("## Next\n\n")[2].startswith(says)
+
+
 def test_a_model_that_learned_is_kept_and_the_reasons_are_written(here, task, call):
     record = call("decide", "sort", "--json").json
     assert record["verdict"] == "keep"

@@ -107,6 +107,14 @@ def test_the_list_of_commands_fits_40_columns(call, monkeypatch):
     assert max(map(len, call("--help").out.splitlines())) <= 40
 
 
+def test_what_an_action_lacks_is_told_with_a_command_that_can_be_pasted(call):
+    """argparse builds the name of an action from the usage of its command, which says [options] to people."""
+    assert "ondevice schedule show: the following" in call("schedule", "show").error
+    assert "`ondevice schedule --help` shows examples" in call("schedule", "show").error
+    assert call("schedule", "show", "--help").out.startswith("usage: ondevice schedule show [options] run\n")
+    assert call("schedule", "--help").out.startswith("usage: ondevice schedule [options] ")
+
+
 def test_help_of_a_mistyped_command_says_so(call):
     assert "did you mean 'train'" in call("help", "trian").err
 
@@ -117,3 +125,9 @@ def test_help_of_a_mistyped_command_says_so(call):
 def test_a_wrong_number_is_told_by_its_flag(call, value, says):
     result = call("train", "--data", ".", f"--minutes={value}")
     assert result.code == 2 and says in result.err
+
+
+@pytest.mark.parametrize("command", ["generate", "chat", "serve", "eval", "select", "sweep", "decide"])
+def test_more_threads_than_a_config_may_have_are_refused(call, command):
+    """9,999 of them took half a minute for a text of eight tokens, and the machine with it."""
+    assert "--threads: must be at most 256, not 9999" in call(command, "tiny", "--threads", "9999").error

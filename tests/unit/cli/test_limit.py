@@ -30,11 +30,14 @@ def test_limits_of_a_simulated_run_are_explained_by_the_preset_that_holds_there(
 
 def test_limits_of_a_stopped_run_are_written_and_the_run_stays_sound(own: Path, call: Any) -> None:
     said = call("limit", "tiny", "max_battery_c=38.5", "limits.plugged_only=true", "hours=22:30-06:45").out
-    assert "limits.max_battery_c = 38.5 from now on, was None." in said
+    assert "limits.max_battery_c = 38.5 from now on, was 45 by the preset." in said
+    assert "limits.plugged_only = yes from now on, was no by the preset." in said
     limits = read_limits(RunDir(own / "runs/tiny").limits)
     assert (limits.max_battery_c, limits.plugged_only, limits.hours) == (38.5, True, "22:30-06:45")
     assert "max_battery_c = 38.5: written by you" in call("limit", "tiny").out
-    assert call("limit", "tiny", "hours=").code == 0
+    assert "limits.hours = always by the preset from now on, was 22:30-06:45." in call("limit", "tiny", "hours=").out
+    assert "limits.max_rss_mb = 900 from now on, was not given." in call("limit", "tiny", "max_rss_mb=900").out
+    assert "None" not in call("limit", "tiny").out
     assert read_limits(RunDir(own / "runs/tiny").limits).hours is None
     assert call("verify", "tiny").code == 0
 

@@ -136,8 +136,11 @@ def test_version(call, flag):
         (["runs", "lst"], "(did you mean 'list'?)"),
         (["runs"], "required: list|rename|rm|du"),
         (["pause"], "required: run; `ondevice pause --help` shows examples"),
+        (["train", "shakespear-char"], "no preset of that name (did you mean 'shakespeare-char'?)"),
+        (["train", "shakespear-char", "--data", "x"], "no preset of that name (did you mean 'shakespeare-char'?)"),
         (["train", "--minutes", "soon"], "--minutes: 'soon' is not a number"),
         (["generate", "tiny", "--threads", "0"], "--threads: must be at least 1, not 0"),
+        (["generate", "tiny", "x", "--limit", "max_battery_c=38"], "--limit is for --prompts"),
         (["generate", "tiny", "--threads", "two"], "--threads: 'two' is not a whole number"),
         (["data", "inspect", "x", "--context", "-1"], "--context: must be at least 1, not -1"),
         (["plan", "--rate", "-5"], "--rate: must be at least 1, not -5"),
@@ -263,6 +266,27 @@ def test_a_reader_that_leaves_ends_the_command_quietly(place):
     found = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, cwd=place)
     os.close(writing)
     assert (found.returncode, found.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (0, 1, 2)])
+def test_closed_standard_streams_are_no_bug(place, closed):
+    """``ondevice status >&-``, and schedulers that start programs without any."""
+    again = "import os, sys\n" + "".join(f"os.close({number})\n" for number in closed)
+    again += f"os.execv(sys.executable, [sys.executable, '-m', 'ondevice', *{PRESETS!r}])"
+    found = subprocess.run([sys.executable, "-c", again], capture_output=True, cwd=place)
+    assert found.returncode == 0 and not found.stderr
+    assert bool(found.stdout) == (1 not in closed)
+    assert not (place / "home" / "logs").exists()
+
+
+def test_a_folder_that_was_deleted_is_told(place, call, monkeypatch):
+    gone = place / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    result = call("train", "--data", "words.txt")
+    assert result.code == 2 and result.error.startswith("The folder you are in was deleted; `cd` to another")
+    monkeypatch.chdir(place)
 
 
 def test_mute_sends_the_rest_nowhere(tmp_path):

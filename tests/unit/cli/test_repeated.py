@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sysconfig
 
 import pytest
@@ -37,7 +38,7 @@ def test_limits_of_a_repeated_command_hold_from_now_on(own, call, target):
     result = call("train", target, *words)
     assert result.code == 0
     assert "limits.keep_last = 7 from now on, was 3." in result.out
-    assert "limits.save_every_s = 45.0 from now on, was 300.0." in result.out
+    assert "limits.save_every_s = 45 from now on, was 300." in result.out
     limits = read_limits(run.limits)
     assert (limits.keep_last, limits.save_every_s, limits.min_free_disk_mb) == (7, 45.0, 0.0)
     assert "from now on" not in call("train", target, *words).out
@@ -109,3 +110,21 @@ def test_quickstart_on_another_text_is_still_another_wish(place, library, call):
     assert call("quickstart", "words.txt", "--name", "quickstart", *SMALL, "--quiet").code == 0
     result = call("quickstart", *SMALL)
     assert result.code == 2 and "this run was started with data.sources" in result.error
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("words.txt", "other.txt"), r"with data.sources\[1\].path = '.*/words.txt', not '.*/other.txt', and"),
+        (
+            ("[tokenizer]", '[[data.sources]]\npath = "other.txt"\n[tokenizer]'),
+            r"with the number of data.sources = 1, not 2",
+        ),
+    ],
+)
+def test_another_text_is_told_by_its_key(own, place, call, change, says):
+    (place / "other.txt").write_text("other words altogether\n" * 200)
+    before, after = change
+    (place / "tiny.toml").write_text((place / "tiny.toml").read_text().replace(before, after))
+    result = call("train", place / "tiny.toml")
+    assert result.code == 2 and re.search(says, result.error), result.error

@@ -14,7 +14,8 @@ import time
 import pytest
 
 from ondevice.cli.folding import columns
-from ondevice.cli.status_text import one_line, outlook, pace_lines
+from ondevice.cli.status_text import one_line, outlook, pace_lines, read_lines, story_lines
+from ondevice.run.digest import Digest
 from ondevice.run.directory import RunDir, RunLock
 from ondevice.run.liveness import Liveness, read_status, write_status
 from ondevice.run.usage import Usage
@@ -65,6 +66,16 @@ def test_a_live_run_is_shown_as_its_trainer_foretells_it():
         "  to come   30 Wh",
     ]
     assert max(map(len, lines)) <= 45
+
+
+def test_what_was_read_is_of_the_step_that_is_shown():
+    """The status of a run that was killed is older than its story: by 49 steps, where a step takes 20 ms."""
+    story, status = Digest(), {"step": 356, "tokens": 45_568, "unique_tokens": 38_016, "epochs": 0.6}
+    story.fold({"kind": "launch", "steps": 595})
+    story.fold({"kind": "step", "step": 405, "tokens": 51_840, "loss": 2.0})
+    assert next(story_lines(story)) == "  step      405 of 595 (68 %)"
+    assert next(read_lines(status, story)) == "  read      51,840 tokens, 0.68 epochs"
+    assert next(read_lines(status, Digest())) == "  read      45,568 tokens, 0.60 epochs"
 
 
 def test_a_simulated_phone_is_named_and_its_clock_is_not_shown():

@@ -34,6 +34,11 @@ def test_a_sound_run(reading, call):
         assert word in result.out
 
 
+def test_what_is_for_packages_is_not_left_undone_in_silence(reading, call):
+    result = call("verify", "tiny", "--again")
+    assert result.code == 2 and "--again and --base are for packages" in result.error
+
+
 def test_json(reading, call):
     result = call("verify", "tiny", "--json").json
     assert (result["run"], result["sound"], result["replay"]) == ("tiny", True, None)

@@ -109,6 +109,18 @@ def test_every_broken_line_is_told_not_only_the_first(tmp_path):
     assert check_examples([tmp_path / "train.jsonl"]).errors == 1
 
 
+def test_a_file_in_another_encoding_is_one_sentence_not_one_a_line(tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_bytes((json.dumps(_row("a")) + "\n").encode("utf-16") * 50)
+    with pytest.raises(DataError, match=r"train.jsonl is UTF-16, not UTF-8; convert it: iconv"):
+        check_examples([path])
+
+
+def test_a_chat_without_turns_is_not_called_no_list(tmp_path):
+    (fault,) = _check(tmp_path, [{"messages": []}]).faults
+    assert fault.text == "'messages' has no turn in it; give its turns with role and content."
+
+
 def test_leaks_are_errors_and_copies_are_where_a_contract_says_so(tmp_path):
     rows = [_row("my card was charged twice last week"), _row("b"), _row("b"), _row("b", label="billing")]
     held = [_row("b", field="expected"), _row("my card was charged twice last week !", field="expected")]

@@ -176,7 +176,7 @@ def test_a_broken_row_is_named_with_its_line(tmp_path, row, said):
     ("messages", "said"),
     [
         ("hello", "must be a list of turns"),
-        ([], "must be a list of turns"),
+        ([], "has no turn in it"),
         (["hi"], "message 1 is a string"),
         ([{"role": "user"}], "message 1: there is no field 'content'"),
         ([{"role": "asistant", "content": "x"}], "the role 'asistant' .did you mean"),

@@ -39,16 +39,13 @@ def leaf(data: bytes, block: int = 5) -> Leaf:
 
 
 def expected(data: bytes) -> tuple[str, list[int]]:
-    """The good lines and the offset of the first bad byte of each bad one, the plain way."""
-    good, bad, offset = [], [], 0
-    if data.startswith(codecs.BOM_UTF8):
-        data, offset = data[3:], 3
-    for line in _lines(data):
+    """The good lines and the numbers of the bad ones, the plain way."""
+    good, bad = [], []
+    for number, line in enumerate(_lines(data.removeprefix(codecs.BOM_UTF8)), start=1):
         try:
             good.append(line.decode())
-        except UnicodeDecodeError as error:
-            bad.append(offset + error.start)
-        offset += len(line)
+        except UnicodeDecodeError:
+            bad.append(number)
     return "".join(good).replace("\r\n", "\n"), bad
 
 
@@ -74,19 +71,19 @@ def test_chunks_know_their_physical_line(long_line, data, block):
     lines = _lines(data)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(readers_utf8, "LONG_LINE", long_line)
-        for text, number in lines_text(leaf(data, block), lambda offset: None):
+        for text, number in lines_text(leaf(data, block), lambda line: None):
             physical = lines[number - 1].decode().replace("\r\n", "\n")
             assert text.split("\n")[0] in physical
 
 
 @given(data=BYTES, block=st.integers(3, 40), bom=st.booleans())
-def test_strict_text_is_all_or_an_error_with_the_offset(data, block, bom):
+def test_strict_text_is_all_or_an_error_with_the_line(data, block, bom):
     data = codecs.BOM_UTF8 * bom + data
     try:
         text = data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError:
         wrong = first_invalid(leaf(data, block))
-        data[:wrong].decode()
+        assert wrong == expected(data)[1][0]
         with pytest.raises(DataError, match=rf"^/x/a.txt:{wrong}: .*skip_line"):
             list(strict_text(leaf(data, block)))
     else:
@@ -110,7 +107,7 @@ def test_a_file_that_changes_between_the_two_passes_is_refused():
             yield data[start : start + (1 << 18)]
 
     with pytest.raises(DataError, match="changed while it was read"):
-        list(lines_text(Leaf("a", "/x/a", "a", 0, blocks), lambda offset: None))
+        list(lines_text(Leaf("a", "/x/a", "a", 0, blocks), lambda line: None))
 
 
 @pytest.mark.parametrize(

@@ -143,9 +143,9 @@ BROKEN = b"good \xc3\xa9\nbad \xff line\ngood again\n\nlast \xe9"
 @pytest.mark.parametrize(
     ("document", "texts", "examples"),
     [
-        ("file", ["good é\ngood again\n\n"], ("a.txt:12", "a.txt:36")),
-        ("paragraph", ["good é\ngood again"], ("a.txt:12", "a.txt:36")),
-        ("line", ["good é", "good again"], ("a.txt:12", "a.txt:36")),
+        ("file", ["good é\ngood again\n\n"], ("a.txt:2", "a.txt:5")),
+        ("paragraph", ["good é\ngood again"], ("a.txt:2", "a.txt:5")),
+        ("line", ["good é", "good again"], ("a.txt:2", "a.txt:5")),
     ],
 )
 def test_bad_lines_are_left_out_and_counted(tmp_path, document, texts, examples):
@@ -159,7 +159,7 @@ def test_bad_documents_are_left_out_and_counted(tmp_path):
     write(tmp_path, {"a.txt": BROKEN, "b.txt": "fine\n\nfine too"})
     documents, problems = read(tmp_path, bad="skip_document")
     assert [d.origin for d in documents] == ["b.txt"]
-    assert problems.examples("s", "invalid_utf8_document") == ("a.txt:12",)
+    assert problems.examples("s", "invalid_utf8_document") == ("a.txt:2",)
     documents, problems = read(tmp_path, bad="skip_document", document="line")
     assert [d.text for d in documents] == ["good é", "good again", "fine", "fine too"]
     assert problems.examples("s", "invalid_utf8_document") == ("a.txt:2", "a.txt:5")
@@ -167,7 +167,7 @@ def test_bad_documents_are_left_out_and_counted(tmp_path):
 
 def test_bad_bytes_may_be_refused(tmp_path):
     write(tmp_path, {"a.txt": BROKEN})
-    with pytest.raises(DataError, match=r"a.txt:12: .*not valid UTF-8.*skip_line"):
+    with pytest.raises(DataError, match=r"a.txt:2: .*not valid UTF-8.*skip_line"):
         read(tmp_path, "a.txt", bad="refuse")
 
 
@@ -189,6 +189,7 @@ def test_jsonl_rows_with_bad_text(tmp_path, bad):
     [
         (b"\x89PNG\r\n\0\0data", "binary_file", "is not text .*name a text file"),
         ("text".encode("utf-16"), "utf16_file", "is UTF-16.*iconv"),
+        ("text".encode("utf-32"), "binary_file", "is UTF-32.*iconv -f UTF-32"),
     ],
 )
 def test_what_is_no_text_is_refused_by_name_and_counted_in_a_folder(tmp_path, content, reason, message):

@@ -85,6 +85,14 @@ def test_a_run_is_never_made_over_another(run: RunDir, new_run: NewRun, monkeypa
     assert [path.name for path in run.path.parent.iterdir()] == ["notes"]
 
 
+def test_what_is_no_run_is_not_called_one(home_folder: Path, new_run: NewRun) -> None:
+    """`runs rm`, which removes a run that is in the way, would say that there is none."""
+    (home_folder / "runs" / "notes" / "telemetry").mkdir(parents=True)
+    with pytest.raises(UsageError, match="notes: something that is no run lies there; move it away"):
+        new_run("notes")
+    assert (home_folder / "runs" / "notes" / "telemetry").is_dir()
+
+
 def test_a_failed_birth_leaves_nothing(home_folder: Path, recipe: Any) -> None:
     def full(folder: Path) -> None:
         raise OSError(errno.EACCES, "Permission denied")

@@ -113,7 +113,9 @@ def test_changed_wishes_are_refused_or_said(place, capsys):
     changed = Path("little.toml").read_text("utf-8").replace("lr = 3e-3", "lr = 1e-3")
     Path("little.toml").write_text(changed, "utf-8")
     assert main(["study", "run", "little.toml", "--quiet"]) == 2
-    assert "trunk-1: this run was started with train.lr = 0.003, not 0.001" in capsys.readouterr().err
+    refused = capsys.readouterr().err
+    assert "trunk-1: this run was started with train.lr = 0.003, not 0.001" in refused
+    assert "give the study another name" in refused and "--name" not in refused
     late = STUDY.replace("[1, 2]", "[1]").replace("at_tokens = 256", "at_tokens = 320")
     Path("little.toml").write_text(late, "utf-8")  # an arm that came when its parent was trained already
     assert main(["study", "run", "little.toml", "--quiet"]) == CheckpointError.exit_code

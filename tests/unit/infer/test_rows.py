@@ -1,0 +1,59 @@
+"""What lies where texts are to be written: an earlier work goes on, anything else is left as it is."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ondevice.errors import DataError
+from ondevice.infer.rows import done_rows
+
+ROWS = [{"prompt": "a"}, {"prompt": "b", "id": 7}, {"prompt": "c", "text": "own"}]
+
+
+def written(row, text="x"):
+    return json.dumps({**row, "text": text, "tokens": 1, "finish": "length"}, ensure_ascii=False) + "\n"
+
+
+WHOLE = "".join(written(row) for row in ROWS)
+
+
+def test_any_cut_of_an_earlier_work_goes_on(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    assert done_rows(path, ROWS) == 0
+    data = WHOLE.encode()
+    for size in range(len(data) + 1):
+        path.write_bytes(data[:size])
+        assert done_rows(path, ROWS) == data[:size].count(b"\n")
+        assert path.read_bytes() == data[: data.rfind(b"\n", 0, size) + 1]
+
+
+def test_a_text_with_odd_line_separators_is_one_row(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_text(written(ROWS[0], "one\u2028two\x85three"), "utf-8")
+    assert done_rows(path, ROWS) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("a note without a line end", "its last line is none that was written here"),
+        ('{"prompt": "a"}', "its last line is none that was written here"),
+        ('{"prompt": "a"}\n', "a row without a text that was written"),
+        ('{"config": 1}\n', "no object with a text under"),
+        (written({"prompt": "z"}), "the text of another prompt"),
+        (WHOLE + "more", "has more rows than there are prompts"),
+    ],
+)
+def test_a_file_of_anything_else_stays_as_it_is(tmp_path, content, says):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(content)
+    with pytest.raises(DataError, match=says):
+        done_rows(path, ROWS)
+    assert path.read_text() == content
+
+
+def test_a_folder_is_told(tmp_path):
+    with pytest.raises(DataError, match=r"cannot be read .Is a directory.; choose another file with --out"):
+        done_rows(tmp_path, ROWS)

@@ -1,0 +1,62 @@
+"""A run's folder that is moved or deleted while it trains: it ends with a sentence, and no second run comes to be."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from ondevice.run.directory import RunDir, RunGone
+from ondevice.run.liveness import read_liveness
+from ondevice.train.chain import train
+from tests.displays import Silent
+
+
+class Disturbs(Silent):
+    """Does something to the run at its first status of step 6 or later."""
+
+    def __init__(self, deed):
+        super().__init__()
+        self._deed = deed
+
+    def status(self, status):
+        super().status(status)
+        if self._deed is not None and status.get("step", 0) >= 6:
+            deed, self._deed = self._deed, None
+            deed()
+
+
+@pytest.fixture(params=["make", "make_chain"])
+def run(request):
+    return request.getfixturevalue(request.param)("limits.save_every_steps=4")
+
+
+def test_a_run_that_was_moved_goes_on_where_it_lies(run, tmp_path):
+    moved = RunDir(tmp_path / "elsewhere")
+    display = Disturbs(lambda: run.path.rename(moved.path))
+    with pytest.raises(RunGone, match=r"tiny: this folder was moved or deleted .* goes on from the newest checkpoint"):
+        train(run, display=display)
+    assert not run.path.exists()
+    assert read_liveness(moved).state == "failed"
+    outcome = train(moved, display=Silent())
+    assert outcome.outcome == "finished" and outcome.step == moved.read_recipe().train.steps
+
+
+def test_a_run_that_was_deleted_stays_so(run):
+    with pytest.raises(RunGone):
+        train(run, display=Disturbs(lambda: shutil.rmtree(run.path)))
+    assert not run.path.exists()
+
+
+def test_another_run_in_its_place_is_left_alone(make):
+    run, other = make("train.steps=24", "eval.count=12", "limits.save_every_steps=4"), make(name="other")
+
+    def swap():
+        run.path.rename(run.path.with_name("moved"))
+        other.path.rename(run.path)
+
+    papers = {path.name for path in other.path.iterdir()}
+    with pytest.raises(RunGone):
+        train(run, display=Disturbs(swap))
+    assert {path.name for path in run.path.iterdir()} <= papers | {"status.json"}
+    assert not list(run.checkpoints.iterdir())
