@@ -159,7 +159,7 @@ class _View:
         found = []
         for node, traits in self._bodies(heat.nodes[signal.name], signal):
             ahead = foretold(node, traits, signal, work, self.now, duty_now=duty_now)
-            if not is_long(ahead, limit_c, cycle.piece_s):
+            if not is_long(ahead, limit_c, cycle.piece_s, signal.much):
                 cooler_s = 0.0 if signal.peaks else self._cooler_s(ahead, traits, limit_c)
                 unsure = hypot(unsure_c, ahead.warming * cooler_s)
                 duty = duty_for(ahead, traits, limit_c, cycle, duty_now=duty_now, unsure_c=unsure)

@@ -12,15 +12,15 @@ from ondevice.governor.node import Node
 
 __all__ = ["is_long", "parts", "share", "waited"]
 
-MUCH = 0.2
 PATIENCE_S = 900.0
 TIGHT, ROOMY = 0.5, 0.25  # of the room under a limit: what a piece may warm, and what one that is cut should
 LEAST_PART_S = 2.0
 
 
-def is_long(node: Node, limit_c: float, piece_s: float) -> bool:
-    """Whether pieces are steered one by one: one warms the body by much of the room under its limit."""
-    return piece_s >= LONG_S or node.warming * piece_s > MUCH * max(0.0, limit_c - node.idle_c)
+def is_long(node: Node, limit_c: float, piece_s: float, much: float) -> bool:
+    """Whether pieces are steered one by one: one warms the body by as ``much`` of the room under its limit. By their
+    mean such short ones would be too warm: where they are rare, the lag smooths no swing."""
+    return piece_s >= LONG_S or node.warming * piece_s > much * max(0.0, limit_c - node.idle_c)
 
 
 def parts(node: Node, limit_c: float, piece_s: float) -> int:

@@ -39,6 +39,7 @@ class Signal:
     hard_over_c: float
     scale_c: float = 1.0
     peaks: bool = False  # counts only while working, and then the highest of a while
+    much: float = 0.1  # of the room under its limit: what a piece may warm it and still be steered by its mean
 
     def value(self, reading: Reading) -> float | None:
         """Degrees Celsius; of headroom, degrees on its own scale. None where it is unknown or stale."""
@@ -109,7 +110,9 @@ SIGNALS = (
         hard_over_c=2.0,
         scale_c=HEADROOM_C,
     ),
-    Signal(name="skin_c", words="body", bodies=(_SKIN,), stale_s=20.0, every_s=5.0, hard_over_c=2.0),
+    Signal(  # its swing fades as fast as it comes, and peaks of one piece are foretold badly
+        name="skin_c", words="body", bodies=(_SKIN,), stale_s=20.0, every_s=5.0, hard_over_c=2.0, much=0.2
+    ),
     Signal(name="cpu_c", words="processor", bodies=(_CPU,), stale_s=10.0, every_s=10.0, hard_over_c=8.0, peaks=True),
 )
 BATTERY, FINER = SIGNALS[0], SIGNALS[1]

@@ -32,10 +32,10 @@ LIMITS = Limits(
 NODE = replace(first_seen(30.0, 0.0, BATTERY.bodies[0], 0.0), warming=0.15)
 
 
-@pytest.mark.parametrize(("room_c", "long"), [(-1.0, True), (0.6, True), (1.4, True), (1.6, False), (12.0, False)])
+@pytest.mark.parametrize(("room_c", "long"), [(-1.0, True), (0.6, True), (2.8, True), (3.2, False), (12.0, False)])
 def test_a_short_piece_is_long_where_it_warms_by_much_of_the_room(room_c: float, long: bool) -> None:
-    assert is_long(NODE, 30.0 + room_c, 2.0) is long
-    assert is_long(NODE, 30.0 + room_c, LONG_S), "whatever the room"
+    assert is_long(NODE, 30.0 + room_c, 2.0, BATTERY.much) is long
+    assert is_long(NODE, 30.0 + room_c, LONG_S, BATTERY.much), "whatever the room"
 
 
 def lived(
@@ -76,6 +76,11 @@ def lived(
 def test_where_idling_is_nearly_too_warm_some_work_is_done_and_it_never_stops_for_good() -> None:
     worked_s, changes, warmest_c = lived(ambient_c=38.0, piece_s=2.0, minutes=20)
     assert worked_s >= 6.0 and changes <= 1 and warmest_c <= 40.0
+
+
+def test_short_pieces_that_are_rare_keep_the_limit_with_their_peaks() -> None:
+    worked_s, _, warmest_c = lived(ambient_c=37.0, piece_s=2.0, minutes=40)
+    assert worked_s >= 70.0 and warmest_c <= 39.95
 
 
 def test_android_alone_keeps_the_first_approach() -> None:
