@@ -129,10 +129,11 @@ def _write_rows(
     length: int,
 ) -> int:
     from ondevice.infer.manners import on_this_machine
-    from ondevice.infer.rows import done_rows, write_rows
+    from ondevice.infer.rows import done_rows, way_of, write_rows
 
     out = Path(os.path.expanduser(args.out)).absolute()
-    done = done_rows(out, rows)
+    way = way_of(opened.what, settings, length)
+    done = done_rows(out, rows, way)
     manners = on_this_machine(limits, out.parent, tell=_say)
     if done and not args.json:
         _say(f"{done} of {len(rows)} are there already.")
@@ -142,6 +143,7 @@ def _write_rows(
         opened.tokenizer,
         rows[done:],
         out,
+        way=way,
         settings=settings,
         max_new_tokens=length,
         batch=int(args.batch),

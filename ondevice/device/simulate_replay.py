@@ -98,8 +98,10 @@ def _read(path: Path) -> tuple[list[float], list[Row]]:
     try:
         with path.open(encoding="utf-8", newline="") as lines:
             rows = [(float(cells["t_s"]), _values(cells)) for cells in csv.DictReader(lines)]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The recording {path} cannot be read: {error}.") from None
+    except OSError as error:
+        raise UsageError(f"The recording {path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"The recording {path} is not UTF-8 at byte {error.start}.") from None
     except (KeyError, TypeError, ValueError):
         raise UsageError(f"{path} is no recording: it needs a header line with t_s, and numbers below it.") from None
     times_s = [t_s - rows[0][0] for t_s, _ in rows]

@@ -1,13 +1,16 @@
 """Many prompts from a JSONL file, their texts into another, group by group, so that an interrupted work goes on.
 
-A row of the output is the row of the input with ``text``, ``tokens``, ``finish`` and ``note``, in the same order.
+A row of the output is the row of the input with ``text``, ``tokens``, ``finish``, ``note`` and ``written_by``, in the
+same order; the last is a hash of the model and the settings, so that texts of two ways are never taken for one work.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,10 @@ from ondevice.infer.batch import generate_batch
 from ondevice.infer.sampling import Sampling
 from ondevice.run.files import fsync_folder, write_all, write_error
 
-__all__ = ["done_rows", "read_rows", "write_rows"]
+__all__ = ["done_rows", "read_rows", "way_of", "write_rows"]
 
 _LARGEST = 256 << 20
-_WRITTEN = ("text", "tokens", "finish", "note")
+_WRITTEN = ("text", "tokens", "finish", "note", "written_by")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -50,8 +53,14 @@ def _row(line: str, where: str) -> dict[str, Any]:
     return row
 
 
-def done_rows(path: Path, rows: list[dict[str, Any]]) -> int:
-    """How many rows an earlier work wrote; a torn last line of it is cut off.
+def way_of(what: str, settings: Sampling, max_new_tokens: int) -> str:
+    """A name for texts that this model (``what`` says which) writes with these settings."""
+    told = json.dumps([what, asdict(settings), max_new_tokens], sort_keys=True)
+    return hashlib.sha256(told.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def done_rows(path: Path, rows: list[dict[str, Any]], way: str) -> int:
+    """How many rows an earlier work wrote in the same ``way``; a torn last line of it is cut off.
 
     Raises DataError for a file of anything else, which stays as it is.
     """
@@ -69,6 +78,11 @@ def done_rows(path: Path, rows: list[dict[str, Any]]) -> int:
             raise DataError(f"{path}:{number}: the text of another prompt; choose another file with --out.")
         if "text" not in found or "finish" not in found:
             raise DataError(f"{path}:{number}: a row without a text that was written; choose another file with --out.")
+        if found.get("written_by", way) != way:  # rows of earlier versions do not tell
+            raise DataError(
+                f"{path}:{number}: written by another model or with other settings; choose another file with --out, or "
+                "delete this one."
+            )
     if len(lines) + bool(torn) > len(rows):
         raise DataError(f"{path}: has more rows than there are prompts; choose another file with --out.")
     if torn:
@@ -93,6 +107,7 @@ def write_rows(
     rows: list[dict[str, Any]],
     path: Path,
     *,
+    way: str,
     settings: Sampling,
     max_new_tokens: int,
     batch: int,
@@ -118,6 +133,7 @@ def write_rows(
         told = [
             {**row, "text": tokenizer.decode(list(each.ids)), "tokens": len(each.ids), "finish": each.finish}
             | ({"note": each.note} if each.note else {})
+            | {"written_by": way}
             for row, each in zip(group, written, strict=True)
         ]
         _append(path, "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in told).encode("utf-8", "replace"))

@@ -7,13 +7,19 @@ import json
 import pytest
 
 from ondevice.errors import DataError
-from ondevice.infer.rows import done_rows
+from ondevice.infer.rows import done_rows, way_of
+from ondevice.infer.sampling import Sampling
 
 ROWS = [{"prompt": "a"}, {"prompt": "b", "id": 7}, {"prompt": "c", "text": "own"}]
 
 
-def written(row, text="x"):
-    return json.dumps({**row, "text": text, "tokens": 1, "finish": "length"}, ensure_ascii=False) + "\n"
+WAY = way_of("notes, step 800", Sampling(), 64)
+
+
+def written(row, text="x", way=WAY):
+    return (
+        json.dumps({**row, "text": text, "tokens": 1, "finish": "length", "written_by": way}, ensure_ascii=False) + "\n"
+    )
 
 
 WHOLE = "".join(written(row) for row in ROWS)
@@ -21,18 +27,18 @@ WHOLE = "".join(written(row) for row in ROWS)
 
 def test_any_cut_of_an_earlier_work_goes_on(tmp_path):
     path = tmp_path / "texts.jsonl"
-    assert done_rows(path, ROWS) == 0
+    assert done_rows(path, ROWS, WAY) == 0
     data = WHOLE.encode()
     for size in range(len(data) + 1):
         path.write_bytes(data[:size])
-        assert done_rows(path, ROWS) == data[:size].count(b"\n")
+        assert done_rows(path, ROWS, WAY) == data[:size].count(b"\n")
         assert path.read_bytes() == data[: data.rfind(b"\n", 0, size) + 1]
 
 
 def test_a_text_with_odd_line_separators_is_one_row(tmp_path):
     path = tmp_path / "texts.jsonl"
     path.write_text(written(ROWS[0], "one\u2028two\x85three"), "utf-8")
-    assert done_rows(path, ROWS) == 1
+    assert done_rows(path, ROWS, WAY) == 1
 
 
 @pytest.mark.parametrize(
@@ -43,6 +49,8 @@ def test_a_text_with_odd_line_separators_is_one_row(tmp_path):
         ('{"prompt": "a"}\n', "a row without a text that was written"),
         ('{"config": 1}\n', "no object with a text under"),
         (written({"prompt": "z"}), "the text of another prompt"),
+        (written(ROWS[0], way=way_of("notes, step 800", Sampling(temperature=0.1), 64)), "with other settings"),
+        (written(ROWS[0], way=way_of("notes, step 900", Sampling(), 64)), "by another model or"),
         (WHOLE + "more", "has more rows than there are prompts"),
     ],
 )
@@ -50,10 +58,18 @@ def test_a_file_of_anything_else_stays_as_it_is(tmp_path, content, says):
     path = tmp_path / "mine.jsonl"
     path.write_text(content)
     with pytest.raises(DataError, match=says):
-        done_rows(path, ROWS)
+        done_rows(path, ROWS, WAY)
     assert path.read_text() == content
 
 
 def test_a_folder_is_told(tmp_path):
     with pytest.raises(DataError, match=r"cannot be read .Is a directory.; choose another file with --out"):
-        done_rows(tmp_path, ROWS)
+        done_rows(tmp_path, ROWS, WAY)
+
+
+def test_rows_of_earlier_versions_do_not_tell_by_what_they_were_written(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    row = json.loads(written(ROWS[0]))
+    del row["written_by"]
+    path.write_text(json.dumps(row) + "\n")
+    assert done_rows(path, ROWS, WAY) == 1
