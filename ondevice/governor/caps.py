@@ -35,6 +35,7 @@ RECKONED_S = 1800.0  # without any sample the last estimate is carried on for so
 COOLER_S = 12.0  # of full work: cores that rest more are slowed less, and one second of work then warms more
 APPROACH_S = 40.0  # the same for duty yet to be given up, at full load: at first nobody knows by how much more
 SWING = 0.06  # of duty: less is no approach
+ALONE_C = 0.2  # deviation of Android's scale where no battery was read beside it: its errors show nowhere else
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ def caps(
     for signal in SIGNALS:
         value, allowed = signal.value(reading), None
         if _is_watched(signal, heat, reading, now, handheld=handheld):
-            allowed = view.allowed(heat, signal, signal.limit(policy))
+            alone = signal is FINER and heat.offset is None
+            allowed = view.allowed(heat, signal, signal.limit(policy), unsure_c=ALONE_C if alone else 0.0)
         if signal is BATTERY and heat.offset is not None and FINER.value(reading) is not None:
             limit_c, unsure = policy.max_battery_c - heat.offset.mean_c, unsure_c(heat.offset, now)
             finer = view.allowed(heat, FINER, limit_c, unsure_c=unsure)

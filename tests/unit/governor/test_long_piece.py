@@ -88,6 +88,13 @@ def test_android_alone_keeps_the_first_approach() -> None:
     assert worked_s > 150.0 and warmest_c <= 40.05
 
 
+def test_android_alone_keeps_the_limit_of_a_phone_that_is_not_as_believed() -> None:
+    worked_s, _, warmest_c = lived(
+        ambient_c=28.0, piece_s=2.0, minutes=45, wrong=6, lost=("battery_c", "cpu_c", "skin_c")
+    )
+    assert worked_s > 780.0 and warmest_c <= 40.05
+
+
 def test_of_a_long_piece_the_mean_is_told() -> None:
     worked_s, changes, warmest_c = lived(profile="midrange", ambient_c=35.0, piece_s=25.0, minutes=20)
     assert worked_s > 450.0 and changes <= 3 and warmest_c <= 40.0
