@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "another", "dog", "run", "home", "è", "naïve"]
+
+# What estimates ask of the [train] of a recipe.
+TRAIN = SimpleNamespace(
+    batch=8,
+    clip=1.0,
+    clip_scope="all",
+    optimizer_state="adamw-fp32",
+    top_layers=None,
+    average=0.0,
+    compile=False,
+    precision="fp32",
+)
 
 SMALLEST = """
 [tokenizer]

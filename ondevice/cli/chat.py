@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ondevice.cli.chat_words import Wrapped
-from ondevice.cli.common import THREADS, add_sampling_flags, at_least, for_terminal, given_sampling, print_json_line
+from ondevice.cli.common import (
+    add_sampling_flags,
+    add_threads_flag,
+    at_least,
+    for_terminal,
+    given_sampling,
+    print_json_line,
+)
 from ondevice.errors import DataError, OndeviceError, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -51,7 +58,7 @@ _SETTINGS = ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", help="a run, the folder of a checkpoint, or an export folder")
     parser.add_argument("--step", type=at_least(0), help="this checkpoint instead of the best by validation loss")
-    parser.add_argument("--threads", type=THREADS, help="threads of the arithmetic")
+    add_threads_flag(parser)
     parser.add_argument("--system", default="", metavar="TEXT", help="what the model is told before you speak")
     parser.add_argument("--preset", metavar="NAME", help="balanced, creative, precise, greedy or default")
     parser.add_argument("--load", metavar="FILE", help="go on with a chat that /save kept")

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from ondevice.run.schema import Config, SourceConfig
 
 __all__ = [
-    "THREADS",
     "add_config_flags",
     "add_data_flags",
     "add_sampling_flags",
+    "add_threads_flag",
     "at_least",
     "config_from",
     "cores",
@@ -146,7 +146,9 @@ def at_least(low: int, kind: type[int] | type[float] = int, *, most: float = mat
     return parse
 
 
-THREADS = at_least(1, most=256)  # as fit.threads: thousands are minutes of a machine that does nothing else
+def add_threads_flag(parser: argparse.ArgumentParser) -> None:
+    """With the bound of fit.threads: thousands are minutes of a machine that does nothing else."""
+    parser.add_argument("--threads", type=at_least(1, most=256), help="threads of the arithmetic")
 
 
 def _megabytes(text: str) -> float:

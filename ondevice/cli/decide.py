@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from ondevice.cli.common import THREADS, at_least, for_terminal, print_json
+from ondevice.cli.common import add_threads_flag, at_least, for_terminal, print_json
 from ondevice.cli.progress import make_display
 from ondevice.errors import UsageError
 from ondevice.run.directory import RunDir, find_run
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--late", nargs="?", const="", metavar="CONTRACT", help="state the rule and score the baseline now, if missing"
     )
-    parser.add_argument("--threads", type=THREADS, help="threads of the arithmetic")
+    add_threads_flag(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

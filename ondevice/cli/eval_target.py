@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ondevice.cli.common import THREADS, add_sampling_flags, at_least, for_terminal, given_sampling, print_json
+from ondevice.cli.common import add_sampling_flags, add_threads_flag, at_least, for_terminal, given_sampling, print_json
 from ondevice.cli.folding import tell
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ __all__ = ["add_panel_flags", "add_target_flags", "eval_target", "wish_from"]
 def add_target_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of `eval_target` but for ``target`` and ``--json``."""
     parser.add_argument("--step", type=at_least(0), help="this checkpoint instead of the best by validation loss")
-    parser.add_argument("--threads", type=THREADS, help="threads of the arithmetic")
+    add_threads_flag(parser)
     parser.add_argument("--data", metavar="DATASET", help="measure on this dataset instead of the run's own")
     parser.add_argument(
         "--context",

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ondevice.cli.common import THREADS, add_sampling_flags, at_least, for_terminal, given_sampling, print_json
+from ondevice.cli.common import add_sampling_flags, add_threads_flag, at_least, for_terminal, given_sampling, print_json
 from ondevice.cli.folding import tell
 from ondevice.errors import UsageError
 
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", nargs="?", default="", help="text to go on from; - reads it from standard input")
     parser.add_argument("--adapter", metavar="FOLDER", help="a PEFT adapter to merge into a folder of Hugging Face")
     parser.add_argument("--step", type=int, help="use this checkpoint instead of the best by validation loss")
-    parser.add_argument("--threads", type=THREADS, help="threads of the arithmetic")
+    add_threads_flag(parser)
     defaults = (
         "where not given: 128 tokens, and what a sweep found (generation_config.json), else temperature 0.8, top k 50, "
         "top p 0.95, no penalty, seed 1"

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ondevice.cli.common import THREADS, at_least, for_terminal, print_json
+from ondevice.cli.common import add_threads_flag, at_least, for_terminal, print_json
 
 __all__ = ["EXAMPLES", "add_arguments", "run"]
 
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N rows of each task")
     parser.add_argument("--step", type=at_least(0), help="this checkpoint instead of the best by validation loss")
     parser.add_argument("--context", type=at_least(2), metavar="N", help="Hugging Face: tokens seen at once")
-    parser.add_argument("--threads", type=THREADS, help="threads of the arithmetic")
+    add_threads_flag(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ondevice.cli.common import THREADS, add_sampling_flags, given_sampling, print_json
+from ondevice.cli.common import add_sampling_flags, add_threads_flag, given_sampling, print_json
 from ondevice.cli.folding import tell
 from ondevice.errors import UsageError
 from ondevice.run.directory import RunDir
@@ -21,7 +21,7 @@ _SHOWN = 8
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompts", metavar="FILE", help='JSONL: {"prompt", and "expected" or "contains" as wanted}')
-    parser.add_argument("--threads", type=THREADS, help="threads of the arithmetic")
+    add_threads_flag(parser)
     add_sampling_flags(parser, defaults="where not given: 64 tokens, always the likeliest (temperature 0)")
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from ondevice.cli.common import THREADS, at_least, for_terminal, print_json
+from ondevice.cli.common import add_threads_flag, at_least, for_terminal, print_json
 from ondevice.cli.eval_target import add_panel_flags, wish_from
 from ondevice.cli.folding import tell
 from ondevice.cli.pin import change_pin
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-pin", action="store_true", help="leave the pins as they are")
     parser.add_argument("--wait", type=float, default=30.0, metavar="S", help="seconds to wait for a live trainer (30)")
-    parser.add_argument("--threads", type=THREADS, help="threads of the arithmetic")
+    add_threads_flag(parser)
     add_panel_flags(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

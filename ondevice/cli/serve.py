@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ondevice.cli.common import THREADS, at_least, print_json_line
+from ondevice.cli.common import add_threads_flag, at_least, print_json_line
 from ondevice.cli.folding import tell
 from ondevice.errors import DataError, UsageError
 
@@ -38,7 +38,7 @@ _LENGTH = 128  # tokens of a completion that says nothing of it
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", help="a run, the folder of a checkpoint, or an export folder")
     parser.add_argument("--step", type=at_least(0), help="this checkpoint instead of the best by validation loss")
-    parser.add_argument("--threads", type=THREADS, help="threads of the arithmetic")
+    add_threads_flag(parser)
     parser.add_argument("--name", help="what clients call the model (its run's or folder's name)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
     parser.add_argument("--port", type=at_least(0), default=8000, help="port to listen on; 0 takes a free one (8000)")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ondevice.cli.common import THREADS, at_least, for_terminal, print_json
+from ondevice.cli.common import add_threads_flag, at_least, for_terminal, print_json
 from ondevice.cli.eval_target import add_panel_flags, wish_from
 from ondevice.cli.folding import tell
 from ondevice.errors import UsageError
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag, nargs="+", type=float, default=[], metavar="X", help=f"values of {name} in the grid")
     parser.add_argument("--holdout", metavar="FILE", help="JSONL of prompts held out (default: every other prompt)")
     parser.add_argument("--no-apply", action="store_true", help="do not make the winner the default")
-    parser.add_argument("--threads", type=THREADS, help="threads of the arithmetic")
+    add_threads_flag(parser)
     add_panel_flags(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

@@ -25,6 +25,7 @@ __all__ = [
     "give_back_large_blocks",
     "give_back_memory",
     "machine_memory",
+    "memory_within",
     "peak_rss_mb",
     "rss_mb",
 ]
@@ -47,12 +48,16 @@ class MachineMemory:
     of_group: bool = False
 
 
-def machine_memory(proc: Path = _PROC, sysfs: Path = _SYS, *, group: MemoryGroup | None = None) -> MachineMemory:
-    """The memory of the whole machine, or as much of it as the process's control ``group`` (where it was looked for
-    already) lets it have. Raises OSError, LookupError or ImportError where it cannot be read."""
+def machine_memory(proc: Path = _PROC, sysfs: Path = _SYS) -> MachineMemory:
+    """The memory of the whole machine, or as much of it as the process's control group lets it have. Raises OSError,
+    LookupError or ImportError where it cannot be read."""
+    return memory_within(MemoryGroup.of_this_process(proc, sysfs), proc)
+
+
+def memory_within(group: MemoryGroup | None, proc: Path = _PROC) -> MachineMemory:
+    """As `machine_memory`, for who looked the group up before."""
     if (proc / "meminfo").exists():
-        whole = _from_meminfo((proc / "meminfo").read_text())
-        return _within_group(whole, group or MemoryGroup.of_this_process(proc, sysfs))
+        return _within_group(_from_meminfo((proc / "meminfo").read_text()), group)
     import psutil  # here, so that doctor can still say that psutil is missing
 
     ram, swap = psutil.virtual_memory(), psutil.swap_memory()

@@ -20,7 +20,7 @@ from ondevice.device import battery, cpufreq, screen, termux_battery, thermal
 from ondevice.device.answer import Answer, fold, nothing
 from ondevice.device.clock import boottime_s
 from ondevice.device.host import existing_ancestor, find_termux, platform_name
-from ondevice.device.memory import MIB, machine_memory, peak_rss_mb, rss_mb
+from ondevice.device.memory import MIB, memory_within, peak_rss_mb, rss_mb
 from ondevice.device.memory_group import MemoryGroup
 from ondevice.device.poller import Poller, SlowSource
 from ondevice.device.unknown import attempt, why
@@ -175,7 +175,7 @@ def _quick_sources(
     thermometers, cores = thermal.Thermometers(sysfs, clock=clock), cpufreq.FastestCores(sysfs)
     disk, group = str(existing_ancestor(folder)), MemoryGroup.of_this_process(proc, sysfs)
     sources: tuple[tuple[tuple[str, ...], Callable[[], Answer]], ...] = (
-        (_MEMORY_NAMES, lambda: _memory(proc, sysfs, group)),
+        (_MEMORY_NAMES, lambda: _memory(proc, group)),
         (_DISK_NAMES, lambda: _disk(disk)),
         (thermal.NAMES, thermometers.read),
         (battery.NAMES, lambda: _battery(sysfs)),
@@ -185,9 +185,9 @@ def _quick_sources(
     return tuple(_Quick(names, ask, period_s=period_s) for names, ask in sources)
 
 
-def _memory(proc: Path, sysfs: Path, group: MemoryGroup | None) -> Answer:
+def _memory(proc: Path, group: MemoryGroup | None) -> Answer:
     unknown: dict[str, str] = {}
-    memory = attempt(unknown, "available_mb", lambda: machine_memory(proc, sysfs, group=group))
+    memory = attempt(unknown, "available_mb", lambda: memory_within(group, proc))
     if memory is None:
         unknown["total_mb"] = unknown["available_mb"]
     values = {

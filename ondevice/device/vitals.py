@@ -14,7 +14,7 @@ from typing import Any
 
 from ondevice.device.clock import boottime_s
 from ondevice.device.host import on_android
-from ondevice.device.memory import machine_memory, peak_rss_mb, rss_mb
+from ondevice.device.memory import memory_within, peak_rss_mb, rss_mb
 from ondevice.device.memory_group import MemoryGroup
 from ondevice.device.unknown import attempt
 from ondevice.run.directory import boot_id
@@ -31,12 +31,12 @@ class Vitals:
 
     def __init__(self, *, proc: Path = _PROC, sysfs: Path = _SYS) -> None:
         self.group = MemoryGroup.of_this_process(proc, sysfs)
-        self._proc, self._sysfs, self._android = proc, sysfs, on_android(os.environ)
+        self._proc, self._android = proc, on_android(os.environ)
         self._peak_before_mb = peak_rss_mb(proc) or 0.0
 
     def read(self) -> dict[str, Any]:
         """Sizes in MiB. ``peak_rss_mb`` is there once it grew beyond what earlier work of the process had needed."""
-        memory = attempt({}, "", lambda: machine_memory(self._proc, self._sysfs, group=self.group))
+        memory = attempt({}, "", lambda: memory_within(self.group, self._proc))
         peak_mb = peak_rss_mb(self._proc) or 0.0
         signs: dict[str, Any] = {
             "rss_mb": _rounded(attempt({}, "", lambda: rss_mb(self._proc))),

@@ -28,6 +28,7 @@ from ondevice.train.probe import StepTimer
 from ondevice.train.race import Timing
 from ondevice.train.refit import smaller
 from ondevice.train.sizing import Machine
+from tests.tiny import TRAIN
 
 MIB = 2**20
 COMMON = {"vocab_size": 500, "context": 64, "layers": 3, "width": 128, "heads": 4, "hidden": 320}
@@ -106,17 +107,7 @@ def test_the_fit_is_that_of_the_adapter(tmp_path):
 def test_a_smaller_fit_is_looked_for_with_the_adapter():
     adapter = adapter_of("q_proj", "v_proj")
     fit = Fit(micro_batch=8, threads=2, activation_checkpointing=False, loss_chunk_tokens=512)
-    train = SimpleNamespace(
-        batch=8,
-        clip=1.0,
-        clip_scope="all",
-        optimizer_state="adamw-fp32",
-        top_layers=None,
-        average=0.0,
-        compile=False,
-        precision="fp32",
-    )
-    less = smaller(fit, SimpleNamespace(model=QWEN, trained=QWEN, train=train, adapter=adapter), limit_mb=1000.0)
+    less = smaller(fit, SimpleNamespace(model=QWEN, trained=QWEN, train=TRAIN, adapter=adapter), limit_mb=1000.0)
     assert estimate_memory(QWEN, less, adapter=adapter).total_mb <= 1000 < estimate_memory(QWEN, less).total_mb
 
 

@@ -22,19 +22,10 @@ from ondevice.train.launch import launch
 from ondevice.train.measure import Measured, is_worth_measuring, measure, measured_fit
 from ondevice.train.memory import estimate_run
 from tests.displays import Silent
+from tests.tiny import TRAIN
 
 WISH = '[train]\noptimizer = "adamw"\n[[data.sources]]\npath = "x.txt"\n'
 SHAPE = ModelShape(arch="llama", vocab_size=300, context=512, layers=8, width=512, heads=8, kv_heads=8, hidden=1408)
-TRAIN = SimpleNamespace(
-    batch=8,
-    clip=1.0,
-    clip_scope="all",
-    optimizer_state="adamw-fp32",
-    top_layers=None,
-    average=0.0,
-    compile=False,
-    precision="fp32",
-)
 RECIPE = SimpleNamespace(model=SHAPE, trained=SHAPE, train=TRAIN, adapter=None, base=None, to_json=dict)
 
 
