@@ -15,7 +15,7 @@ from ondevice.governor.node import between
 
 __all__ = ["Offset", "compared", "unsure_c"]
 
-DRIFT, MOST_DRIFT = 0.002, 0.1  # degrees per sqrt(s): two scales of one phone do not keep together for ever
+DRIFT, MOST_DRIFT = 7e-4, 0.1  # degrees per sqrt(s): two scales of one phone do not keep together for ever
 BELIEF_S = 3600.0  # how long it takes to forgive
 FAR = 3.5  # deviations; a sample further off means that the two went apart
 APART_C = 1.0
