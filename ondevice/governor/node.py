@@ -168,10 +168,15 @@ def _spread(node: Node, traits: Traits, kept: float, gained: float, delayed: flo
         te=te,
         tb=tb,
         tl=tl,
-        ee=min(node.ee + traits.idle_drift**2 * total_s, (4 * traits.idle_sd) ** 2),
-        bb=min(node.bb + (0.05 * traits.warming) ** 2 * total_s / 3600, (2 * traits.warming_sd) ** 2),
-        ll=min(node.ll + (LAG_DRIFT * traits.lag_sd) ** 2 * total_s / 3600, traits.lag_sd**2) if node.ll else 0.0,
+        ee=_grown(node.ee, traits.idle_drift**2 * total_s, (4 * traits.idle_sd) ** 2),
+        bb=_grown(node.bb, (0.05 * traits.warming) ** 2 * total_s / 3600, (2 * traits.warming_sd) ** 2),
+        ll=_grown(node.ll, (LAG_DRIFT * traits.lag_sd) ** 2 * total_s / 3600, traits.lag_sd**2) if node.ll else 0.0,
     )
+
+
+def _grown(variance: float, more: float, most: float) -> float:
+    """Stops growing at ``most`` and is never cut: its covariances would then be those of no possible body."""
+    return max(variance, min(variance + more, most))
 
 
 def corrected(node: Node, traits: Traits, sample_c: float, *, tells: bool = True, apart: bool = False) -> Node:

@@ -33,7 +33,7 @@ def _rescaled(node: Node, factor: float) -> Node:
         tb=factor * node.tb,
         eb=factor * node.eb,
         bl=factor * node.bl,
-        bb=factor**2 * node.bb + (GUESS * warming) ** 2,
+        bb=factor**2 * node.bb + (GUESS * warming * (factor != 1.0)) ** 2,  # as many cores mislead nobody
     )
 
 

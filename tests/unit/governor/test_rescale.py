@@ -10,7 +10,7 @@ from ondevice.device.readings import Reading
 from ondevice.governor.decide import decide
 from ondevice.governor.heat import Heat
 from ondevice.governor.history import History, begin, observe, refitted
-from ondevice.governor.node import advanced, first_seen
+from ondevice.governor.node import advanced, corrected, first_seen
 from ondevice.governor.rescale import rescaled_heat, rescaled_work
 from ondevice.governor.signals import SIGNALS
 from ondevice.governor.threads import Wish
@@ -35,6 +35,21 @@ def test_the_past_foretells_the_same_temperature(factor: float) -> None:
     assert after.warming == pytest.approx(factor * before.warming)
     assert scaled.bb > factor**2 * node.bb
     assert after.tl == pytest.approx(advanced(node, traits, loads(work, 0.0, 120.0, 0.0)).tl)
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_what_is_taken_up_of_a_quickly_warming_processor_stays_possible(factor: float) -> None:
+    """The guess makes its warming as uncertain as no drift could: no later sample may take more doubt than there is."""
+    (traits,) = SIGNALS[3].bodies
+    node = replace(first_seen(40.0, 0.0, traits, 0.5), warming=4 * traits.warming)
+    for _ in range(30):
+        node = corrected(advanced(node, traits, [(10.0, 0.5)]), traits, 60.0)
+    (node,) = rescaled_heat(Heat(nodes={"cpu_c": (node,)}), factor).nodes["cpu_c"]
+    assert factor != 1.0 or node.bb < traits.warming_sd**2, "as many cores as before tell nothing new"
+    for _ in range(30):
+        node = advanced(node, traits, [(10.0, 0.5)])
+        assert node.tt > 0 and node.bb > 0 and node.tb**2 <= node.tt * node.bb
+        node = corrected(node, traits, 60.0)
 
 
 def warm(threads: int) -> tuple[History, float]:
