@@ -13,7 +13,7 @@ from typing import Any
 from ondevice.cli.common import duration
 from ondevice.cli.folding import columns
 from ondevice.governor.forecast import energy
-from ondevice.run.digest import Digest
+from ondevice.run.digest import Digest, best_of
 from ondevice.run.liveness import Liveness
 from ondevice.run.telemetry import as_number
 from ondevice.run.usage import Usage
@@ -52,7 +52,7 @@ def outlook(
     }
 
 
-def story_lines(story: Digest) -> Iterator[str]:
+def story_lines(story: Digest, status: dict[str, Any]) -> Iterator[str]:
     """What was learned so far."""
     steps = story.steps or 0
     if steps:
@@ -62,8 +62,9 @@ def story_lines(story: Digest) -> Iterator[str]:
     for name, series in story.val_loss.items():
         if name and series.last is not None:
             yield f"  val       {series.last:.4f} {name}"
-    if story.best_loss is not None:
-        yield f"  best      {story.best_loss:.4f} at step {story.best_step:,}"
+    best_step, best_loss = best_of(story, status)
+    if best_loss is not None:
+        yield f"  best      {best_loss:.4f} at step {best_step:,}"
 
 
 def read_lines(status: dict[str, Any], story: Digest) -> Iterator[str]:

@@ -13,6 +13,7 @@ from ondevice.report.figures import UNKNOWN, duration, loss, millions, moment, p
 from ondevice.report.gather import RunFacts
 from ondevice.report.page import Chart, Curve, Page, Text, thinned_points
 from ondevice.report.run_choice import decoding, selection
+from ondevice.run.digest import best_of
 from ondevice.run.series import Series
 from ondevice.run.telemetry import as_number
 from ondevice.study.story import MIXED, points_of
@@ -57,8 +58,9 @@ def _standing(page: Page, facts: RunFacts) -> None:
         if recipe.vocabulary is not None:
             rows.append(("trimmed vocabulary", f"{recipe.vocabulary.told(shape.vocab_size)}; losses are over these"))
     rows += _read_so_far(facts)
-    if story.best_loss is not None:
-        rows.append(("best validation loss", f"{story.best_loss:.4f} nats a token at step {story.best_step:,}"))
+    best_step, best_loss = best_of(story, facts.status)
+    if best_loss is not None:
+        rows.append(("best validation loss", f"{best_loss:.4f} nats a token at step {best_step:,}"))
     page.table(("", ""), rows, words=2)
     for record in [each for each in facts.told if each["kind"] == "advice"][-3:]:
         page.say(f"Advice at step {record['step']:,}: {record.get('text')}")
