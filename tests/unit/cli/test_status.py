@@ -15,6 +15,7 @@ import time
 import pytest
 
 from ondevice.cli.folding import columns
+from ondevice.cli.progress import status_line
 from ondevice.cli.status_text import one_line, outlook, pace_lines, read_lines, story_lines
 from ondevice.run import telemetry
 from ondevice.run.digest import Digest, digest
@@ -60,7 +61,7 @@ def test_a_live_run_is_shown_as_its_trainer_foretells_it():
     assert (found["wh_per_mtok"], found["wh_left"], found["mean_power_w"]) == (10.0, 30.0, 5.0)
     assert found["price_per_mtok"] is None and found["price_left"] is None
     lines = list(pace_lines(STATUS, found, live=True))
-    assert lines[:2] == ["  rate      500 tok/s", "  sustained 250 tok/s, rests included"]
+    assert lines[:2] == ["  tok/s     500 in steps", "  sustained 250 tok/s, rests included"]
     assert lines[2].startswith("  left      5h00m, done ")
     assert lines[3:] == [
         "  battery   lasts 1h00m, then the charger",
@@ -142,6 +143,15 @@ def test_the_line_says_the_most_useful_that_fits():
     assert all(len(line) <= width for width, line in lines.items())
     wide = one_line("日本語の走り", "running", STATUS, found, width=9)
     assert wide == "日本語の" and columns(wide) == 8
+
+
+def test_the_rate_is_the_one_that_the_training_showed(reading, call):
+    status = read_status(RunDir(reading / "runs" / "tiny"))
+    found = call("status", "tiny", "--json").json
+    assert (found["burst_tok_s"], found["sustained_tok_s"]) == (status["tok_s"], status["tok_s_sustained"])
+    rate = f"{status['tok_s']:,.0f}"
+    assert f"  tok/s     {rate} in steps\n" in call("status", "tiny").out
+    assert f"{rate} tok/s" in status_line(status, 200)
 
 
 def test_line_and_watch_of_the_finished_run(reading, call):
