@@ -10,6 +10,7 @@ from typing import Any
 
 from ondevice.errors import CheckpointError, OndeviceError
 from ondevice.run import control
+from ondevice.run.digest import best_of
 from ondevice.run.directory import RunDir
 from ondevice.run.liveness import read_status
 from tui.fold import GARBAGE, Fold
@@ -126,6 +127,8 @@ class RunFeed:
         fields = {**self._told_story(), **present(status, fold.reading, limits, state=state)}
         if share_read < 1:
             fields |= _of_now(status)
+        else:
+            fields["best_step"], fields["best_loss"] = best_of(fold.digest, status)
         if told.left:
             fields["why"] = told.left
         return RunSnapshot(

@@ -12,9 +12,10 @@ from ondevice.cli.common import duration, for_terminal, print_json
 from ondevice.errors import UsageError
 from ondevice.run.comparison import MIXED, Record, best_within, differences, equal_tokens, read_record
 from ondevice.run.directory import RunDir, find_run
-from ondevice.run.liveness import read_liveness
+from ondevice.run.liveness import read_liveness, read_status
 from ondevice.run.recipe import Recipe
 from ondevice.run.telemetry import read_records
+from ondevice.run.usage import rates
 
 __all__ = ["EXAMPLES", "add_arguments", "run"]
 
@@ -81,6 +82,7 @@ def _facts(side: _Side, tokens: int | None, measure: str) -> dict[str, Any]:
     from ondevice.model.counts import count_parameters
 
     story, usage = side.record.story, side.record.story.usage
+    burst_tok_s, sustained_tok_s = rates(read_status(side.run), usage)
     return {
         "run": side.run.name,
         "path": str(side.run.path),
@@ -93,8 +95,8 @@ def _facts(side: _Side, tokens: int | None, measure: str) -> dict[str, Any]:
         "best_at_equal_tokens": {} if tokens is None else best_within(side.record, tokens, measure=measure),
         "best": best_within(side.record, None, measure=measure),
         "best_step": story.best_step,
-        "burst_tok_s": usage.burst_tok_s,
-        "sustained_tok_s": usage.sustained_tok_s,
+        "burst_tok_s": burst_tok_s,
+        "sustained_tok_s": sustained_tok_s,
         "wall_s": usage.open_s + usage.waited_s,
         "worked_s": usage.worked_s,
         "waited_s": usage.waited_s,

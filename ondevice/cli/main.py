@@ -117,6 +117,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _SYSTEM_SAYS_NO:
             return _report(_refusal(error), as_json="--json" in words)
+        if isinstance(error.__context__, KeyboardInterrupt):  # argparse fails to tidy up where it was broken off
+            return _report(Interrupted("Interrupted."), as_json="--json" in words)
         print(f"This is a bug in ondevice; the details are in {_log_crash(words)}.", file=sys.stderr)
         return 1
     finally:

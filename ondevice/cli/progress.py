@@ -15,10 +15,19 @@ from typing import Any
 
 from ondevice.cli.common import duration, for_terminal, mute
 
-__all__ = ["JsonDisplay", "LiveDisplay", "PlainDisplay", "QuietDisplay", "make_display", "status_line"]
+__all__ = [
+    "RESTED",
+    "JsonDisplay",
+    "LiveDisplay",
+    "PlainDisplay",
+    "QuietDisplay",
+    "make_display",
+    "rate_words",
+    "status_line",
+]
 
 PLAIN_EVERY_S = 10.0
-_RESTED = 0.95  # of the burst rate: above this there is nothing to tell of rests
+RESTED = 0.95  # of the rate in steps: above this there is nothing to tell of rests
 
 
 def status_line(status: dict[str, Any], width: int = 80) -> str:
@@ -29,15 +38,11 @@ def status_line(status: dict[str, Any], width: int = 80) -> str:
         parts.append(str(status["hold"]))
     if status.get("simulated"):
         parts.append(f"sim x{status['simulated']['speed']:g}")
-    for key, text in (
-        ("loss", "loss {:.3f}"),
-        ("best_loss", "best val {:.3f}"),
-        ("tok_s", "{:,.0f} tok/s"),
-    ):
+    for key, text in (("loss", "loss {:.3f}"), ("best_loss", "best val {:.3f}")):
         if status.get(key) is not None:
             parts.append(text.format(status[key]))
-    if (status.get("tok_s_sustained") or math.inf) < _RESTED * (status.get("tok_s") or 0.0):
-        parts[-1] += f" ({status['tok_s_sustained']:,.0f} sustained)"
+    if rate := rate_words(status):
+        parts.append(rate)
     if status.get("eta_s") is not None and step < steps:
         parts.append(f"left {duration(status['eta_s'])}")
     if status.get("battery_c") is not None:
@@ -51,6 +56,14 @@ def status_line(status: dict[str, Any], width: int = 80) -> str:
         if len(line) + 2 + len(part) <= width:
             line += "  " + part
     return line
+
+
+def rate_words(status: dict[str, Any]) -> str:
+    """Tokens a second in steps, and with rests where there were any: ``500 tok/s (250 sustained)``."""
+    if status.get("tok_s") is None:
+        return ""
+    rested = (status.get("tok_s_sustained") or math.inf) < RESTED * status["tok_s"]
+    return f"{status['tok_s']:,.0f} tok/s" + (f" ({status['tok_s_sustained']:,.0f} sustained)" if rested else "")
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from ondevice.cli.common import print_json
 from ondevice.cli.folding import tell
 from ondevice.errors import UsageError
 from ondevice.run.create import remove_run, rename_run
-from ondevice.run.digest import digest
+from ondevice.run.digest import best_of, digest
 from ondevice.run.directory import RunDir, disk_usage, find_run, list_runs
-from ondevice.run.liveness import read_liveness
+from ondevice.run.liveness import read_liveness, read_status
 from ondevice.run.telemetry import read_records
 
 __all__ = ["EXAMPLES", "add_arguments", "run"]
@@ -55,6 +55,7 @@ def _list(args: argparse.Namespace) -> int:
 
 def _row(run_dir: RunDir) -> dict[str, object]:
     story = digest(read_records(run_dir.telemetry))
+    best_step, best_loss = best_of(story, read_status(run_dir))
     return {
         "run": run_dir.name,
         "path": str(run_dir.path),
@@ -62,8 +63,8 @@ def _row(run_dir: RunDir) -> dict[str, object]:
         "step": story.step,
         "steps": story.steps,
         "share": story.step / story.steps if story.steps else 0.0,
-        "best_loss": story.best_loss,
-        "best_step": story.best_step,
+        "best_loss": best_loss,
+        "best_step": best_step,
     }
 
 

@@ -11,7 +11,7 @@ from ondevice.cli.folding import tell
 from ondevice.cli.status_live import follow
 from ondevice.cli.status_text import one_line, outlook, pace_lines, read_lines, story_lines
 from ondevice.errors import UsageError
-from ondevice.run.digest import Digest, digest
+from ondevice.run.digest import Digest, best_of, digest
 from ondevice.run.directory import RunDir, find_run, list_runs
 from ondevice.run.liveness import Liveness, read_liveness, read_status
 from ondevice.run.postmortem import examine
@@ -84,6 +84,7 @@ def _latest() -> RunDir:
 
 
 def _as_json(run_dir: RunDir, alive: Liveness, status: dict[str, Any], story: Digest) -> dict[str, Any]:
+    best_step, best_loss = best_of(story, status)
     return {
         "run": run_dir.name,
         "path": str(run_dir.path),
@@ -92,8 +93,8 @@ def _as_json(run_dir: RunDir, alive: Liveness, status: dict[str, Any], story: Di
         "status": status,
         "launches": story.launches,
         "kills": story.kills,
-        "best_step": story.best_step,
-        "best_loss": story.best_loss,
+        "best_step": best_step,
+        "best_loss": best_loss,
         "val_loss": {name: series.last for name, series in story.val_loss.items() if name},
         "checkpoints": story.checkpoints,
     }
@@ -114,7 +115,7 @@ def _lines(
     parent = run_dir.read_identity().get("parent")
     if isinstance(parent, dict):
         yield f"  fork      of {parent.get('run')} at step {parent.get('step')}"
-    yield from story_lines(story)
+    yield from story_lines(story, status)
     yield from read_lines(status, story)
     yield from pace_lines(status, found, live=alive.holder is not None)
     if story.checkpoints:

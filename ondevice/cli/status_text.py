@@ -12,18 +12,18 @@ from typing import Any
 
 from ondevice.cli.common import duration
 from ondevice.cli.folding import columns
+from ondevice.cli.progress import RESTED
 from ondevice.governor.forecast import energy
-from ondevice.run.digest import Digest
+from ondevice.run.digest import Digest, best_of
 from ondevice.run.liveness import Liveness
 from ondevice.run.telemetry import as_number
-from ondevice.run.usage import Usage
+from ondevice.run.usage import Usage, rates
 
 __all__ = ["cut", "moment", "one_line", "outlook", "pace_lines", "read_lines", "share_of", "story_lines"]
 
 _READ = ("tokens", "unique_tokens", "epochs", "most_epochs")
 _FORETOLD = ("eta_s", "done_t", "open_s", "battery_s")
 _HEAT = (("battery_c", "battery"), ("skin_c", "body"), ("cpu_c", "cpu"))
-_RESTED = 0.95  # of the burst rate: above this there is nothing to tell of rests
 
 
 def outlook(
@@ -42,9 +42,10 @@ def outlook(
     costs: dict[str, float | None] = dataclasses.asdict(spent)
     if price is None:
         costs |= {key: numbers[key] for key in ("price_per_mtok", "price_left")}
+    burst_tok_s, sustained_tok_s = rates(status, usage)
     return {
-        "burst_tok_s": as_number(status.get("tok_s")) if usage.burst_tok_s is None else usage.burst_tok_s,
-        "sustained_tok_s": usage.sustained_tok_s,
+        "burst_tok_s": burst_tok_s,
+        "sustained_tok_s": sustained_tok_s,
         "duty": usage.duty,
         **foretold,
         "mean_power_w": usage.power_w,
@@ -52,7 +53,7 @@ def outlook(
     }
 
 
-def story_lines(story: Digest) -> Iterator[str]:
+def story_lines(story: Digest, status: dict[str, Any]) -> Iterator[str]:
     """What was learned so far."""
     steps = story.steps or 0
     if steps:
@@ -62,8 +63,9 @@ def story_lines(story: Digest) -> Iterator[str]:
     for name, series in story.val_loss.items():
         if name and series.last is not None:
             yield f"  val       {series.last:.4f} {name}"
-    if story.best_loss is not None:
-        yield f"  best      {story.best_loss:.4f} at step {story.best_step:,}"
+    best_step, best_loss = best_of(story, status)
+    if best_loss is not None:
+        yield f"  best      {best_loss:.4f} at step {best_step:,}"
 
 
 def read_lines(status: dict[str, Any], story: Digest) -> Iterator[str]:
@@ -107,8 +109,8 @@ def _rate_lines(found: dict[str, float | None]) -> Iterator[str]:
     burst, sustained = found["burst_tok_s"], found["sustained_tok_s"]
     if burst is None:
         return
-    yield f"  rate      {burst:,.0f} tok/s"
-    if sustained is not None and sustained < _RESTED * burst:
+    yield f"  tok/s     {burst:,.0f} in steps"
+    if sustained is not None and sustained < RESTED * burst:
         yield f"  sustained {sustained:,.0f} tok/s, rests included"
 
 

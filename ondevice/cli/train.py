@@ -13,7 +13,7 @@ from ondevice.cli.baseline import prepare_decision
 from ondevice.cli.build_progress import built
 from ondevice.cli.common import add_config_flags, at_least, config_from, cores, looks_like_config, print_json_line
 from ondevice.cli.phone import on_a_phone
-from ondevice.cli.progress import QuietDisplay, make_display
+from ondevice.cli.progress import QuietDisplay, make_display, rate_words
 from ondevice.device.host import on_android
 from ondevice.errors import Interrupted, OndeviceError, UsageError, nearest
 from ondevice.run.directory import RunDir, find_run, home, list_runs
@@ -203,7 +203,7 @@ def train_run(
         tell = display.result if final else display.say
         tell(
             f"{run_dir.name} {outcome.outcome} at step {outcome.step} of {status.get('steps')}: {outcome.why}. "
-            + (f"{status['tok_s']:,.0f} tok/s. " if status.get("tok_s") else "")
+            + (f"{rate}. " if (rate := rate_words(status)) else "")
             + _next_hint(run_dir, outcome.outcome)
         )
     if outcome.outcome == "failed":

@@ -13,8 +13,10 @@ from ondevice.report.figures import UNKNOWN, duration, loss, millions, moment, p
 from ondevice.report.gather import RunFacts
 from ondevice.report.page import Chart, Curve, Page, Text, thinned_points
 from ondevice.report.run_choice import decoding, selection
+from ondevice.run.digest import best_of
 from ondevice.run.series import Series
 from ondevice.run.telemetry import as_number
+from ondevice.run.usage import rates
 from ondevice.study.story import MIXED, points_of
 
 __all__ = ["run_page"]
@@ -57,8 +59,9 @@ def _standing(page: Page, facts: RunFacts) -> None:
         if recipe.vocabulary is not None:
             rows.append(("trimmed vocabulary", f"{recipe.vocabulary.told(shape.vocab_size)}; losses are over these"))
     rows += _read_so_far(facts)
-    if story.best_loss is not None:
-        rows.append(("best validation loss", f"{story.best_loss:.4f} nats a token at step {story.best_step:,}"))
+    best_step, best_loss = best_of(story, facts.status)
+    if best_loss is not None:
+        rows.append(("best validation loss", f"{best_loss:.4f} nats a token at step {best_step:,}"))
     page.table(("", ""), rows, words=2)
     for record in [each for each in facts.told if each["kind"] == "advice"][-3:]:
         page.say(f"Advice at step {record['step']:,}: {record.get('text')}")
@@ -94,7 +97,7 @@ def _curves(page: Page, facts: RunFacts) -> None:
     page.chart(_over_steps("Training loss", "nats a token", story.loss))
     page.chart(_over_steps("Learning rate", "of each step", story.lr))
     page.chart(_over_steps("Gradient norm", "before clipping", story.grad_norm))
-    page.chart(_over_steps("Rate", "tokens a second", story.tok_s))
+    page.chart(_over_steps("Rate in steps", "tokens a second", story.tok_s))
     heat = tuple(Curve(name, _felt(facts, key)) for key, name in _HEAT.items())
     page.chart(Chart(title="Temperature", x="hours since the first launch", y="C", curves=heat))
     for key, title, y in (
@@ -244,8 +247,11 @@ def _cost(page: Page, facts: RunFacts) -> None:
         ("time waited", duration(usage.waited_s)),
         ("time in evaluations", duration(eval_s)),
     ]
-    if usage.sustained_tok_s is not None:
-        rows.append(("rate, rests included", f"{usage.sustained_tok_s:,.0f} tokens a second"))
+    burst_tok_s, sustained_tok_s = rates(facts.status, usage)
+    if burst_tok_s is not None:
+        rows.append(("tokens a second in steps", f"{burst_tok_s:,.0f}"))
+    if sustained_tok_s is not None:
+        rows.append(("sustained, rests included", f"{sustained_tok_s:,.0f}"))
     if usage.wh_per_mtok is not None:
         rows.append(("energy from the battery", f"{usage.energy_wh:,.2f} Wh"))
         rows.append(("energy a million tokens", f"{usage.wh_per_mtok:,.2f} Wh"))

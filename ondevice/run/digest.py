@@ -7,7 +7,7 @@ a bounded number of points however long the run; when it thins a series it keeps
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from ondevice.run.series import Series
 from ondevice.run.telemetry import KINDS, as_number
 from ondevice.run.usage import Usage
 
-__all__ = ["Digest", "Series", "digest"]
+__all__ = ["Digest", "Series", "best_of", "digest"]
 
 
 _MOST_CHECKPOINTS = 1000
@@ -128,6 +128,18 @@ class Digest:
 
     def _on_end(self, record: dict[str, Any]) -> None:
         self._open, self.ended = False, record
+
+
+def best_of(story: Digest, status: Mapping[str, Any]) -> tuple[int | None, float | None]:
+    """Step and loss of the best evaluation. A full disk may have kept its line out of the story: then only the status
+    knows it. Within a launch the lower loss is the newer one; what a status of an earlier launch tells may be undone.
+    """
+    step, loss, launch = _whole(status.get("best_step")), as_number(status.get("best_loss")), status.get("launch")
+    told = story.best_step, story.best_loss
+    if step is None or loss is None or type(launch) is not int or launch < story.launches:
+        return told
+    is_newer = launch > story.launches or story.best_loss is None or loss < story.best_loss
+    return (step, loss) if is_newer else told
 
 
 def _whole(value: Any) -> int | None:

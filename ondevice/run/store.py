@@ -24,7 +24,6 @@ from ondevice.run.files import (
     HashedFile,
     fsync_folder,
     is_gone,
-    make_folder,
     read_sealed,
     remove_temporary,
     sealed_bytes,
@@ -184,13 +183,19 @@ class Store:
         A full disk or a failed write becomes ResourceError; older checkpoints stay as they are.
         """
         with _failure_explained(self.folder):
-            make_folder(self.folder)
+            self._make_folder()
             self.sweep()
             draft = Draft(self, step)
             try:
                 yield draft
             finally:
                 draft.abandon()
+
+    def _make_folder(self) -> None:
+        """Makes no parents: a run that was moved or deleted this instant must not come back as half a run."""
+        if not self.folder.exists():
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            fsync_folder(self.folder.parent)
 
     def sweep(self) -> None:
         """Finishes or removes what an interrupted save, prune or lightening left; only for the holder of the lock."""

@@ -8,12 +8,13 @@ Knows no limits and foretells nothing; `ondevice.governor.forecast` does.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from ondevice.run.telemetry import as_number
 
-__all__ = ["Usage"]
+__all__ = ["Usage", "rates"]
 
 RECENT_S = 3600.0  # what happened so long ago counts a third
 LONGEST_S = 86_400.0  # between two signs: more is a clock that was set
@@ -193,6 +194,15 @@ class Usage:
 
 
 _SUMS = tuple(item.name for item in fields(Usage) if item.init)
+
+
+def rates(status: Mapping[str, Any], usage: Usage) -> tuple[float | None, float | None]:
+    """Tokens a second inside steps, and with rests: as the trainer showed them last; untold, what the usage counts."""
+    burst, sustained = as_number(status.get("tok_s")), as_number(status.get("tok_s_sustained"))
+    return (
+        usage.burst_tok_s if burst is None else burst,
+        usage.sustained_tok_s if sustained is None else sustained,
+    )
 
 
 def _worked(before: _Felt, now: _Felt) -> bool:

@@ -32,6 +32,7 @@ CHANGES = [
     "sample.count=2",
     "sample.max_new_tokens=8",
     "limits.save_every_s=0.2",
+    "limits.save_every_steps=40",  # on a fast machine too there are many saves to be met
     "limits.min_free_disk_mb=0",
 ]
 
@@ -64,6 +65,7 @@ class Quickstart:
             [*self.words, *(flags or ("--json",))],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            pipesize=1 << 20,  # who waits for a file does not read, and a full pipe would stop the child
             text=True,
             encoding="utf-8",
             cwd=self.folder,

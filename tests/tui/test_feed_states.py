@@ -195,6 +195,11 @@ def test_the_status_speaks_while_the_story_is_still_read(recorded: Recorded) -> 
     assert run.share_read < 1 and (run.step, run.steps, run.tokens, run.loss) == (5100, 6000, 99, 1.25)
 
 
+def test_the_status_speaks_of_a_best_that_the_story_lost(recorded: Recorded) -> None:
+    run = seen(recorded("healthy").beat(launch=1, best_step=90, best_loss=0.125))
+    assert run.share_read == 1 and (run.best_step, run.best_loss) == (90, 0.125)
+
+
 def test_a_clock_that_was_set_makes_no_gap_and_no_loop(recorded: Recorded) -> None:
     def line(t: float, kind: str, **fields: Any) -> bytes:
         return json.dumps({"v": 1, "t": t, "kind": kind, **fields}).encode() + b"\n"

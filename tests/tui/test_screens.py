@@ -207,7 +207,7 @@ def test_compare_takes_the_marked_runs(runs: Path, paper: Paper) -> None:
         await pilot.press("home", "space", "down", "space")
         await sees(pilot, "2 marked")
         await pilot.press("c")
-        await sees(pilot, "loss of 2 runs", "tok/s")
+        await sees(pilot, "loss of 2 runs", "sustained")
         await pilot.press("v")
         await sees(pilot, "validation loss of 2 runs")
         await pilot.press("a", "a")

@@ -47,13 +47,13 @@ def table_text(runs: Sequence[RunSnapshot], width: int, look: Look) -> Text:
         return Text("There is no run with a loss yet.", look.palette.dim)
     name = max(8, min(28, width - 30))
     heads = f"  {'run':<{name}} {'step':>8} {'loss':>8} {'best':>8}"
-    more = width >= name + 72
-    text = begun(heads + (f" {'done':>7} {'tokens':>8} {'tok/s':>8}  state" if more else ""), look.palette.dim)
+    more = width >= name + 73
+    text = begun(heads + (f" {'done':>7} {'tokens':>8} {'sustained':>9}  state" if more else ""), look.palette.dim)
     for number, run in enumerate(runs):
         style = look.palette.curves[number % len(look.palette.curves)]
         text.append(f"\n{look.glyphs.full} {fit(run.name, name, look.glyphs.ellipsis):<{name}}", style)
         text.append(f" {count(run.step):>8} {decimal(run.loss):>8} {decimal(run.best_loss):>8}")
         if more:
-            text.append(f" {percent(run.share):>7} {short(run.tokens):>8} {short(run.tok_s_sustained):>8}  ")
+            text.append(f" {percent(run.share):>7} {short(run.tokens):>8} {short(run.tok_s_sustained):>9}  ")
             text.append(run.state, look.palette.state(run.state))
     return text

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -242,6 +243,27 @@ def test_ctrl_c_is_exit_code_130(place, call, ending):
     ending(KeyboardInterrupt())
     result = call(*PRESETS)
     assert (result.code, result.error) == (130, "Interrupted.")
+
+
+def test_ctrl_c_under_which_tidying_up_fails_is_no_bug(place, call, ending):
+    error = AttributeError("save_nargs")
+    error.__context__ = KeyboardInterrupt()
+    ending(error)
+    result = call(*PRESETS)
+    assert (result.code, result.error) == (130, "Interrupted.")
+
+
+@pytest.mark.parametrize("way", ["module", "script"])
+def test_ctrl_c_while_it_is_still_imported_is_no_traceback(place, way):
+    """A module that it imports first interrupts it, and would then take for ever."""
+    late = "import os, time\nprint('importing', flush=True)\nos.kill(os.getpid(), 2)\ntime.sleep(100)\n"
+    (place / "argparse.py").write_text(late, "utf-8")
+    pyproject = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text("utf-8"))
+    module, _, function = pyproject["project"]["scripts"]["ondevice"].partition(":")
+    script = f"import sys; from {module} import {function}; sys.exit({function}())"
+    words = ["-m", "ondevice"] if way == "module" else ["-c", script]
+    found = subprocess.run([sys.executable, *words, *PRESETS], capture_output=True, cwd=place, text=True, timeout=60)
+    assert (found.returncode, found.stdout, found.stderr) == (130, "importing\n", "error: Interrupted.\n")
 
 
 def test_sigterm_ends_a_command_as_ctrl_c_does_and_the_old_handler_comes_back(place, call, monkeypatch):

@@ -46,6 +46,7 @@ def test_a_wide_status_line_says_everything():
 
 def test_a_run_that_rests_shows_both_rates():
     assert "  10 tok/s (6 sustained)  " in status_line({**STATUS, "tok_s": 10.0, "tok_s_sustained": 6.0}, 200)
+    assert "  10 tok/s  " in status_line({**STATUS, "tok_s": 10.0}, 200)
     assert "  10 tok/s  " in status_line({**STATUS, "tok_s": 10.0, "tok_s_sustained": 9.9}, 200)
 
 

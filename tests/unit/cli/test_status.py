@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pty
 import re
@@ -14,9 +15,12 @@ import time
 import pytest
 
 from ondevice.cli.folding import columns
+from ondevice.cli.progress import status_line
 from ondevice.cli.status_text import one_line, outlook, pace_lines, read_lines, story_lines
-from ondevice.run.digest import Digest
+from ondevice.run import telemetry
+from ondevice.run.digest import Digest, digest
 from ondevice.run.directory import RunDir, RunLock
+from ondevice.run.files import write_all
 from ondevice.run.liveness import Liveness, read_status, write_status
 from ondevice.run.usage import Usage
 
@@ -57,7 +61,7 @@ def test_a_live_run_is_shown_as_its_trainer_foretells_it():
     assert (found["wh_per_mtok"], found["wh_left"], found["mean_power_w"]) == (10.0, 30.0, 5.0)
     assert found["price_per_mtok"] is None and found["price_left"] is None
     lines = list(pace_lines(STATUS, found, live=True))
-    assert lines[:2] == ["  rate      500 tok/s", "  sustained 250 tok/s, rests included"]
+    assert lines[:2] == ["  tok/s     500 in steps", "  sustained 250 tok/s, rests included"]
     assert lines[2].startswith("  left      5h00m, done ")
     assert lines[3:] == [
         "  battery   lasts 1h00m, then the charger",
@@ -73,9 +77,25 @@ def test_what_was_read_is_of_the_step_that_is_shown():
     story, status = Digest(), {"step": 356, "tokens": 45_568, "unique_tokens": 38_016, "epochs": 0.6}
     story.fold({"kind": "launch", "steps": 595})
     story.fold({"kind": "step", "step": 405, "tokens": 51_840, "loss": 2.0})
-    assert next(story_lines(story)) == "  step      405 of 595 (68 %)"
+    assert next(story_lines(story, status)) == "  step      405 of 595 (68 %)"
     assert next(read_lines(status, story)) == "  read      51,840 tokens, 0.68 epochs"
     assert next(read_lines(status, Digest())) == "  read      45,568 tokens, 0.60 epochs"
+
+
+def test_the_best_is_shown_whose_line_a_full_disk_lost(place, call, monkeypatch):
+    def full(fd, data):
+        if b'"kind":"eval","step":12,' in data:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_all(fd, data)
+
+    monkeypatch.setattr(telemetry, "write_all", full)
+    assert call("train", "tiny.toml", "--quiet").code == 0
+    run = RunDir(place / "home" / "runs" / "tiny")
+    told, status = digest(telemetry.read_records(run.telemetry)), read_status(run)
+    assert told.best_step < 12 == status["best_step"] and status["best_loss"] < told.best_loss
+    for found in (call("status", "tiny", "--json").json, call("runs", "list", "--json").json["runs"][0]):
+        assert (found["best_step"], found["best_loss"]) == (12, status["best_loss"])
+    assert f"  best      {status['best_loss']:.4f} at step 12\n" in call("status", "tiny").out
 
 
 def test_a_simulated_phone_is_named_and_its_clock_is_not_shown():
@@ -123,6 +143,15 @@ def test_the_line_says_the_most_useful_that_fits():
     assert all(len(line) <= width for width, line in lines.items())
     wide = one_line("日本語の走り", "running", STATUS, found, width=9)
     assert wide == "日本語の" and columns(wide) == 8
+
+
+def test_the_rate_is_the_one_that_the_training_showed(reading, call):
+    status = read_status(RunDir(reading / "runs" / "tiny"))
+    found = call("status", "tiny", "--json").json
+    assert (found["burst_tok_s"], found["sustained_tok_s"]) == (status["tok_s"], status["tok_s_sustained"])
+    rate = f"{status['tok_s']:,.0f}"
+    assert f"  tok/s     {rate} in steps\n" in call("status", "tiny").out
+    assert f"{rate} tok/s" in status_line(status, 200)
 
 
 def test_line_and_watch_of_the_finished_run(reading, call):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ondevice.run.digest import Digest, Series, digest
+from ondevice.run.digest import Digest, Series, best_of, digest
 from ondevice.run.telemetry import KINDS, read_records
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "digest"
@@ -126,3 +126,22 @@ def test_series_leave_out_what_is_no_number() -> None:
 def test_a_fork_is_where_its_parent_was_from_its_launch_on():
     launch = {"v": 1, "t": 1.0, "kind": "launch", "step": 8, "resumed_step": 8, "steps": 12}
     assert digest([launch]).step == 8
+
+
+@pytest.mark.parametrize(
+    ("status", "best"),
+    [
+        ({}, (20, 1.5)),
+        ({"launch": 2, "best_step": 30, "best_loss": 1.25}, (30, 1.25)),  # its line was lost
+        ({"launch": 2, "best_step": 10, "best_loss": 1.75}, (20, 1.5)),  # the status was lost
+        ({"launch": 1, "best_step": 30, "best_loss": 1.25}, (20, 1.5)),  # a kill took it away
+        ({"launch": 3, "best_step": 10, "best_loss": 1.75}, (10, 1.75)),  # the launch's line was lost
+        ({"launch": 2, "best_step": "30", "best_loss": 1.25}, (20, 1.5)),
+        ({"launch": 2, "best_step": 30, "best_loss": float("nan")}, (20, 1.5)),
+    ],
+)
+def test_the_best_is_the_statuss_where_the_story_lost_it(status: dict[str, Any], best: tuple[int, float]) -> None:
+    evals = [{"kind": "eval", "step": step, "val_loss_mixed": loss} for step, loss in ((10, 1.75), (20, 1.5))]
+    story = digest([{"kind": "launch"}, {"kind": "launch"}, *evals])
+    assert best_of(story, status) == best
+    assert best_of(digest([{"kind": "launch"}]), {**status, "launch": 0}) == (None, None)

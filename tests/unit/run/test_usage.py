@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ondevice.run.telemetry import KINDS
-from ondevice.run.usage import Usage
+from ondevice.run.usage import Usage, rates
 
 
 def story(*records: tuple[float, str, dict[str, Any]]) -> Usage:
@@ -129,3 +129,10 @@ def test_no_record_breaks_it(records: list[tuple[str, dict[str, Any]]]) -> None:
     assert usage.duty is None or 0.0 <= usage.duty <= 1.0
     assert usage.open_s >= 0.0 and usage.waited_s >= 0.0
     assert usage.power_w is None or usage.power_w > 0.0
+
+
+def test_what_the_trainer_showed_comes_before_what_its_story_tells() -> None:
+    usage = Usage(recent_open_s=20.0, recent_worked_s=10.0, recent_tokens=1000.0)
+    assert rates({}, usage) == rates({"tok_s": None, "tok_s_sustained": "many"}, usage) == (100.0, 50.0)
+    assert rates({"tok_s": 120.0, "tok_s_sustained": 45.0}, usage) == (120.0, 45.0)
+    assert rates({"tok_s": 120.0}, Usage()) == (120.0, None)

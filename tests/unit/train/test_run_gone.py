@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import threading
 
 import pytest
 
 from ondevice.run.directory import RunDir, RunGone
 from ondevice.run.liveness import read_liveness
+from ondevice.train import keeper
 from ondevice.train.chain import train
+from ondevice.train.checkpoint import write
 from tests.displays import Silent
 
 
@@ -46,6 +49,27 @@ def test_a_run_that_was_deleted_stays_so(run):
     with pytest.raises(RunGone):
         train(run, display=Disturbs(lambda: shutil.rmtree(run.path)))
     assert not run.path.exists()
+
+
+@pytest.mark.parametrize("background", [True, False])
+@pytest.mark.parametrize("deed", ["move", "delete"])
+def test_a_save_that_has_begun_does_not_bring_its_folder_back(make, tmp_path, monkeypatch, background, deed):
+    moved = tmp_path / "elsewhere"
+    run = make("limits.save_every_steps=4", f"limits.save_in_background={str(background).lower()}")
+    threads = []
+
+    def write_late(store, frozen):
+        threads.append(threading.current_thread())
+        if run.path.exists():
+            run.path.rename(moved) if deed == "move" else shutil.rmtree(run.path)
+        return write(store, frozen)
+
+    monkeypatch.setattr(keeper, "write", write_late)
+    with pytest.raises(RunGone):
+        train(run, display=Silent())
+    assert (threads[0] is not threading.main_thread()) is background
+    assert not run.path.exists()
+    assert moved.exists() is (deed == "move")
 
 
 def test_another_run_in_its_place_is_left_alone(make):
