@@ -280,6 +280,7 @@ def _chosen_anew(run: RunDir, recipe: Recipe, fit: Fit, device: Device, *, keep_
     Raises ResourceError when nothing fits into the memory that may be used.
     """
     config, shape, batch = wish_of(run), recipe.trained, recipe.train.batch
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, precision=recipe.train.precision))
     if recipe.adapter is not None:  # which may have brought these along
         own = dataclasses.replace(config.adapter, rank=recipe.adapter.rank, targets=recipe.adapter.targets)
         config = dataclasses.replace(config, adapter=own)
