@@ -14,7 +14,7 @@ from ondevice.cli.control import ask
 from ondevice.cli.folding import tell
 from ondevice.errors import UsageError
 from ondevice.run.audit import end_of_story
-from ondevice.run.config import change_limits, changed_keys, limit_words, read_limits, write_limits
+from ondevice.run.config import change_limits, changed_keys, limit_words, read_limits, read_wish, write_limits
 from ondevice.run.directory import RunDir, find_run, lock_holder, offline_lock
 from ondevice.run.liveness import read_status
 from ondevice.run.schema import Limits
@@ -58,9 +58,7 @@ def change_run(run_dir: RunDir, changes: Sequence[str]) -> list[str]:
 
     Limits are written; a fit stays. Raises UsageError for bad limits, RunBusy while a trainer lives.
     """
-    from ondevice.train.wish import wish_of
-
-    began_with, before = wish_of(run_dir), limits_of(run_dir)
+    began_with, before = read_wish(run_dir.config), limits_of(run_dir)
     said = [
         f"fit.{key} is left as it is: a run keeps its fit, so that it goes on exactly."
         for key, value in changed_keys(changes, "fit").items()
@@ -113,9 +111,7 @@ def limits_of(run_dir: RunDir) -> Limits:
     """What holds for a run now. Raises DataError where its limits are damaged."""
     if run_dir.limits.exists():
         return read_limits(run_dir.limits)
-    from ondevice.train.wish import wish_of
-
-    return wish_of(run_dir).limits
+    return read_wish(run_dir.config).limits
 
 
 def _change(run_dir: RunDir, changes: dict[str, Any], after: Limits, *, wait_s: float) -> bool:

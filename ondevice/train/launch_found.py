@@ -14,7 +14,7 @@ import torch
 
 from ondevice.device.vitals import read_scene
 from ondevice.errors import CheckpointError, DataError, OndeviceError
-from ondevice.run.config import parse_config, read_limits
+from ondevice.run.config import read_limits, read_wish
 from ondevice.run.directory import RunDir
 from ondevice.run.postmortem import examine, previous
 from ondevice.run.recipe import Recipe
@@ -81,7 +81,7 @@ def limits_that_hold(run: RunDir) -> tuple[Limits, list[str]]:
             return read_limits(run.limits), []
         except DataError as error:
             why.append(f"{error} The limits of config.toml hold; `ondevice doctor {run.name}` looks for the lost ones.")
-    return _config(run).limits, why
+    return read_wish(run.config).limits, why
 
 
 def chain_wish(run: RunDir, recipe: Recipe) -> Config:
@@ -92,9 +92,5 @@ def chain_wish(run: RunDir, recipe: Recipe) -> Config:
 def readable_wish(run: RunDir) -> Config:
     """What was wished for; nothing, where that was damaged."""
     with suppress(OndeviceError):
-        return _config(run)
+        return read_wish(run.config)
     return Config()
-
-
-def _config(run: RunDir) -> Config:
-    return parse_config(run.config.read_text("utf-8"), where=str(run.config), base=run.path)

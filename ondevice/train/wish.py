@@ -15,7 +15,7 @@ from pathlib import Path
 from ondevice.data.build import build_dataset
 from ondevice.data.dataset import Dataset
 from ondevice.errors import DataError, OndeviceError, UsageError
-from ondevice.run.config import parse_config
+from ondevice.run.config import read_wish
 from ondevice.run.directory import RunDir, home, list_runs, safe_name
 from ondevice.run.schema import Config, DataConfig, SourceConfig, TokenizerConfig
 from ondevice.run.studies import study_runs
@@ -36,7 +36,6 @@ __all__ = [
     "make_dataset",
     "resume_or_refuse",
     "run_name",
-    "wish_of",
 ]
 
 
@@ -137,7 +136,7 @@ def resume_or_refuse(config: Config, *, folder: Path | None = None) -> RunDir | 
     if not run.identity.is_file():
         return None
     run.read_identity()
-    changed = _first_difference(_wish(wish_of(run)), _wish(config))
+    changed = _first_difference(_wish(read_wish(run.config)), _wish(config))
     if changed:
         key, old, new = changed
         if folder is None:
@@ -149,11 +148,6 @@ def resume_or_refuse(config: Config, *, folder: Path | None = None) -> RunDir | 
             f"{then}"
         )
     return run
-
-
-def wish_of(run: RunDir) -> Config:
-    """The config a run was made from. Raises UsageError where it was edited by hand into something else."""
-    return parse_config(run.config.read_text("utf-8"), where=str(run.config), base=Path.cwd())
 
 
 def _wish(config: Config) -> dict[str, object]:
