@@ -12,7 +12,7 @@ __all__ = ["heat_of", "present", "sensors_of"]
 
 _STATUS_NUMBERS = (
     "step_s", "tok_s", "tok_s_sustained", "eta_s", "done_t", "until_t", "epochs", "slept_s", "frozen_s", "duty",
-    "battery_s", "mean_power_w", "wh_left", "price_left", "plan_mb",
+    "battery_s", "wh_left", "price_left", "plan_mb",
 )  # fmt: skip
 _FELT = (
     "rss_mb", "available_mb", "total_mb", "disk_free_mb", "cpu_c", "battery_c", "skin_c", "battery_percent", "power_w",
@@ -71,7 +71,6 @@ def present(status: dict[str, Any], reading: dict[str, Any], limits: dict[str, A
         "threads": whole(_inner(status, "fit"), "threads"),
         "tokens_total": whole(status, "tokens_total"),
         "last_error": printable(text(status, "last_error")),
-        "reading_t": number(reading, "t"),
         "heat": heat_of(felt, limits),
         "sensors": sensors_of(felt, limits),
     }

@@ -85,7 +85,7 @@ def _battery_values(truth: Truth, kind: SensorKind, roll: Roll) -> dict[str, Any
     }
 
 
-def _android_values(truth: Truth, kind: SensorKind, roll: Roll) -> dict[str, Any]:
+def _android_values(truth: Truth, roll: Roll) -> dict[str, Any]:
     return {"thermal_status": truth.thermal_status, "headroom": round(truth.headroom + roll(0.003), 3)}
 
 
@@ -137,7 +137,7 @@ class SimulatedSensors:
             self._keep(now_s, _battery_values(truth, self._kind, self._roll))
         if now_s >= self._android_due_s - 1e-9:
             self._android_due_s = now_s + _HEADROOM_PERIOD_S
-            self._keep(now_s, _android_values(truth, self._kind, self._roll))
+            self._keep(now_s, _android_values(truth, self._roll))
         self.due_s = min(self._battery_due_s, self._android_due_s)
 
     def _keep(self, now_s: float, values: dict[str, Any]) -> None:
