@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tui.snapshot import Heat, Sensor
-from tui.values import flag, number, text, whole
+from tui.values import flag, number, table, text, whole
 from tui.words import printable
 
 __all__ = ["heat_of", "present", "sensors_of"]
@@ -67,18 +67,13 @@ def present(status: dict[str, Any], reading: dict[str, Any], limits: dict[str, A
         "why": (hold or wait) if state in ("resting", "waiting", "asleep") or wait else "",
         "phase": printable(text(status, "phase")),
         "recorded": printable(text(status, "recorded")),
-        "simulated": printable(text(_inner(status, "simulated"), "device")),
-        "threads": whole(_inner(status, "fit"), "threads"),
+        "simulated": printable(text(table(status, "simulated"), "device")),
+        "threads": whole(table(status, "fit"), "threads"),
         "tokens_total": whole(status, "tokens_total"),
         "last_error": printable(text(status, "last_error")),
         "heat": heat_of(felt, limits),
         "sensors": sensors_of(felt, limits),
     }
-
-
-def _inner(status: dict[str, Any], key: str) -> dict[str, Any]:
-    value = status.get(key)
-    return value if isinstance(value, dict) else {}
 
 
 _SENSOR_NAMES = frozenset(name for name, _, _ in _SENSORS)
