@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from ondevice.cli.common import duration, for_terminal, mute
+from ondevice.cli.status_text import RESTED
 
 __all__ = ["JsonDisplay", "LiveDisplay", "PlainDisplay", "QuietDisplay", "make_display", "status_line"]
 
 PLAIN_EVERY_S = 10.0
-_RESTED = 0.95  # of the burst rate: above this there is nothing to tell of rests
 
 
 def status_line(status: dict[str, Any], width: int = 80) -> str:
@@ -36,7 +36,7 @@ def status_line(status: dict[str, Any], width: int = 80) -> str:
     ):
         if status.get(key) is not None:
             parts.append(text.format(status[key]))
-    if (status.get("tok_s_sustained") or math.inf) < _RESTED * (status.get("tok_s") or 0.0):
+    if (status.get("tok_s_sustained") or math.inf) < RESTED * (status.get("tok_s") or 0.0):
         parts[-1] += f" ({status['tok_s_sustained']:,.0f} sustained)"
     if status.get("eta_s") is not None and step < steps:
         parts.append(f"left {duration(status['eta_s'])}")

@@ -18,12 +18,12 @@ from ondevice.run.liveness import Liveness
 from ondevice.run.telemetry import as_number
 from ondevice.run.usage import Usage
 
-__all__ = ["cut", "moment", "one_line", "outlook", "pace_lines", "read_lines", "share_of", "story_lines"]
+__all__ = ["RESTED", "cut", "moment", "one_line", "outlook", "pace_lines", "read_lines", "share_of", "story_lines"]
 
 _READ = ("tokens", "unique_tokens", "epochs", "most_epochs")
 _FORETOLD = ("eta_s", "done_t", "open_s", "battery_s")
 _HEAT = (("battery_c", "battery"), ("skin_c", "body"), ("cpu_c", "cpu"))
-_RESTED = 0.95  # of the burst rate: above this there is nothing to tell of rests
+RESTED = 0.95  # of the burst rate: above this there is nothing to tell of rests
 
 
 def outlook(
@@ -108,7 +108,7 @@ def _rate_lines(found: dict[str, float | None]) -> Iterator[str]:
     if burst is None:
         return
     yield f"  rate      {burst:,.0f} tok/s"
-    if sustained is not None and sustained < _RESTED * burst:
+    if sustained is not None and sustained < RESTED * burst:
         yield f"  sustained {sustained:,.0f} tok/s, rests included"
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ondevice.errors import OndeviceError
 from ondevice.evaluate.trajectory import Point
+from ondevice.run.comparison import MIXED
 from ondevice.run.digest import Digest
 from ondevice.run.directory import RunDir
 from ondevice.run.files import read_sealed
@@ -33,7 +34,6 @@ __all__ = [
     "validation_points",
 ]
 
-MIXED = ""  # the name of the mixture of all sources
 _IN_PASSING = 0.1  # of the mean rate
 _CHANGES = ("loss_change", "quality_change")
 

@@ -25,6 +25,7 @@ from ondevice.model.shape import check_shape
 from ondevice.run.config import to_toml
 from ondevice.run.create import create_run
 from ondevice.run.directory import RunDir, home
+from ondevice.run.postmortem import ANDROID_SHARE
 from ondevice.run.recipe import Fit, ModelShape, Recipe
 from ondevice.run.schema import Config
 from ondevice.run.vocabulary import write_kept
@@ -63,7 +64,6 @@ from ondevice.train.wish import base_folder, corpus_of, run_name
 
 __all__ = ["Prepared", "make_run", "measure_machine", "micro_batches", "most_mb", "precisions_to_try", "prepare"]
 
-PHONE_SHARE = 0.35  # of all memory: beyond this Android may kill the app
 LAPTOP_SHARE = 0.6
 GROUP_SHARE = 0.85  # of a control group's limit, which is nobody else's; other processes of the app count too
 
@@ -100,7 +100,7 @@ def measure_machine(config: Config, *, cores: int, android: bool, flops_s: float
 
 def most_mb(memory: MachineMemory, *, android: bool) -> float:
     """What the process may use of all that there is, whatever is free at the moment."""
-    return (GROUP_SHARE if memory.of_group else PHONE_SHARE if android else LAPTOP_SHARE) * memory.total_mb
+    return (GROUP_SHARE if memory.of_group else ANDROID_SHARE if android else LAPTOP_SHARE) * memory.total_mb
 
 
 def prepare(
