@@ -79,11 +79,18 @@ def _origin(run: RunDir) -> dict[str, Any]:
     """Where the run comes from and what started this launch: enough to mend ``run.json`` and ``config.toml``."""
     return {
         "identity": run.read_identity(),
-        "config": run.config.read_text("utf-8", "replace"),
+        "config": _config_text(run),
         "command": sys.argv,
         "environment": environment(),
         "measured": _measured_step(run),
     }
+
+
+def _config_text(run: RunDir) -> str | None:
+    """As it is, readable or not; None: it is gone, which a note says."""
+    with suppress(OSError):
+        return run.config.read_text("utf-8", "replace")
+    return None
 
 
 def _measured_step(run: RunDir) -> dict[str, Any] | None:

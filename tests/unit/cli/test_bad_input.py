@@ -372,6 +372,16 @@ def test_a_config_that_cannot_be_read_is_named_and_put_back(own, call, damage):
     assert call("train", "tiny").code == 0
 
 
+def test_a_run_whose_limits_are_known_goes_on_without_its_config(own, call):
+    path = own / "runs" / "tiny" / "config.toml"
+    whole = path.read_bytes()
+    assert call("limit", "tiny", "keep_last=4").code == 0
+    path.unlink()
+    done = call("train", "tiny")
+    assert done.code == 0 and "config.toml" in done.out
+    assert call("doctor", "tiny").code == 0 and path.read_bytes() == whole
+
+
 def test_a_chunk_with_a_flipped_byte_is_refused_and_repaired(fresh, call):
     (chunk,) = (fresh.parents[1] / "datasets").rglob("*-train-*.chunk")
     whole = chunk.read_bytes()
