@@ -80,9 +80,7 @@ def choose_shape(
     shapes = [shape for shape in shapes if _splits(shape)] or shapes
     if len(ladder) == 1:
         return shapes[0]
-    fitting = [shape for shape in shapes if _fits_plainly(config, shape, machine)]
-    if not fitting:
-        return shapes[0]
+    fitting = [shape for shape in shapes if _fits_plainly(config, shape, machine)] or shapes[:1]
     return _largest_worth_training(config, corpus, fitting, machine, why)
 
 

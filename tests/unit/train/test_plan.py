@@ -167,6 +167,17 @@ def test_a_given_size_may_be_trained_in_a_leaner_way(tmp_path, optimizer):
     assert estimate_run(recipe, fit).total_mb <= 1500
 
 
+def test_the_smallest_size_may_be_trained_in_a_leaner_way_too(tmp_path):
+    long = dataclasses.replace(CORPUS, vocab_size=300)
+    wish = config(tmp_path, "model.context=8192", "train.optimizer=adamw", "budget.minutes=5", "train.batch=1")
+    _, plain = recipe_of(wish, corpus=long)
+    assert not plain.activation_checkpointing and not plain.layerwise
+    recipe, fit = recipe_of(wish, corpus=long, machine=dataclasses.replace(LAPTOP, memory_mb=340))
+    assert recipe.model.width == 64 and "model" in recipe.why
+    assert fit.activation_checkpointing or fit.layerwise
+    assert estimate_run(recipe, fit).total_mb <= 340
+
+
 def test_a_derived_size_leaves_room_for_all_that_the_wish_holds(tmp_path):
     machine = dataclasses.replace(LAPTOP, memory_mb=500)
     plain, compiled = (
