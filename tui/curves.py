@@ -10,6 +10,7 @@ from array import array
 from typing import Any
 
 from ondevice.run.series import Series
+from ondevice.run.telemetry import as_numbers
 from tui.plots import BY_STEP, BY_TIME, SMOOTH, VAL, Plots
 from tui.rows import Steps
 from tui.values import number, text, when, whole
@@ -104,9 +105,7 @@ class Curves:
             self._tokens_a_step = tokens / step
 
     def _fold_eval(self, record: dict[str, Any], step: int) -> None:
-        losses = record.get("val_loss")
-        found = {name: number(losses, name) for name in losses} if isinstance(losses, dict) else {}
-        for name, loss in {**found, "": number(record, "val_loss_mixed")}.items():
+        for name, loss in {**as_numbers(record.get("val_loss")), "": number(record, "val_loss_mixed")}.items():
             if name in self._val or len(self._val) < _MOST_SOURCES:
                 _add(self._val.setdefault(name, Series(EVAL_POINTS)), step, loss)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from tui.snapshot import Heat, Sensor
-from tui.values import flag, number, text, whole
+from tui.values import flag, number, table, text, whole
 from tui.words import printable
 
 __all__ = ["heat_of", "present", "sensors_of"]
 
 _STATUS_NUMBERS = (
     "step_s", "tok_s", "tok_s_sustained", "eta_s", "done_t", "until_t", "epochs", "slept_s", "frozen_s", "duty",
-    "battery_s", "mean_power_w", "wh_left", "price_left", "plan_mb",
+    "battery_s", "wh_left", "price_left", "plan_mb",
 )  # fmt: skip
 _FELT = (
     "rss_mb", "available_mb", "total_mb", "disk_free_mb", "cpu_c", "battery_c", "skin_c", "battery_percent", "power_w",
@@ -67,19 +67,13 @@ def present(status: dict[str, Any], reading: dict[str, Any], limits: dict[str, A
         "why": (hold or wait) if state in ("resting", "waiting", "asleep") or wait else "",
         "phase": printable(text(status, "phase")),
         "recorded": printable(text(status, "recorded")),
-        "simulated": printable(text(_inner(status, "simulated"), "device")),
-        "threads": whole(_inner(status, "fit"), "threads"),
+        "simulated": printable(text(table(status, "simulated"), "device")),
+        "threads": whole(table(status, "fit"), "threads"),
         "tokens_total": whole(status, "tokens_total"),
         "last_error": printable(text(status, "last_error")),
-        "reading_t": number(reading, "t"),
         "heat": heat_of(felt, limits),
         "sensors": sensors_of(felt, limits),
     }
-
-
-def _inner(status: dict[str, Any], key: str) -> dict[str, Any]:
-    value = status.get(key)
-    return value if isinstance(value, dict) else {}
 
 
 _SENSOR_NAMES = frozenset(name for name, _, _ in _SENSORS)

@@ -13,6 +13,7 @@ from ondevice.errors import OndeviceError
 from ondevice.run.directory import RunDir
 from ondevice.run.quality import QUALITY_FILE, read_quality
 from ondevice.run.store import Store
+from ondevice.run.telemetry import as_numbers
 from tui.snapshot import Saved
 from tui.values import number, text, when, whole
 from tui.words import printable
@@ -40,10 +41,8 @@ class Shelf:
         if kind == "checkpoint" and step is not None:
             self._fold_checkpoint(record, step)
         elif kind == "eval" and step is not None:
-            losses = record.get("val_loss")
-            of_sources = {name: number(losses, name) for name in losses} if isinstance(losses, dict) else {}
-            found = {"": number(record, "val_loss_mixed"), **of_sources}
-            told = tuple((printable(name), loss) for name, loss in found.items() if loss is not None)
+            found = as_numbers({"": record.get("val_loss_mixed")}) | as_numbers(record.get("val_loss"))
+            told = tuple((printable(name), loss) for name, loss in found.items())
             _put(self.losses, step, told[:200])
 
     def _fold_checkpoint(self, record: dict[str, Any], step: int) -> None:

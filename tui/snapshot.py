@@ -194,7 +194,6 @@ class RunSnapshot:
     eta_s: float | None = None  # rests, closed hours and waits for the charger included where a forecast knows them
     done_t: float | None = None
     battery_s: float | None = None  # until the battery is at its floor
-    mean_power_w: float | None = None
     wh_left: float | None = None
     price_left: float | None = None
     # learning
@@ -214,7 +213,6 @@ class RunSnapshot:
     frozen_s: float | None = None
     threads: int | None = None
     # device
-    reading_t: float | None = None
     heat: tuple[Heat, ...] = ()  # thermometers that can be read, the one nearest to its limit first
     cpu_c: float | None = None
     battery_c: float | None = None

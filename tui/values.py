@@ -6,7 +6,7 @@ from typing import Any
 
 from ondevice.run.telemetry import as_number
 
-__all__ = ["flag", "number", "text", "when", "whole"]
+__all__ = ["flag", "number", "table", "text", "when", "whole"]
 
 
 def number(raw: dict[str, Any], key: str) -> float | None:
@@ -30,6 +30,12 @@ def flag(raw: dict[str, Any], key: str) -> bool | None:
     """True or false of that key, else None."""
     value = raw.get(key)
     return value if isinstance(value, bool) else None
+
+
+def table(raw: dict[str, Any], key: str) -> dict[str, Any]:
+    """A table of that key, else an empty one."""
+    value = raw.get(key)
+    return value if isinstance(value, dict) else {}
 
 
 def when(record: dict[str, Any]) -> float | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ondevice.cli.progress import QuietDisplay
-from ondevice.errors import UsageError
+from ondevice.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from ondevice.run.directory import RunDir
@@ -40,11 +40,11 @@ def prepare_decision(run_dir: RunDir, display: QuietDisplay, *, skip: bool) -> N
 
 def _deciding(run_dir: RunDir) -> Path | None:
     """The contract of a run that has held-out rows and a rule."""
-    from ondevice.train.wish import wish_of
+    from ondevice.run.config import read_wish
 
     try:
-        name = wish_of(run_dir).data.contract
-    except (UsageError, OSError):  # lost or edited: the launch puts it back or refuses it
+        name = read_wish(run_dir.config).data.contract
+    except (UsageError, DataError):  # lost or edited: the launch puts it back or refuses it
         return None
     if not name:
         return None
@@ -61,13 +61,13 @@ def state_and_score(run_dir: RunDir, contract: Path, display: QuietDisplay, *, b
     """States the rule where it is not, and scores the base."""
     from ondevice.data.tokenizer import load_tokenizer
     from ondevice.device.memory import give_back_memory
+    from ondevice.run.config import read_wish
     from ondevice.study.task_decision import score_baseline
     from ondevice.study.task_rule import RULE_FILE, state_rule, task_folder
-    from ondevice.train.wish import wish_of
 
     tokenizer = load_tokenizer(run_dir.tokenizer)
     if not (task_folder(run_dir) / RULE_FILE).exists():
-        trained_on = [Path(source.path) for source in wish_of(run_dir).data.sources]
+        trained_on = [Path(source.path) for source in read_wish(run_dir.config).data.sources]
         state_rule(run_dir, contract, trained_on=trained_on, tokenizer=tokenizer)
     if not baseline:
         return

@@ -26,10 +26,8 @@ from ondevice.device.storage import StorageFacts, probe_storage
 from ondevice.device.upkeep import Upkeep, read_upkeep
 from ondevice.errors import DeviceError, UsageError
 
-__all__ = ["EXAMPLES", "HELP", "NAME", "add_arguments", "run"]
+__all__ = ["EXAMPLES", "add_arguments", "run"]
 
-NAME = "doctor"
-HELP = "tell whether this machine can train, and what to install if it cannot"
 EXAMPLES = """examples:
   ondevice doctor            the report, with the command that mends each problem
   ondevice doctor --quick    without the trial imports (a few seconds less)

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import ondevice
 from ondevice.cli.doctor_finding import Finding
+from ondevice.cli.doctor_remedies import TERMUX_API
 from ondevice.device.facts import DeviceFacts
 from ondevice.device.upkeep import Upkeep
 
 __all__ = ["upkeep_findings"]
 
 _TOPIC = "phone"
-_API = "pkg upgrade && pkg install termux-api"
 
 
 def upkeep_findings(facts: DeviceFacts, upkeep: Upkeep) -> Iterator[Finding]:
@@ -31,7 +31,8 @@ def upkeep_findings(facts: DeviceFacts, upkeep: Upkeep) -> Iterator[Finding]:
     if upkeep.notification:
         yield Finding("ok", _TOPIC, "A notification shows the run, with buttons (if the Termux:API app is there)")
     else:
-        yield Finding("note", _TOPIC, "No notification of runs: termux-notification is not installed.", None, _API)
+        missing = "No notification of runs: termux-notification is not installed."
+        yield Finding("note", _TOPIC, missing, None, TERMUX_API)
     yield Finding(
         "note",
         _TOPIC,

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from ondevice.device.facts import DeviceFacts
 
-__all__ = ["TORCH_WHEEL", "install_command", "needs_old_wheel"]
+__all__ = ["TERMUX_API", "TORCH_WHEEL", "install_command", "needs_old_wheel"]
 
 TORCH_WHEEL, TORCH_WHEEL_ARMV80 = "torch==2.13.0", "torch==2.9.1"
 _CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 # A partial upgrade is what breaks most imports in Termux, so every install begins with an upgrade.
 _PKG = "pkg upgrade && pkg install {}"
+TERMUX_API = _PKG.format("termux-api")
 _TERMUX = {
     "torch": _PKG.format("python-torch"),
     "numpy": _PKG.format("python-numpy"),

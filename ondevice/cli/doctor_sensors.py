@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ondevice.device.battery import NO_BATTERY
+from ondevice.cli.doctor_remedies import TERMUX_API
+from ondevice.device.battery import NAMES, NO_BATTERY
 from ondevice.device.facts import DeviceFacts
 from ondevice.device.readings import Reading
 from ondevice.governor.caps import UNKNOWN_DUTY
@@ -16,7 +17,6 @@ from ondevice.governor.signals import is_known
 
 __all__ = ["Gap", "gaps", "readable", "unwatched", "without_temperature"]
 
-_INSTALL_API = "pkg upgrade && pkg install termux-api"
 _SAME_SOURCE = "from where Termux itself came from (F-Droid or GitHub: the two do not work together)"
 _EXEMPT = "exempt both from battery optimisation (Android settings > Apps > Battery > Unrestricted)"
 _STATUSES = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
@@ -25,7 +25,6 @@ _HOT_ROOM = (  # seen on the simulated phone: 1.5 C too much at 28 C, 2.6 C at 3
     "In a room warmer than 25 C that does not keep a battery below 40 C: train where it is cool, or set "
     "limits.duty_max = 0.2."
 )
-_BATTERY = ("battery_percent", "plugged", "charging", "battery_c", "power_w")
 _LESSER = {
     "battery_c": "battery temperature",
     "plugged": "power supply",
@@ -52,7 +51,7 @@ def readable(reading: Reading) -> Iterator[str]:
     if reading.cpu_c is not None:
         yield f"Processor {reading.cpu_c:.0f} C{_origin(reading, 'cpu_c')}"
     if reading.battery_percent is not None:
-        yield f"{', '.join(_battery(reading))}{_origin(reading, *_BATTERY)}"
+        yield f"{', '.join(_battery(reading))}{_origin(reading, *NAMES)}"
     elif reading.unknown.get("battery_percent") == NO_BATTERY:
         yield "No battery: this machine lives on the mains"
     elif reading.battery_c is not None:
@@ -114,7 +113,7 @@ def gaps(facts: DeviceFacts, reading: Reading) -> Iterator[Gap]:
         told.add("cpu_c")
         yield _no_processor(reading)
     if reading.battery_percent is None:
-        told |= set(_BATTERY) if reading.unknown.get("battery_percent") else {"battery_percent"}
+        told |= set(NAMES) if reading.unknown.get("battery_percent") else {"battery_percent"}
         if reading.unknown.get("battery_percent") != NO_BATTERY:
             yield _no_battery(facts, reading.unknown.get("battery_percent"))
     if facts.platform == "android" or facts.termux:
@@ -147,7 +146,7 @@ def _no_battery(facts: DeviceFacts, reason: str | None) -> Gap:
     else:
         remedy = f"{install}, in its newest version, and bring its package up to date:"
     remedy = f"{outside}{remedy}" if outside else f"{remedy[0].upper()}{remedy[1:]}"
-    return Gap(text, remedy, _INSTALL_API)
+    return Gap(text, remedy, TERMUX_API)
 
 
 def _no_status(facts: DeviceFacts, unknown: dict[str, str]) -> Iterator[Gap]:

@@ -21,12 +21,12 @@ from ondevice.run.liveness import read_status
 from ondevice.run.schema import Limits
 from ondevice.run.telemetry import as_number
 from ondevice.run.usage import Usage
+from ondevice.train.plan import SHARE_OF_TIME
 
 __all__ = ["Foresight", "experience", "foresee", "has_battery", "heat_warning"]
 
 ENOUGH_S = 600.0  # a device needs minutes to show how warm it becomes
 ANSWER_S = 3.0
-SHARE_OF_TIME = 0.9  # the rest goes to evaluations, samples and saves
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,8 @@ from ondevice.cli.folding import tell
 from ondevice.errors import CheckpointError, UsageError
 from ondevice.run.directory import RunDir, find_run
 from ondevice.run.files import read_json
+from ondevice.run.schema import TAILS
+from ondevice.run.schema_key import MANY_STEPS, MANY_TOKENS
 from ondevice.run.store import Store
 
 if TYPE_CHECKING:
@@ -31,8 +33,7 @@ EXAMPLES = """examples:
 The optimizer is kept, the schedule begins anew, and the new run records its parent. The parent stays as it is."""
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
-_MOST = {"--tokens": 10**12, "--steps": 10**9}  # as `ondevice.run.schema` has them
-_TAILS = ("inverse-proportional", "linear", "cosine", "1-sqrt")
+_MOST = {"--tokens": MANY_TOKENS, "--steps": MANY_STEPS}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tail",
         nargs="?",
-        const=_TAILS[0],
-        choices=_TAILS,
+        const=TAILS[0],
+        choices=TAILS,
         help="decay from the rate of that step to the lowest, a tenth of the steps so far if not said otherwise",
     )
     parser.add_argument(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -14,12 +14,12 @@ from ondevice.cli.control import ask
 from ondevice.cli.folding import tell
 from ondevice.errors import UsageError
 from ondevice.run.audit import end_of_story
-from ondevice.run.config import change_limits, changed_keys, limit_words, read_limits, write_limits
+from ondevice.run.config import change_limits, changed_keys, limit_words, read_limits, read_wish, write_limits
 from ondevice.run.directory import RunDir, find_run, lock_holder, offline_lock
 from ondevice.run.liveness import read_status
 from ondevice.run.schema import Limits
 
-__all__ = ["EXAMPLES", "add_arguments", "device_limits", "limits_of", "run"]
+__all__ = ["EXAMPLES", "add_arguments", "change_run", "device_limits", "limits_of", "run"]
 
 EXAMPLES = """examples:
   ondevice limit notes                              what holds now, and why
@@ -48,10 +48,36 @@ def run(args: argparse.Namespace) -> int:
     elif not done:
         tell(f"{run_dir.name}: asked; the trainer answers when its micro-batch is done.")
     else:
-        for key in changes:
-            now, was = (_holding(run_dir, limits, key) for limits in (after, before))
-            tell(f"limits.{key} = {now} from now on, was {was}.")
+        for sentence in _told(run_dir, before, after, changes):
+            tell(sentence)
     return 0
+
+
+def change_run(run_dir: RunDir, changes: Sequence[str]) -> list[str]:
+    """Carries out what ``--set`` of a command that goes on with a run says about how it behaves; sentences about it.
+
+    Limits are written; a fit stays. Raises UsageError for bad limits, RunBusy while a trainer lives.
+    """
+    began_with, before = read_wish(run_dir.config), limits_of(run_dir)
+    said = [
+        f"fit.{key} is left as it is: a run keeps its fit, so that it goes on exactly."
+        for key, value in changed_keys(changes, "fit").items()
+        if value != getattr(began_with.fit, key)
+    ]
+    after = _checked(change_limits(before, changed_keys(changes, "limits"), where="--set"))
+    if after != before:
+        with offline_lock(run_dir, what="ondevice train"):
+            write_limits(run_dir.limits, after, after=end_of_story(run_dir.telemetry))
+    now = dataclasses.asdict(after)
+    changed = [key for key, value in dataclasses.asdict(before).items() if value != now[key]]
+    return said + list(_told(run_dir, before, after, changed))
+
+
+def _told(run_dir: RunDir, before: Limits, after: Limits, keys: Iterable[str]) -> Iterator[str]:
+    """A sentence for each key: what holds from now on, and what held."""
+    for key in keys:
+        now, was = (_holding(run_dir, limits, key) for limits in (after, before))
+        yield f"limits.{key} = {now} from now on, was {was}."
 
 
 def _parsed(changes: list[str]) -> dict[str, Any]:
@@ -85,9 +111,7 @@ def limits_of(run_dir: RunDir) -> Limits:
     """What holds for a run now. Raises DataError where its limits are damaged."""
     if run_dir.limits.exists():
         return read_limits(run_dir.limits)
-    from ondevice.train.wish import wish_of
-
-    return wish_of(run_dir).limits
+    return read_wish(run_dir.config).limits
 
 
 def _change(run_dir: RunDir, changes: dict[str, Any], after: Limits, *, wait_s: float) -> bool:

@@ -92,10 +92,10 @@ def _config(args: argparse.Namespace) -> Config:
 def _standard_library_of(name: str) -> SourceConfig:
     """The standard library, where the run of that name found it: an upgrade of Python moves it, and the run goes on
     with the tokens it began with."""
-    from ondevice.train.wish import wish_of
+    from ondevice.run.config import read_wish
 
     run_dir = RunDir(home() / "runs" / name)
-    sources = wish_of(run_dir).data.sources if run_dir.config.is_file() else ()
+    sources = read_wish(run_dir.config).data.sources if run_dir.config.is_file() else ()
     if len(sources) == 1 and sources[0] == dataclasses.replace(_STDLIB, path=sources[0].path):
         return sources[0]
     return _standard_library()

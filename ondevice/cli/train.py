@@ -129,7 +129,7 @@ def _changed_run(run_dir: RunDir, args: argparse.Namespace, display: QuietDispla
 
 
 def _tell_changes(run_dir: RunDir, changes: Sequence[str], display: QuietDisplay) -> None:
-    from ondevice.train.wish import change_run
+    from ondevice.cli.limit import change_run
 
     for sentence in change_run(run_dir, changes):
         display.say(sentence)

@@ -69,6 +69,7 @@ def source_entry(source: dict[str, Any], wish: SourceConfig, problems: Problems)
 
 
 def totals_of(sources: list[dict[str, Any]]) -> dict[str, int]:
+    """Documents, tokens and bytes of a manifest's sources, added up by key."""
     keys = ("documents", "duplicates", "train_documents", "val_documents", "train_tokens", "val_tokens")
     totals = {key: sum(source[key] for source in sources) for key in (*keys, "train_bytes", "val_bytes", "dropped")}
     return {**totals, "tokens": totals["train_tokens"] + totals["val_tokens"]}

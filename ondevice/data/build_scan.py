@@ -127,6 +127,7 @@ def scan_file_names(records: str) -> tuple[str, str]:
 
 
 def utf8_length(text: str) -> int:
+    """Bytes of a text in UTF-8. Raises UnicodeEncodeError for half a surrogate pair."""
     return len(text) if text.isascii() else len(text.encode())
 
 

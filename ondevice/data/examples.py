@@ -6,12 +6,11 @@ Knows rows, not files or tokens. What is wrong with a row is one sentence that b
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ondevice.data.json_row import kind_of_value, parse_object
+from ondevice.data.json_row import field_of, kind_of_value, parse_object, sound_text
 from ondevice.errors import DataError, nearest
 
 __all__ = ["FIELDS", "KINDS", "Example", "kind_of_row", "parse_example", "parse_row"]
@@ -25,8 +24,6 @@ FIELDS = {
 
 KINDS = tuple(FIELDS)
 _ROLES = ("system", "developer", "user", "assistant", "tool")
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -92,13 +89,13 @@ def _instruction(row: Mapping[str, Any], where: str, *, held_out: bool) -> Examp
 
 
 def _expected(row: Mapping[str, Any], where: str) -> str:
-    value = _field(row, "expected", where)
+    value = field_of(row, "expected", where)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return _sound(text, "expected", where)
+    return sound_text(text, "expected", where)
 
 
 def _chat(row: Mapping[str, Any], where: str) -> Example:
-    messages = _field(row, "messages", where)
+    messages = field_of(row, "messages", where)
     if messages == []:
         raise DataError(f"{where}: 'messages' has no turn in it; give its turns with role and content.")
     if not isinstance(messages, list):
@@ -124,23 +121,10 @@ def _turn(message: Any, where: str) -> dict[str, Any]:
 
 
 def _text(row: Mapping[str, Any], name: str, where: str, *, may_be_empty: bool = False) -> str:
-    value = _field(row, name, where)
+    value = field_of(row, name, where)
     if not isinstance(value, str):
         advice = "; write JSON as a string" if isinstance(value, dict | list) else ""
         raise DataError(f"{where}: the field '{name}' holds {kind_of_value(value)}, not text{advice}.")
     if not may_be_empty and not value.strip():
         raise DataError(f"{where}: the field '{name}' is empty; fill it in or delete the row.")
-    return _sound(value, name, where)
-
-
-def _sound(text: str, name: str, where: str) -> str:
-    if _SURROGATE.search(text):
-        raise DataError(f"{where}: the field '{name}' holds half of a surrogate pair, which is no character; mend it.")
-    return text
-
-
-def _field(row: Mapping[str, Any], name: str, where: str) -> Any:
-    if name in row:
-        return row[name]
-    there = ", ".join(list(row)[:_SHOWN]) + (", ..." if len(row) > _SHOWN else "")
-    raise DataError(f"{where}: there is no field '{name}'{nearest(name, row)}; the fields are: {there or 'none'}.")
+    return sound_text(value, name, where)

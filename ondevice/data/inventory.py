@@ -45,13 +45,6 @@ class Inventory:
     covered: int
     remainder: int
 
-    def by_language(self) -> dict[str, int]:
-        """Tokens of each language, both splits."""
-        sums: dict[str, int] = {}
-        for row in self.rows:
-            sums[row.language] = sums.get(row.language, 0) + row.tokens
-        return sums
-
 
 def window_count(tokens: int, context: int) -> int:
     """Windows of ``context`` tokens, each with the token after its last one, that fit side by side."""

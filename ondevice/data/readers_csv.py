@@ -8,7 +8,8 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator
 
-from ondevice.data.readers_jsonl import field_of, row_score, titled
+from ondevice.data.json_row import field_of
+from ondevice.data.readers_jsonl import row_score, titled
 from ondevice.data.readers_utf8 import Chunk
 from ondevice.errors import DataError
 
@@ -33,8 +34,8 @@ def csv_texts(
                 f"{shown}:{line}: this row has {len(values)} fields where the header has {len(names)}; correct it."
             )
         row = dict(zip(names, values, strict=True))
-        text = field_of(row, text_field, "text_field", f"{shown}:{line}")
-        title = field_of(row, title_field, "title_field", f"{shown}:{line}") if title_field else ""
+        text = field_of(row, text_field, f"{shown}:{line}", key="text_field")
+        title = field_of(row, title_field, f"{shown}:{line}", key="title_field") if title_field else ""
         yield line, titled(title, text), row_score(row, score_field, f"{shown}:{line}")
 
 

@@ -6,15 +6,14 @@ import codecs
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ondevice.data.json_row import kind_of_value, parse_object
+from ondevice.data.json_row import field_of, parse_object, text_of
 from ondevice.data.readers import Leaf
 from ondevice.data.scores import score_of
-from ondevice.errors import DataError, nearest
+from ondevice.errors import DataError
 
-__all__ = ["LINE_BYTES", "field_of", "jsonl_rows", "jsonl_texts", "row_score", "titled"]
+__all__ = ["LINE_BYTES", "jsonl_rows", "jsonl_texts", "row_score", "titled"]
 
 LINE_BYTES = 8 << 20  # parsed, one odd character can make a text four times as large
-_FIELDS_SHOWN = 12
 _EXPECTED = 'an object such as {"text": "..."}'
 
 
@@ -65,14 +64,10 @@ def jsonl_texts(
 
 
 def _text(row: dict[str, Any], text_field: str, title_field: str, where: str) -> str:
-    text = field_of(row, text_field, "text_field", where)
-    if not isinstance(text, str):
-        raise DataError(f"{where}: the field '{text_field}' holds {kind_of_value(text)}, not text; correct this line.")
-    title = field_of(row, title_field, "title_field", where) if title_field else None
-    if not isinstance(title, str | None):
-        raise DataError(
-            f"{where}: the field '{title_field}' holds {kind_of_value(title)}, not text; correct this line."
-        )
+    text = text_of(field_of(row, text_field, where, key="text_field"), text_field, where)
+    title = field_of(row, title_field, where, key="title_field") if title_field else None
+    if title is not None:
+        text_of(title, title_field, where)
     return titled(title, text).replace("\r\n", "\n")
 
 
@@ -81,17 +76,6 @@ def titled(title: str | None, text: str) -> str:
     return f"{title}\n\n{text}" if title and text else title or text
 
 
-def field_of(row: dict[str, Any], name: str, key: str, where: str) -> Any:
-    """A field of a row. Raises DataError naming the fields there are; ``key`` is the config key that names this one."""
-    if name in row:
-        return row[name]
-    there = ", ".join(list(row)[:_FIELDS_SHOWN]) + (", ..." if len(row) > _FIELDS_SHOWN else "")
-    raise DataError(
-        f"{where}: there is no field '{name}'{nearest(name, row)}; the fields are: {there or 'none'}; set {key} to one "
-        "of them."
-    )
-
-
 def row_score(row: dict[str, Any], name: str, where: str) -> float | None:
     """The score in a field of a row; None where no field is named. Raises DataError where there is no number."""
-    return score_of(field_of(row, name, "score_field", where), name, where) if name else None
+    return score_of(field_of(row, name, where, key="score_field"), name, where) if name else None

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ondevice.data.json_row import field_of
 from ondevice.data.readers import refuse_bomb
-from ondevice.data.readers_jsonl import field_of, titled
+from ondevice.data.readers_jsonl import titled
 from ondevice.data.scores import score_of
 from ondevice.errors import DataError, DeviceError
 
@@ -50,7 +51,7 @@ def _rows(
 ) -> Iterator[tuple[int, str, float | None]]:
     _check_fields(table.schema_arrow, shown, text_field, title_field)
     if score_field:
-        field_of({field.name: field for field in table.schema_arrow}, score_field, "score_field", shown)
+        field_of({field.name: field for field in table.schema_arrow}, score_field, shown, key="score_field")
     refuse_bomb(shown, _largest_stretch(table.metadata), path.stat().st_size)
     number, columns = 0, [name for name in (text_field, title_field, score_field) if name]
     for batch in table.iter_batches(batch_size=_ROWS, columns=list(dict.fromkeys(columns))):
@@ -66,7 +67,7 @@ def _rows(
 def _check_fields(schema: Any, shown: str, text_field: str, title_field: str) -> None:
     kinds = {field.name: str(field.type) for field in schema}
     for name, key in ((text_field, "text_field"), (title_field, "title_field")):
-        if name and field_of(kinds, name, key, shown) not in ("string", "large_string", "string_view"):
+        if name and field_of(kinds, name, shown, key=key) not in ("string", "large_string", "string_view"):
             raise DataError(f"{shown}: the field '{name}' holds {kinds[name]}, not text; set {key} to another.")
 
 

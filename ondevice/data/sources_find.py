@@ -47,6 +47,7 @@ class Found:
 
 
 def find(source: SourceConfig, base: Path) -> Found:
+    """The files of a source; relative paths count from ``base``. Raises DataError, or UsageError for the config."""
     path = Path(os.path.abspath(base / Path(os.path.expanduser(source.path))))
     rules = Rules(tuple(source.include), tuple(source.exclude))
     direct = not _is_folder(path)

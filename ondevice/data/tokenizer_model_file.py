@@ -29,6 +29,8 @@ sentencepiece (float) and in the tokenizers package (double) alike, and both cut
 
 @dataclass(frozen=True, slots=True)
 class Piece:
+    """One entry of a vocabulary; ``type`` is `NORMAL` ... `BYTE`, and a higher ``score`` is merged or chosen first."""
+
     text: str
     score: float
     type: int

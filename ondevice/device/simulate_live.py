@@ -15,7 +15,9 @@ from typing import Any
 
 from ondevice.device.readings import Reading
 from ondevice.device.simulate import SimulatedPhone
+from ondevice.device.simulate_profile import NODES
 from ondevice.device.simulate_replay import ReplayPhone
+from ondevice.device.simulate_sensors import NOT_SIMULATED
 from ondevice.device.simulate_wish import DeviceWish
 from ondevice.device.world import LOOK_S, Readable
 
@@ -23,8 +25,6 @@ __all__ = ["SimClock", "SimulatedWorld"]
 
 LONGEST_GAP_S = 3600.0  # between two launches; a phone that idled for an hour is cool
 _LOOK_S = 0.01  # of the wall, between two looks of one who stands still
-_OF_THIS_MACHINE = ("rss_mb", "available_mb", "total_mb", "disk_free_mb")
-_NODES = ("cpu_big", "cpu_little", "package", "chassis", "battery")
 
 
 class SimClock:
@@ -140,7 +140,7 @@ class SimulatedWorld:
         if isinstance(self.phone, SimulatedPhone):
             truth = self.phone.truth
             told |= {
-                "nodes_c": {name: round(getattr(truth, f"{name}_c"), 4) for name in _NODES},
+                "nodes_c": {name: round(getattr(truth, f"{name}_c"), 4) for name in NODES},
                 "percent": round(truth.battery_percent, 4),
                 "ambient_c": round(truth.ambient_c, 2),
             }
@@ -198,7 +198,7 @@ def _begin_t(wish: DeviceWish) -> float:
 
 
 def _together(told: Reading, real: Reading) -> Reading:
-    known = {name: value for name in _OF_THIS_MACHINE if (value := getattr(real, name)) is not None}
+    known = {name: value for name in NOT_SIMULATED if (value := getattr(real, name)) is not None}
     sources = told.sources | dict.fromkeys(known, "this machine")
     unknown = {name: why for name, why in told.unknown.items() if name not in known}
     return dataclasses.replace(told, **known, sources=sources, unknown=unknown)

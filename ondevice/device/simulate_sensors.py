@@ -13,12 +13,12 @@ from typing import Any
 
 from ondevice.device.readings import Reading
 
-__all__ = ["SENSORS", "SensorKind", "SimulatedSensors", "Truth"]
+__all__ = ["NOT_SIMULATED", "SENSORS", "SensorKind", "SimulatedSensors", "Truth"]
 
 _STATUS_STEPS_C = (-5.0, -3.0, 0.0, 3.0, 7.0, 10.0)  # of the battery against severe: status 1, 2, ...
 _HEADROOM_C = 30.0  # headroom 0 lies this far below severe
 _HEADROOM_PERIOD_S = 10.0
-_NOT_SIMULATED = ("rss_mb", "available_mb", "total_mb", "disk_free_mb")
+NOT_SIMULATED = ("rss_mb", "available_mb", "total_mb", "disk_free_mb")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ def _battery_values(truth: Truth, kind: SensorKind, roll: Roll) -> dict[str, Any
     }
 
 
-def _android_values(truth: Truth, kind: SensorKind, roll: Roll) -> dict[str, Any]:
+def _android_values(truth: Truth, roll: Roll) -> dict[str, Any]:
     return {"thermal_status": truth.thermal_status, "headroom": round(truth.headroom + roll(0.003), 3)}
 
 
@@ -137,7 +137,7 @@ class SimulatedSensors:
             self._keep(now_s, _battery_values(truth, self._kind, self._roll))
         if now_s >= self._android_due_s - 1e-9:
             self._android_due_s = now_s + _HEADROOM_PERIOD_S
-            self._keep(now_s, _android_values(truth, self._kind, self._roll))
+            self._keep(now_s, _android_values(truth, self._roll))
         self.due_s = min(self._battery_due_s, self._android_due_s)
 
     def _keep(self, now_s: float, values: dict[str, Any]) -> None:
@@ -149,7 +149,7 @@ class SimulatedSensors:
         known = {**{name: (value, now_s) for name, value in instant.items()}, **self._slow}
         known = {name: pair for name, pair in known.items() if name not in self._lost}
         self.unknown = dict.fromkeys(self._lost, "lost, as the simulation was asked to")
-        self.unknown.update(dict.fromkeys(_NOT_SIMULATED, "not simulated"))
+        self.unknown.update(dict.fromkeys(NOT_SIMULATED, "not simulated"))
         return Reading(
             t=t,
             **{name: value for name, (value, _) in known.items()},

@@ -11,6 +11,8 @@ from ondevice.data.dataset import Dataset
 
 __all__ = ["Baseline", "baselines", "unigram_nats"]
 
+_MOST_BYTES = 16 << 20
+
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
@@ -36,8 +38,8 @@ def _lzma_bits_per_byte(text: bytes) -> float | None:
     return 8 * len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)) / len(text)
 
 
-def baselines(dataset: Dataset, *, max_bytes: int = 16 << 20) -> dict[str, Baseline]:
-    """Baselines of every source with validation text, on at most ``max_bytes`` of it."""
+def baselines(dataset: Dataset) -> dict[str, Baseline]:
+    """Baselines of every source with validation text, on at most 16 MiB of text."""
     counts = dataset.unigram_counts(None)
     tokenizer = dataset.tokenizer()
     found = {}
@@ -45,7 +47,7 @@ def baselines(dataset: Dataset, *, max_bytes: int = 16 << 20) -> dict[str, Basel
         stream = dataset.stream(entry.name, "val")
         if len(stream) < 2:
             continue
-        limit = min(len(stream), max(2, int(max_bytes * len(stream) / max(1, entry.val_bytes))))
+        limit = min(len(stream), max(2, int(_MOST_BYTES * len(stream) / max(1, entry.val_bytes))))
         ids = stream.read(0, limit).astype(np.int64)
         text = tokenizer.decode_bytes([int(token) for token in ids if token != tokenizer.eot_id])
         if text:

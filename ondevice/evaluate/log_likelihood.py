@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ondevice.errors import CheckpointError, DataError
+from ondevice.errors import DataError
 from ondevice.infer.backend import Backend
+from ondevice.infer.sampling import check_finite
 
 __all__ = ["Likelihood", "likelihoods", "rolling_windows"]
 
@@ -76,8 +77,7 @@ def _group(backend: Backend, rows: list[tuple[np.ndarray, int]]) -> Iterator[Lik
 
 
 def _score(logits_NV: np.ndarray, targets_N: np.ndarray) -> Likelihood:
-    if not np.isfinite(logits_NV).all():
-        raise CheckpointError("The model's logits are not finite numbers; use an earlier checkpoint.")
+    check_finite(logits_NV)
     top_N1 = logits_NV.max(axis=1, keepdims=True)
     totals_N = top_N1[:, 0] + np.log(np.exp(logits_NV - top_N1).sum(axis=1))
     nats = logits_NV[np.arange(len(targets_N)), targets_N] - totals_N

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.errors import CheckpointError, UsageError
+from ondevice.errors import UsageError
 from ondevice.infer.backend import Backend
+from ondevice.infer.sampling import check_finite
 
 __all__ = ["Probe", "measure_probes", "probe_summary", "score_probe"]
 
@@ -33,8 +34,7 @@ class Probe:
 def score_probe(logits_TV: np.ndarray, expected_ids: Sequence[int]) -> Probe:
     """``logits_TV`` are the model's before each expected token. Raises CheckpointError where they are not finite."""
     scores_TV = np.asarray(logits_TV, np.float64)
-    if not np.isfinite(scores_TV.max(axis=1)).all():  # minus infinity is a token that a trimmed vocabulary left out
-        raise CheckpointError("The model's logits are not finite numbers; use an earlier checkpoint.")
+    check_finite(scores_TV)
     expected_T = np.asarray(expected_ids, np.int64)
     top_T1 = scores_TV.max(axis=1, keepdims=True)
     totals_T = top_T1[:, 0] + np.log(np.exp(scores_TV - top_T1).sum(axis=1))

@@ -14,6 +14,7 @@ from ondevice.data.tokenizer import Tokenizer
 from ondevice.errors import OndeviceError
 from ondevice.export.hf_tokenizer import write_hf_tokenizer
 from ondevice.export.place import check_place, folder_in_place
+from ondevice.infer.generation_config import GENERATION_CONFIG
 from ondevice.model import safetensors
 from ondevice.model.hugging_face import open_hugging_face
 from ondevice.model.names import hugging_face_config, to_hugging_face
@@ -22,7 +23,7 @@ from ondevice.run.recipe import ModelShape
 
 __all__ = ["export_hugging_face"]
 
-CONFIG, GENERATION, INDEX, CARD = "config.json", "generation_config.json", "model.safetensors.index.json", "README.md"
+CONFIG, INDEX, CARD = "config.json", "model.safetensors.index.json", "README.md"
 SHARD_BYTES = 2_000_000_000
 _SAMPLING = {"do_sample": True, "temperature": 0.8, "top_k": 50, "top_p": 0.95}
 
@@ -51,7 +52,9 @@ def export_hugging_face(
         ends = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), tokenizer.eot_id)
         write_json(temporary / CONFIG, {**hugging_face_config(shape), **ends})
         stops = sorted(end_ids(tokenizer)) if tokenizer.chat is not None else [tokenizer.eot_id]
-        write_json(temporary / GENERATION, {**_SAMPLING, **ends, "eos_token_id": stops if stops[1:] else stops[0]})
+        write_json(
+            temporary / GENERATION_CONFIG, {**_SAMPLING, **ends, "eos_token_id": stops if stops[1:] else stops[0]}
+        )
         write_atomic(temporary / CARD, card.encode())
         _read_back(temporary, shape)
         return {path.name: path.stat().st_size for path in sorted(temporary.iterdir())}

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ondevice.errors import CheckpointError, UsageError
+from ondevice.errors import UsageError
 from ondevice.infer.backend import BatchBackend
 from ondevice.infer.generate import fit_prompt
-from ondevice.infer.sampling import Sampler, Sampling
+from ondevice.infer.sampling import Sampler, Sampling, check_finite
 
 __all__ = ["Written", "generate_batch"]
 
@@ -151,9 +151,7 @@ def _take(logits_BV: np.ndarray, rows: list[_Job | None], rules: _Rules) -> None
 def _choose(logits_BV: np.ndarray, rows: list[_Job | None], settings: Sampling) -> list[int]:
     if settings.temperature == 0.0 and settings.repetition_penalty == 1.0:
         tokens_B = logits_BV.argmax(axis=1)
-        likeliest_B = logits_BV[np.arange(len(rows)), tokens_B]
-        if not np.isfinite(likeliest_B).all():  # of anything with NaN, the position of NaN is given
-            raise CheckpointError("The model's logits are not finite numbers; use an earlier checkpoint.")
+        check_finite(logits_BV[np.arange(len(rows)), tokens_B][:, None])  # of anything with NaN, it is the place of NaN
         return [int(token) for token in tokens_B]
     return [
         0 if job is None else job.sampler.next(logits_V, job.history)

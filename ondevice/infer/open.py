@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _FOR_OTHERS = ("model.gguf", "genai_config.json")
 _HUGGING_FACE = ("config.json", "adapter_config.json")
 
-__all__ = ["Opened", "choose_checkpoint", "load_adapted", "load_decoder", "open_checkpoint", "open_target"]
+__all__ = ["Opened", "choose_checkpoint", "load_adapted", "load_decoder", "open_checkpoint", "open_target", "step_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ def open_target(
             settings=path,
         )
     if (path / "manifest.json").is_file() and path.parent.name == "checkpoints":
-        run, step = RunDir(path.absolute().parent.parent), _step_of(path)
+        run, step = RunDir(path.absolute().parent.parent), step_of(path)
     elif any((path / name).is_file() for name in _FOR_OTHERS):
         raise UsageError(f"{path}: an export for other programs; name the run, or an export made with --format onnx.")
     elif any((path / name).is_file() for name in _HUGGING_FACE):
@@ -89,7 +89,8 @@ def _open_folder(path: Path, *, step: int | None, threads: int | None, adapter: 
     return Opened(backend=opened.backend, tokenizer=opened.tokenizer, what=what, settings=path)
 
 
-def _step_of(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """The step of the folder of a checkpoint. Raises UsageError for another folder."""
     digits = path.name.removeprefix("step-")
     if not digits.isdigit():
         raise UsageError(f"{path}: not a checkpoint folder (step-...).")

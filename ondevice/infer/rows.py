@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ondevice.data.json_row import field_of, parse_object, sound_text, text_of
 from ondevice.data.tokenizer import Tokenizer
 from ondevice.errors import DataError, UsageError
 from ondevice.infer.backend import BatchBackend
@@ -24,6 +25,7 @@ from ondevice.run.files import fsync_folder, write_all, write_error
 __all__ = ["done_rows", "read_rows", "way_of", "write_rows"]
 
 _LARGEST = 256 << 20
+_EXPECTED = 'an object such as {"prompt": "Once"}'
 _WRITTEN = ("text", "tokens", "finish", "note", "written_by")
 
 
@@ -39,17 +41,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         raise DataError(f"{path}: not UTF-8 at byte {error.start}; convert it first.") from error
     rows = [_row(line, f"{path}:{number}") for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not rows:
-        raise DataError(f'{path}: no rows; write one object a line, such as {{"prompt": "Once"}}.')
+        raise DataError(f"{path}: no rows; write one object a line, {_EXPECTED.removeprefix('an object ')}.")
     return rows
 
 
 def _row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON ({error}); write one object a line.") from error
-    if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
-        raise DataError(f'{where}: no object with a text under "prompt".')
+    row = parse_object(line, where, expected=_EXPECTED)
+    sound_text(text_of(field_of(row, "prompt", where), "prompt", where), "prompt", where)
     return row
 
 
@@ -73,7 +71,12 @@ def done_rows(path: Path, rows: list[dict[str, Any]], way: str) -> int:
     kept, torn = whole[: whole.rfind(b"\n") + 1], whole[whole.rfind(b"\n") + 1 :]
     lines = kept.decode("utf-8", "replace").split("\n")[:-1]
     for number, (line, row) in enumerate(zip(lines, rows, strict=False), 1):
-        found = _row(line, f"{path}:{number}")
+        try:
+            found = _row(line, f"{path}:{number}")
+        except DataError as error:
+            raise DataError(
+                f"{path}:{number}: no row that was written here; choose another file with --out."
+            ) from error
         if found["prompt"] != row["prompt"]:
             raise DataError(f"{path}:{number}: the text of another prompt; choose another file with --out.")
         if "text" not in found or "finish" not in found:

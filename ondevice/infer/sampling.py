@@ -14,7 +14,7 @@ import numpy as np
 
 from ondevice.errors import CheckpointError, UsageError
 
-__all__ = ["Sampler", "Sampling", "warp"]
+__all__ = ["Sampler", "Sampling", "check_finite", "warp"]
 
 _STATE_VERSION = 1
 
@@ -45,14 +45,20 @@ class Sampling:
                 raise UsageError(f"{name} = {getattr(self, name)}: must be {rule}.")
 
 
+def check_finite(logits: np.ndarray) -> None:
+    """Raises CheckpointError for logits ``[..., V]`` that are not finite, which means the weights are not; of a token
+    that a trimmed vocabulary left out they are minus infinity."""
+    if not np.isfinite(logits.max(axis=-1)).all():  # the maximum of anything with NaN is NaN
+        raise CheckpointError("The model's logits are not finite numbers; use an earlier checkpoint.")
+
+
 def warp(logits_V: np.ndarray, seen_ids: Sequence[int], settings: Sampling) -> np.ndarray:
     """Float64 scores after all steps; tokens that may not be chosen have -inf.
 
     Raises CheckpointError when the logits are not finite, which means the weights are not.
     """
     scores_V = np.array(logits_V, dtype=np.float64)
-    if not np.isfinite(scores_V.max()):  # the maximum of anything with NaN is NaN
-        raise CheckpointError("The model's logits are not finite numbers; use an earlier checkpoint.")
+    check_finite(scores_V)
     if settings.repetition_penalty != 1.0:
         _penalise(scores_V, seen_ids, settings.repetition_penalty)
     if settings.temperature == 0.0:

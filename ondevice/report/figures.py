@@ -25,6 +25,7 @@ UNKNOWN = "-"
 
 
 def loss(value: float | None) -> str:
+    """Of nats a token."""
     return UNKNOWN if value is None else f"{value:.4f}"
 
 
@@ -34,10 +35,12 @@ def millions(tokens: float) -> str:
 
 
 def percent(share: float | None) -> str:
+    """``0.25 -> '25 %'``."""
     return UNKNOWN if share is None else f"{100 * share:.0f} %"
 
 
 def size(mb: float) -> str:
+    """Of megabytes (2^20 bytes): ``1536 -> '1.5 GB'``."""
     return f"{mb / 1024:,.1f} GB" if mb >= 1024 else f"{mb:,.1f} MB"
 
 
@@ -53,6 +56,7 @@ def duration(seconds: float | None) -> str:
 
 
 def moment(t: float | None) -> str:
+    """Of seconds since 1970, in the zone of this machine."""
     return UNKNOWN if t is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(t))
 
 

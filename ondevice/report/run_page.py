@@ -14,10 +14,11 @@ from ondevice.report.gather import RunFacts
 from ondevice.report.page import Chart, Curve, Page, Text, thinned_points
 from ondevice.report.run_choice import decoding, selection
 from ondevice.run.digest import best_of
+from ondevice.run.comparison import MIXED
 from ondevice.run.series import Series
 from ondevice.run.telemetry import as_number
 from ondevice.run.usage import rates
-from ondevice.study.story import MIXED, points_of
+from ondevice.study.story import points_of
 
 __all__ = ["run_page"]
 

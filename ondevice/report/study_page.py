@@ -11,11 +11,11 @@ from ondevice.report.page import Chart, Curve, Page
 from ondevice.report.rises import RISE_HEAD, rise_rows, seed_advice
 from ondevice.report.study_orders import orders
 from ondevice.report.study_quality import quality
+from ondevice.run.comparison import MIXED
 from ondevice.run.studies import StudyDir
 
 __all__ = ["study_page"]
 
-_MIXED = ""
 _MOST_SOURCES = 12
 _WORDS = (
     ("arm", "one of the ways of training that are compared"),
@@ -90,8 +90,8 @@ def _told_arm(arm: dict[str, Any]) -> str:
 def _trajectories(page: Page, arms: dict[str, Any]) -> None:
     """One chart of the mixture, then one for every source; bands are one standard deviation between seeds."""
     page.head("Trajectories, mean over seeds")
-    sources = sorted({name for arm in arms.values() for name in arm["loss"]} - {_MIXED})
-    shown = [_MIXED, *(sources if len(sources) > 1 else [])]
+    sources = sorted({name for arm in arms.values() for name in arm["loss"]} - {MIXED})
+    shown = [MIXED, *(sources if len(sources) > 1 else [])]
     for source in shown[: _MOST_SOURCES + 1]:
         curves = tuple(_curve(name, arm, source) for name, arm in arms.items() if source in arm["loss"])
         title = f"Validation loss of {source_name(source)}" if source else "Validation loss, all sources mixed"

@@ -12,7 +12,7 @@ from typing import Any
 
 from ondevice.run.digest import Digest
 from ondevice.run.recipe import Recipe
-from ondevice.run.telemetry import as_number
+from ondevice.run.telemetry import as_number, as_numbers
 
 __all__ = ["MIXED", "Measurement", "Record", "best_within", "differences", "equal_tokens", "read_record"]
 
@@ -60,14 +60,9 @@ def _measurement(record: dict[str, Any]) -> Measurement | None:
     step, tokens = record.get("step"), as_number(record.get("tokens"))
     if type(step) is not int or tokens is None:
         return None
-    nats, bits = (_losses(record.get(key)) for key in MEASURES.values())
+    nats, bits = (as_numbers(record.get(key)) for key in MEASURES.values())
     mixed = as_number(record.get("val_loss_mixed"))
     return Measurement(step, int(tokens), nats | ({} if mixed is None else {MIXED: mixed}), bits)
-
-
-def _losses(raw: Any) -> dict[str, float]:
-    found = {name: as_number(loss) for name, loss in raw.items()} if isinstance(raw, dict) else {}
-    return {name: loss for name, loss in found.items() if loss is not None}
 
 
 def equal_tokens(records: Sequence[Record]) -> int | None:

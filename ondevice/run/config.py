@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import ondevice
-from ondevice.errors import UsageError, nearest
+from ondevice.errors import DataError, UsageError, nearest
 from ondevice.run.config_check import Origin, checked, hint_of
 from ondevice.run.config_text import explain, to_toml
 from ondevice.run.directory import home
@@ -36,6 +36,7 @@ __all__ = [
     "preset_folder",
     "preset_names",
     "read_limits",
+    "read_wish",
     "to_toml",
     "write_limits",
 ]
@@ -78,6 +79,19 @@ def load_config(name: str | None, *, changes: Sequence[str] = ()) -> Config:
     except OSError as error:
         raise UsageError(f"{path}: cannot be read as a config file ({error.strerror or error}).") from error
     return parse_config(text, where=str(path), base=path.resolve().parent, changes=changes)
+
+
+def read_wish(path: Path) -> Config:
+    """The config that a run keeps (``config.toml``, or what a revision wrote beside it). Raises UsageError where it was
+    edited into something else, DataError where it cannot be read."""
+    mend = f"repair it with `ondevice doctor {path.parent.name}`, or restore it from a copy of the run"
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 at byte {error.start}; {mend}.") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); {mend}.") from error
+    return parse_config(text, where=str(path), base=path.parent)
 
 
 def parse_config(text: str, *, where: str, base: Path, changes: Sequence[str] = ()) -> Config:

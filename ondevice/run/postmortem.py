@@ -18,14 +18,24 @@ from ondevice.run.directory import RunDir, boot_id, lock_holder
 from ondevice.run.liveness import read_status
 from ondevice.run.telemetry import as_number, launch_files, launch_number, read_file
 
-__all__ = ["CAUSES", "CURE_PHANTOM", "Death", "Scene", "examine", "fruitless_deaths", "lost", "previous"]
+__all__ = [
+    "ANDROID_SHARE",
+    "CAUSES",
+    "CURE_PHANTOM",
+    "Death",
+    "Scene",
+    "examine",
+    "fruitless_deaths",
+    "lost",
+    "previous",
+]
 
 CAUSES = ("memory", "power", "user", "phantom", "unknown")
 CURE_PHANTOM = "Developer options > Disable child process restrictions"
 
 LOW = 0.08  # of all memory: with less available the system begins to kill
 NEAR_LIMIT = 0.9
-ANDROID_SHARE = 0.35  # of all memory for one app, as the plan has it
+ANDROID_SHARE = 0.35  # of all memory for one app: beyond this Android may kill it
 MANY_PROCESSES = 16  # of ours; Android 12 and later allow 32 to all apps together
 _CLOCKS_APART_S = 2.0  # the kernel's log and ours
 _DOING = {

@@ -22,6 +22,7 @@ from ondevice.run.schema_key import LARGEST_SEED, MANY_STEPS, MANY_TOKENS, MUCH_
 
 __all__ = [
     "LIMITS_VERSION",
+    "TAILS",
     "AdapterConfig",
     "BudgetConfig",
     "ChainConfig",
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 LIMITS_VERSION = 1  # of a run's limits.json
+TAILS = ("inverse-proportional", "linear", "cosine", "1-sqrt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,9 +144,9 @@ class TrainConfig:
         None, "steps of linear warmup; derived from the number of steps", low=0, high=MANY_STEPS
     )
     tail: str = key(
-        "inverse-proportional",
+        TAILS[0],
         "wsd: shape of the decay tail",
-        choices=("inverse-proportional", "linear", "cosine", "1-sqrt"),
+        choices=TAILS,
     )
     tail_fraction: float = key(0.1, "wsd: share of the steps spent in the tail", low=0.0, high=1.0)
     weight_decay: float = key(0.1, "decay of matrices (never of norms, biases)", low=0.0, high=1_000.0)

@@ -27,6 +27,7 @@ __all__ = [
     "VERSION",
     "TelemetryWriter",
     "as_number",
+    "as_numbers",
     "chain_of",
     "chained",
     "first_chain",
@@ -156,6 +157,12 @@ def as_number(value: Any) -> float | None:
         return value if math.isfinite(value) else None
     except OverflowError:
         return None
+
+
+def as_numbers(raw: Any) -> dict[str, float]:
+    """Those values of a table that are numbers, by name; empty for anything else."""
+    found = {name: as_number(value) for name, value in raw.items()} if isinstance(raw, dict) else {}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def launch_files(folder: Path) -> list[Path]:

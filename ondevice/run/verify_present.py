@@ -14,7 +14,7 @@ from typing import Any
 
 from ondevice.errors import OndeviceError
 from ondevice.run import control
-from ondevice.run.config import LIMITS_VERSION, parse_config
+from ondevice.run.config import LIMITS_VERSION, read_wish
 from ondevice.run.directory import RunDir, lock_holder
 from ondevice.run.files import read_sealed
 from ondevice.run.finding import Finding, damage, note, ok
@@ -95,8 +95,8 @@ def limits_fault(run: RunDir, story: Story) -> str:
 def began_with(run: RunDir) -> Mapping[str, Any] | None:
     """The limits of ``config.toml``; None where it cannot be read."""
     try:
-        return vars(parse_config(run.config.read_text("utf-8"), where=str(run.config), base=run.path).limits)
-    except (OndeviceError, OSError, UnicodeDecodeError):
+        return vars(read_wish(run.config).limits)
+    except OndeviceError:
         return None
 
 

@@ -234,7 +234,7 @@ def _check_tail(run: RunDir, story: Story) -> None:
 def _check_end(run: RunDir, story: Story, position: Any, seen: Any) -> None:
     """A story shorter than the status or a checkpoint says was cut. But where it is there to its last word, or to what
     the status saw later, those who know more are of another run."""
-    if story.place(position) != "ahead" or not story.whole or _ends_by_itself(run, story, position):
+    if story.place(position) != "ahead" or not story.whole or _ends_by_itself(run, position):
         return
     if position is not seen and story.place(seen) == "covered" and _order(seen) >= _order(position):
         return
@@ -247,7 +247,7 @@ def _order(position: dict[str, Any]) -> tuple[int, int]:
     return position["launch"], position["bytes"]
 
 
-def _ends_by_itself(run: RunDir, story: Story, position: dict[str, Any]) -> bool:
+def _ends_by_itself(run: RunDir, position: dict[str, Any]) -> bool:
     files = launch_files(run.telemetry)
     last = launch_number(files[-1]) if files else 0
     if position["launch"] != last:

@@ -18,7 +18,7 @@ from ondevice.errors import UsageError, nearest
 from ondevice.run.config import config_of, parse_toml
 from ondevice.run.config_check import Origin
 from ondevice.run.directory import safe_name
-from ondevice.run.schema import Config
+from ondevice.run.schema import TAILS, Config
 from ondevice.run.schema_key import LARGEST_SEED
 
 __all__ = ["INTERVALS", "Arm", "Design", "Panel", "parse_design", "read_design"]
@@ -26,7 +26,6 @@ __all__ = ["INTERVALS", "Arm", "Design", "Panel", "parse_design", "read_design"]
 INTERVALS = 21
 _SEEDED = (("train", "seed"), ("data", "seed"))
 _MOST_ARMS, _MOST_SEEDS = 32, 64
-_TAILS = ("inverse-proportional", "linear", "cosine", "1-sqrt")
 _STUDY_KEYS = ("name", "question", "seeds", "intervals", "reference", "panel", "config", "arms")
 _ARM_KEYS = ("name", "from", "at_tokens", "tokens", "tail", "config")
 
@@ -287,8 +286,8 @@ def _fork(
         if key not in table:
             raise UsageError(f"{origin.of(here)}: an arm with 'from' needs '{key}'.")
     tail = table.get("tail")
-    if tail is not None and tail not in _TAILS:
-        raise UsageError(f"{origin.of((*here, 'tail'))}: 'tail' must be one of {', '.join(_TAILS)}, not {tail!r}.")
+    if tail is not None and tail not in TAILS:
+        raise UsageError(f"{origin.of((*here, 'tail'))}: 'tail' must be one of {', '.join(TAILS)}, not {tail!r}.")
     return Arm(
         name=name,
         config=parent.config,

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from ondevice.evaluate.intervals import paired_difference
-from ondevice.study.story import MIXED, Interval, Story, loss_at, read_in
+from ondevice.run.comparison import MIXED
+from ondevice.study.story import Interval, Story, loss_at, read_in
 
 __all__ = ["ORDER_EFFECTS_VERSION", "centres", "halves", "order_effects", "recency"]
 

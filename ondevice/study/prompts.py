@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ondevice.data.dataset import Dataset, SourceEntry
+from ondevice.data.json_row import field_of, parse_object, sound_text, text_of
 from ondevice.errors import DataError, nearest
 from ondevice.evaluate.code_lexer import is_code, lex
 from ondevice.evaluate.code_quality import code_tokens
@@ -95,21 +96,14 @@ def read_prompts(path: Path) -> PromptSet:
 
 def _row(line: str, where: str) -> Prompt:
     names = set(Prompt.__dataclass_fields__)
-    try:
-        raw: Any = json.loads(line)
-        line.encode()
-        json.dumps(raw, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not valid JSON ({error}).") from error
-    if not isinstance(raw, dict) or "prompt" not in raw:
-        raise DataError(f'{where}: not an object with a "prompt".')
+    raw = parse_object(line, where, expected='an object such as {"prompt": "Once"}')
+    field_of(raw, "prompt", where)
     unknown = next((key for key in raw if key not in names), None)
     if unknown is not None:
         known = nearest(unknown, sorted(names)) or f"; there are {', '.join(sorted(names))}"
         raise DataError(f'{where}: unknown key "{unknown}"{known}.')
-    wrong = next((key for key, value in raw.items() if not isinstance(value, str)), None)
-    if wrong is not None:
-        raise DataError(f'{where}: "{wrong}" must be a text in quotes.')
+    for name, value in raw.items():
+        sound_text(text_of(value, name, where), name, where)
     if raw.get("answer") and not _is_object(raw["answer"]):
         raise DataError(f'{where}: "answer" is not a JSON object as text, such as "{{\\"label\\": \\"spam\\"}}".')
     return Prompt(**raw)

@@ -17,10 +17,11 @@ from typing import Any
 from ondevice.errors import DataError
 from ondevice.evaluate.intervals import paired_difference
 from ondevice.evaluate.trajectory import TRAJECTORY_VERSION, Settings, advise, diminishing, trajectory
+from ondevice.run.comparison import MIXED
 from ondevice.study.anova import ANOVA_VERSION, repeated_measures, spread
 from ondevice.study.order_effects import ORDER_EFFECTS_VERSION, order_effects
 from ondevice.study.rises import RISES_VERSION, rises_of
-from ondevice.study.story import MIXED, Story, loss_at, points_of
+from ondevice.study.story import Story, loss_at, points_of
 
 __all__ = ["RESULTS_VERSION", "results_of"]
 

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ondevice.evaluate.intervals import paired_difference
-from ondevice.study.story import MIXED, Interval, Story, read_in
+from ondevice.run.comparison import MIXED
+from ondevice.study.story import Interval, Story, read_in
 
 __all__ = ["RISES_VERSION", "rises_of"]
 

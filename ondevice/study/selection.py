@@ -133,7 +133,7 @@ def _regressions(rows: Sequence[Candidate]) -> tuple[Regression, ...]:
 def _sentences(
     rows: Sequence[Candidate], roles: dict[str, int], found: Flags, rule: SelectionRule
 ) -> tuple[str, str, str]:
-    return _who(rows, roles), _parting(rows, roles, found), _release(rows, roles, rule)
+    return _who(rows, roles), _parting(rows, roles, found), _release(roles, rule)
 
 
 def _who(rows: Sequence[Candidate], roles: dict[str, int]) -> str:
@@ -164,7 +164,7 @@ def _parting(rows: Sequence[Candidate], roles: dict[str, int], found: Flags) -> 
     return "Quality follows the loss as far as these prompts can tell."
 
 
-def _release(rows: Sequence[Candidate], roles: dict[str, int], rule: SelectionRule) -> str:
+def _release(roles: dict[str, int], rule: SelectionRule) -> str:
     if "behaviour" not in roles:
         return f"For use take step {roles['practical']:,}, the lowest loss."
     if "scalar" not in roles:

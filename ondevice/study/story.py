@@ -14,11 +14,12 @@ from typing import Any
 
 from ondevice.errors import OndeviceError
 from ondevice.evaluate.trajectory import Point
+from ondevice.run.comparison import MIXED
 from ondevice.run.digest import Digest
 from ondevice.run.directory import RunDir
 from ondevice.run.files import read_sealed
 from ondevice.run.recipe import VocabularyRecipe
-from ondevice.run.telemetry import as_number, read_records
+from ondevice.run.telemetry import as_number, as_numbers, read_records
 from ondevice.study.selection import SELECTION_FILE, SELECTION_VERSION
 
 __all__ = [
@@ -33,7 +34,6 @@ __all__ = [
     "validation_points",
 ]
 
-MIXED = ""  # the name of the mixture of all sources
 _IN_PASSING = 0.1  # of the mean rate
 _CHANGES = ("loss_change", "quality_change")
 
@@ -97,15 +97,15 @@ def intervals_of(records: Any) -> list[Interval]:
 
 def _interval(record: dict[str, Any]) -> Interval | None:
     step, tokens, mixed = _whole(record.get("step")), _whole(record.get("tokens")), record.get("val_loss_mixed")
-    losses = _numbers(record.get("val_loss")) | _numbers({MIXED: mixed})
+    losses = as_numbers(record.get("val_loss")) | as_numbers({MIXED: mixed})
     if step is None or not losses:
         return None
     return Interval(
         step=step,
         tokens=tokens or 0,
         losses=losses,
-        trained=_numbers(record.get("trained_tokens")),
-        epochs=_numbers(record.get("trained_epochs")),
+        trained=as_numbers(record.get("trained_tokens")),
+        epochs=as_numbers(record.get("trained_epochs")),
     )
 
 
@@ -172,7 +172,7 @@ def _selection(run: RunDir) -> dict[str, Any]:
 def _quality(selection: dict[str, Any]) -> dict[int, dict[str, float]]:
     with suppress(KeyError, TypeError, AttributeError):
         return {
-            row["step"]: _numbers(row["quality_groups"]) | _numbers({MIXED: row["quality"]})
+            row["step"]: as_numbers(row["quality_groups"]) | as_numbers({MIXED: row["quality"]})
             for row in selection["checkpoints"]
             if row["quality"] is not None
         }
@@ -186,7 +186,7 @@ def _components(run: RunDir, selection: dict[str, Any]) -> dict[str, dict[str, f
     with suppress(OndeviceError, KeyError, TypeError, AttributeError, ValueError):
         last = max(selection["checkpoints"], key=lambda row: row["step"])
         panel = read_sealed((run.evals / Path(last["generations"]).name).with_suffix(".json"), version=PANEL_VERSION)
-        return {name: _numbers(each) for name, each in panel["quality"]["groups"].items()}
+        return {name: as_numbers(each) for name, each in panel["quality"]["groups"].items()}
     return {}
 
 
@@ -195,11 +195,6 @@ def _diverged(selection: dict[str, Any]) -> dict[str, Any] | None:
         worst = min(selection["flags"]["divergences"], key=lambda each: each["quality_change"], default=None)
         return None if worst is None else {name: worst[name] for name in ("best", "worse", *_CHANGES)}
     return None
-
-
-def _numbers(raw: Any) -> dict[str, float]:
-    found = {name: as_number(value) for name, value in raw.items()} if isinstance(raw, dict) else {}
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def _whole(value: Any) -> int | None:

@@ -19,7 +19,7 @@ from ondevice.errors import CheckpointError, DataError, OndeviceError, UsageErro
 from ondevice.evaluate.losses import ValidationText
 from ondevice.infer.backend import BatchBackend
 from ondevice.infer.export_folder import BUNDLE_FILE, EXPORT_FILE
-from ondevice.infer.open import choose_checkpoint, load_decoder
+from ondevice.infer.open import choose_checkpoint, load_decoder, step_of
 from ondevice.model.decoder import Decoder
 from ondevice.run.directory import RunDir, find_run, home
 from ondevice.run.files import sha256_of
@@ -112,10 +112,7 @@ def _checkpoint(path: Path, target: str, step: int | None, *, single: bool) -> t
         run = find_run(target)
         chosen, why = choose_checkpoint(run, step)
         return run, chosen.step, why
-    digits = path.name.removeprefix("step-")
-    if not digits.isdigit():
-        raise UsageError(f"{path}: not a checkpoint folder (step-...).")
-    return RunDir(path.absolute().parent.parent), int(digits), ""
+    return RunDir(path.absolute().parent.parent), step_of(path), ""
 
 
 def _named_dataset(name: str) -> Dataset:

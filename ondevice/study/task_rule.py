@@ -68,6 +68,7 @@ class StatedRule:
 
 
 def task_folder(run: RunDir) -> Path:
+    """Where a run keeps its rule, answers, scores and decisions."""
     return run.evals / "task"
 
 

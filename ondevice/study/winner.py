@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ondevice.errors import DataError, UsageError
+from ondevice.run.comparison import MIXED
 from ondevice.run.files import sha256_of
 from ondevice.run.studies import StudyDir
-from ondevice.study.story import MIXED, read_story
+from ondevice.study.story import read_story
 
 __all__ = ["WINNER_VERSION", "Winner", "winner_of"]
 

@@ -16,7 +16,6 @@ from statistics import median
 import torch
 
 from ondevice.run.recipe import AdapterRecipe, Fit, ModelShape
-from ondevice.train.memory import estimate_memory
 from ondevice.train.probe import StepTimer
 from ondevice.train.race import FEWEST, Race, Timing
 
@@ -56,27 +55,12 @@ def threads_to_try(plain: int, cores: int) -> list[int]:
     return list(dict.fromkeys([plain, *sorted(counts, reverse=True)]))
 
 
-def micro_batches_to_try(
-    fit: Fit,
-    shape: ModelShape,
-    *,
-    batch: int,
-    optimizer: str,
-    memory_mb: float | None,
-    adapter: AdapterRecipe | None = None,
-    top_layers: int | None = None,
-    ids: int | None = None,
-) -> list[int]:
-    """The fit's own first, then a half and a quarter of it, and twice as many where memory allows; ``ids`` of the
-    tokenizer."""
+def micro_batches_to_try(fit: Fit, *, batch: int, has_room: Callable[[Fit], bool]) -> list[int]:
+    """The fit's own first, then a half and a quarter of it, and twice as many where memory ``has_room`` for that."""
     rows, found = fit.micro_batch, [fit.micro_batch]
     found += [part for part in (rows // 2, rows // 4) if part]
-    if 2 * rows <= batch and memory_mb is not None:
-        twice = dataclasses.replace(fit, micro_batch=2 * rows)
-        need_mb = estimate_memory(
-            shape, twice, optimizer=optimizer, adapter=adapter, batch=batch, top_layers=top_layers, ids=ids
-        ).total_mb
-        found += [2 * rows] if need_mb <= memory_mb else []
+    if 2 * rows <= batch and has_room(dataclasses.replace(fit, micro_batch=2 * rows)):
+        found.append(2 * rows)
     return found
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -28,9 +27,9 @@ from ondevice.train.desk import Display
 from ondevice.train.ending import Outcome
 from ondevice.train.grow import grow
 from ondevice.train.launch import launch
+from ondevice.train.launch_found import readable_wish
 from ondevice.train.parts import Errand
 from ondevice.train.revise import drop_stage, skip_part
-from ondevice.train.wish import wish_of
 
 __all__ = ["pause_before", "train"]
 
@@ -56,7 +55,7 @@ def train(
         if parts is not None:
             raise UsageError(f"{run.name}: --parts is for a run that has parts; set chain.parts when you make one.")
         return launch(run, display=display, keep_hold=keep_hold, refit=refit, device=device)
-    policy = _Policy(run, _config(run), display)
+    policy = _Policy(run, readable_wish(run), display)
     errand = Errand(goal=_goal(run, parts, keep_hold=keep_hold), fresh=not keep_hold)
     while True:
         policy.prepare(count=not errand.fresh)
@@ -115,13 +114,6 @@ def _unfolded(run: RunDir) -> Unfolding:
     for record in Tail(run.telemetry).news():
         unfolding.see(record)
     return unfolding
-
-
-def _config(run: RunDir) -> Config:
-    """The policy of the run; where its config was damaged, the usual one."""
-    with suppress(OndeviceError):
-        return wish_of(run)
-    return Config()
 
 
 def _reached(run: RunDir) -> int:

@@ -16,13 +16,14 @@ from ondevice.data.cursor import packed_rows
 from ondevice.data.dataset import Dataset
 from ondevice.data.packed import PackedRows
 from ondevice.run.schema import Config
+from ondevice.train.plan import FEW_UPDATES
 from ondevice.train.sizing import Corpus
 
 __all__ = ["ExamplePlan", "plan_examples"]
 
 LONGEST_ROW = 512  # tokens, where nobody asked for more: memory grows with it
 USUAL_IN_ROW = 4  # examples
-USUAL_EXAMPLES, USUAL_EPOCHS, FEW_UPDATES = 8, 3.0, 100  # in a step; over all; below which little is learned
+USUAL_EXAMPLES, USUAL_EPOCHS = 8, 3.0  # in a step; over all
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from ondevice.train.memory import MemoryEstimate, estimate_memory
 if TYPE_CHECKING:
     from ondevice.train.sizing import Machine
 
-__all__ = ["Way", "choose_fit", "describe", "fastest", "frontier", "optimizer_state_of", "time_of", "ways"]
+__all__ = ["Way", "choose_fit", "describe", "fastest", "frontier", "memory_of", "optimizer_state_of", "time_of", "ways"]
 
 OPTIMIZER_STATE = {"adamw": "adamw-fp32", "muon": "muon-zolotarev-adamw-fp32"}
 MOST_TOKENS = 4096  # of a micro-batch: more are not faster
@@ -51,8 +51,8 @@ def choose_fit(
     why: dict[str, str],
     ids: int | None = None,
 ) -> Fit:
-    """The cheapest fit in time that the memory has room for; the reason goes to ``why``. ``ids``: of the tokenizer,
-    where a trimmed vocabulary has fewer. Raises ResourceError when nothing fits, with what would."""
+    """The cheapest fit in time that the memory has room for; the reason goes to ``why``. ``ids`` as in `memory_of`.
+    Raises ResourceError when nothing fits, with what would."""
     threads = config.fit.threads or max(1, min(4, machine.cores))
     known = ways(config, shape, batch=batch, threads=threads, ids=ids)
     chosen = fastest(known, machine.memory_mb)
@@ -82,30 +82,47 @@ def frontier(known: Iterable[Way]) -> list[Way]:
     return found
 
 
-def ways(config: Config, shape: ModelShape, *, batch: int, threads: int, ids: int | None = None) -> list[Way]:
-    """Every way that the config leaves open, the plainest first. ``ids`` as in `choose_fit`."""
-    adapter, optimizer = adapter_of(config, shape), optimizer_state_of(config)
-    top_layers = config.train.top_layers
+def ways(
+    config: Config, shape: ModelShape, *, batch: int, threads: int, ids: int | None = None, precision: str | None = None
+) -> list[Way]:
+    """Every way that the config leaves open, the plainest first. ``ids`` and ``precision`` as in `memory_of`."""
+    adapter, top_layers = adapter_of(config, shape), config.train.top_layers
     waits = config.train.clip > 0 and config.train.clip_scope == "all"
     start = min(batch, config.fit.micro_batch or max(1, MOST_TOKENS // shape.context))
     found = []
     for fit in _fits(config, shape, start=start, threads=threads, adapter=adapter, waits=waits):
-        memory = estimate_memory(
-            shape,
-            fit,
-            optimizer=optimizer,
-            adapter=adapter,
-            batch=batch,
-            waits=waits,
-            top_layers=top_layers,
-            averaged=config.train.average > 0,
-            ids=ids,
-            compiled=config.train.compile,
-            precision=config.train.precision,
-        )
+        memory = memory_of(config, shape, fit, batch=batch, ids=ids, precision=precision)
         time = time_of(fit, shape, start=start, chunk=_chunk(config, fit, shape), top_layers=top_layers)
         found.append(Way(fit=fit, memory=memory, time=time))
     return found
+
+
+def memory_of(
+    config: Config,
+    shape: ModelShape,
+    fit: Fit,
+    *,
+    batch: int | None = None,
+    ids: int | None = None,
+    precision: str | None = None,
+) -> MemoryEstimate:
+    """Peak memory of what the config wishes for, with a fit; ``shape`` as it trains. ``batch``: sequences of a whole
+    step (None: of several micro-batches); ``ids``: of the tokenizer, where a trimmed vocabulary has fewer;
+    ``precision``: of the products (None: the config's, and fp32 where that is auto)."""
+    train = config.train
+    return estimate_memory(
+        shape,
+        fit,
+        optimizer=optimizer_state_of(config),
+        adapter=adapter_of(config, shape),
+        batch=batch,
+        waits=train.clip > 0 and train.clip_scope == "all",
+        top_layers=train.top_layers,
+        averaged=train.average > 0,
+        ids=ids,
+        compiled=train.compile,
+        precision=precision or train.precision,
+    )
 
 
 def _fits(

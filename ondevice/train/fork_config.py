@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ondevice.data.sources_find import slug
 from ondevice.errors import DataError, OndeviceError, UsageError
-from ondevice.run.config import changed_keys, parse_config, read_limits, to_toml
+from ondevice.run.config import changed_keys, parse_config, read_limits, read_wish, to_toml
 from ondevice.run.directory import RunDir, safe_name
 from ondevice.run.papers import paper_faults
 from ondevice.run.recipe import Fit, Recipe
@@ -69,7 +69,7 @@ def child_config(run: RunDir, before: Recipe, checkpoint: Checkpoint, wish: Fork
     """
     _refuse_frozen(wish.changes)
     _refuse_damaged(run)
-    wished = parse_config(run.config.read_text("utf-8"), where=str(run.config), base=run.path)
+    wished = read_wish(run.config)
     shape = {key: getattr(before.model, key) for key in ("layers", "width", "heads", "kv_heads", "hidden", "context")}
     config = dataclasses.replace(
         wished,

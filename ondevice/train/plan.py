@@ -27,7 +27,17 @@ from ondevice.train.memory import MemoryEstimate, estimate_run
 from ondevice.train.sizing import DEFAULT_MINUTES, MANY_EPOCHS, Corpus, choose_lr, needs_rate
 from ondevice.train.top_layers import told_top_layers
 
-__all__ = ["Estimate", "estimate", "make_recipe", "panel_cost", "spread", "train_budget", "warnings_of"]
+__all__ = [
+    "FEW_UPDATES",
+    "SHARE_OF_TIME",
+    "Estimate",
+    "estimate",
+    "make_recipe",
+    "panel_cost",
+    "spread",
+    "train_budget",
+    "warnings_of",
+]
 
 LOSS_SHARE, PANEL_SHARE = 0.035, 0.01  # of the training, for all evaluations together
 LARGEST_PANEL = 8

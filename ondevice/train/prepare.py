@@ -25,6 +25,7 @@ from ondevice.model.shape import check_shape
 from ondevice.run.config import to_toml
 from ondevice.run.create import create_run
 from ondevice.run.directory import RunDir, home
+from ondevice.run.postmortem import ANDROID_SHARE
 from ondevice.run.recipe import Fit, ModelShape, Recipe
 from ondevice.run.schema import Config
 from ondevice.run.vocabulary import write_kept
@@ -35,7 +36,7 @@ from ondevice.train.caching import check_cache, plan_cache, told_cache
 from ondevice.train.chain_plan import chained, cut, with_parts
 from ondevice.train.compiler import check_compile
 from ondevice.train.examples_plan import plan_examples
-from ondevice.train.fitting import Way, choose_fit, frontier, optimizer_state_of, ways
+from ondevice.train.fitting import Way, choose_fit, frontier, memory_of, optimizer_state_of, ways
 from ondevice.train.measure import Measured, Probed, is_worth_measuring, measure, measured_fit
 from ondevice.train.order import data_recipe, with_order
 from ondevice.train.parent_adapter import open_parent
@@ -61,9 +62,8 @@ from ondevice.train.tuned import tuned_choice
 from ondevice.train.vocabulary import check_vocabulary, kept_ids, told_vocabulary
 from ondevice.train.wish import base_folder, corpus_of, run_name
 
-__all__ = ["Prepared", "make_run", "measure_machine", "micro_batches", "most_mb", "prepare"]
+__all__ = ["Prepared", "make_run", "measure_machine", "micro_batches", "most_mb", "precisions_to_try", "prepare"]
 
-PHONE_SHARE = 0.35  # of all memory: beyond this Android may kill the app
 LAPTOP_SHARE = 0.6
 GROUP_SHARE = 0.85  # of a control group's limit, which is nobody else's; other processes of the app count too
 
@@ -100,7 +100,7 @@ def measure_machine(config: Config, *, cores: int, android: bool, flops_s: float
 
 def most_mb(memory: MachineMemory, *, android: bool) -> float:
     """What the process may use of all that there is, whatever is free at the moment."""
-    return (GROUP_SHARE if memory.of_group else PHONE_SHARE if android else LAPTOP_SHARE) * memory.total_mb
+    return (GROUP_SHARE if memory.of_group else ANDROID_SHARE if android else LAPTOP_SHARE) * memory.total_mb
 
 
 def prepare(
@@ -142,14 +142,14 @@ def prepare(
     if kept is not None and trimmed:
         shape = dataclasses.replace(shape, vocab_size=len(kept))
     batch = choose_batch(config, shape, expected_tokens(config, corpus, shape, machine), why)
-    fit = choose_fit(config, shape, machine, batch=batch, why=why, ids=whole.vocab_size)
+    ids = whole.vocab_size
+    fit = choose_fit(config, shape, machine, batch=batch, why=why, ids=ids)
     timed = rate is None and (always_time or needs_rate(config))
-    sizes = (
-        micro_batches(config, shape, fit, machine, batch=batch, ids=whole.vocab_size)
-        if rate is None
-        else [fit.micro_batch]
-    )
-    choice = _choose(config, shape, fit, machine, rates, batch=batch, sizes=sizes, timed=timed, why=why)
+    precisions = precisions_to_try(config, shape, fit, machine, rates, batch=batch, ids=ids)
+    sizes = [fit.micro_batch]
+    if rate is None:
+        sizes = micro_batches(config, shape, fit, machine, batch=batch, ids=ids, precision=precisions[-1])
+    choice = _choose(config, shape, fit, machine, precisions, batch=batch, sizes=sizes, timed=timed, why=why)
     give_back_memory()
     fit = choice.applied_to(fit)
     tok_s = rate or choice.tok_s
@@ -177,7 +177,7 @@ def prepare(
         recipe = told_vocabulary(recipe, fit, kept, trimmed=trimmed)
     if parent is not None:
         recipe = parent.recorded_in(recipe)
-    known = ways(config, shape, batch=batch, threads=fit.threads, ids=whole.vocab_size)
+    known = ways(config, shape, batch=batch, threads=fit.threads, ids=ids, precision=choice.precision)
     probed = _probed(config, recipe, fit, known, machine, kept=kept if trimmed else None)
     fit = probed.fit
     recipe = _with_cache(config, recipe, fit, rows=None if examples is None else sum(examples.rows.counts))
@@ -229,26 +229,7 @@ def _matmul_rates(config: Config) -> MatmulRates | None:
     return None if sized and config.train.precision != "auto" else matmul_rates()
 
 
-def micro_batches(
-    config: Config, shape: ModelShape, fit: Fit, machine: Machine, *, batch: int, ids: int | None = None
-) -> list[int]:
-    """The micro-batches to choose from, the fit's own first; it alone where the config gave one."""
-    if config.fit.micro_batch is not None or fit.layerwise:
-        return [fit.micro_batch]
-    optimizer, adapter = optimizer_state_of(config), adapter_of(config, shape)
-    return micro_batches_to_try(
-        fit,
-        shape,
-        batch=batch,
-        optimizer=optimizer,
-        memory_mb=machine.memory_mb,
-        adapter=adapter,
-        top_layers=config.train.top_layers,
-        ids=ids,
-    )
-
-
-def _choose(
+def precisions_to_try(
     config: Config,
     shape: ModelShape,
     fit: Fit,
@@ -256,15 +237,52 @@ def _choose(
     rates: MatmulRates | None,
     *,
     batch: int,
+    ids: int | None = None,
+) -> list[str]:
+    """As the config says; for auto fp32, and then bf16 where its products are fast by the measured ``rates`` and memory
+    has room for its copies of the matrices."""
+    if config.train.precision != "auto":
+        return [config.train.precision]
+    assert rates is not None
+    need_mb = memory_of(config, shape, fit, batch=batch, ids=ids, precision="bf16").total_mb
+    return ["fp32", "bf16"] if rates.bf16_is_worth_trying and need_mb <= machine.memory_mb else ["fp32"]
+
+
+def micro_batches(
+    config: Config,
+    shape: ModelShape,
+    fit: Fit,
+    machine: Machine,
+    *,
+    batch: int,
+    ids: int | None = None,
+    precision: str | None = None,
+) -> list[int]:
+    """The micro-batches to choose from, the fit's own first; it alone where the config gave one. ``precision``: the one
+    to be timed that takes the most memory."""
+    if config.fit.micro_batch is not None or fit.layerwise:
+        return [fit.micro_batch]
+
+    def has_room(larger: Fit) -> bool:
+        need_mb = memory_of(config, shape, larger, batch=batch, ids=ids, precision=precision).total_mb
+        return need_mb <= machine.memory_mb
+
+    return micro_batches_to_try(fit, batch=batch, has_room=has_room)
+
+
+def _choose(
+    config: Config,
+    shape: ModelShape,
+    fit: Fit,
+    machine: Machine,
+    precisions: list[str],
+    *,
+    batch: int,
     sizes: list[int],
     timed: bool,
     why: dict[str, str],
 ) -> Choice:
-    """Precision, threads and micro-batch (one of ``sizes``): as given, else by timed steps where there is a choice."""
-    precisions = [config.train.precision]
-    if config.train.precision == "auto":
-        assert rates is not None
-        precisions = ["fp32", "bf16"] if rates.bf16_is_worth_trying else ["fp32"]
+    """One of ``precisions``, threads and one of ``sizes`` (micro-batch): by timed steps where there is a choice."""
     threads = [config.fit.threads] if config.fit.threads else threads_to_try(fit.threads, machine.cores)
     wanted = candidates(precisions=precisions, threads=threads)
     if len(wanted) == len(sizes) == 1 and not timed:

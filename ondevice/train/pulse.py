@@ -43,12 +43,11 @@ class Pulse:
         step: int,
         story: TelemetryWriter,
         clocks: Clocks | None = None,
-        vitals: Vitals | None = None,
         world: World | None = None,
     ) -> None:
         """Rates, and what is told of the future, go by the clocks of ``world``; None: by this machine's."""
         self._run, self._recipe, self._launch, self._story = run, recipe, launch, story
-        self._clocks, self._vitals, self._boot_id = clocks or Clocks(), vitals or Vitals(), boot_id()
+        self._clocks, self._vitals, self._boot_id = clocks or Clocks(), Vitals(), boot_id()
         self._elapsed = world.boottime if world else self._clocks.boottime_s
         self._now = world.now if world else time.time
         self._first_step, self._began_s = step, self._elapsed()

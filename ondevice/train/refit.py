@@ -18,6 +18,7 @@ from ondevice.device.host import on_android
 from ondevice.device.memory import machine_memory
 from ondevice.device.unknown import attempt
 from ondevice.errors import OndeviceError
+from ondevice.run.config import read_wish
 from ondevice.run.directory import RunDir
 from ondevice.run.files import read_json
 from ondevice.run.postmortem import Death
@@ -33,7 +34,6 @@ from ondevice.train.prepare import measure_machine, micro_batches, most_mb
 from ondevice.train.told_fits import Told, last_told
 from ondevice.train.tuned import tuned_choice
 from ondevice.train.vocabulary import WORTH_MB, kept_ids
-from ondevice.train.wish import wish_of
 
 __all__ = ["Decision", "Device", "decide", "differences", "smaller"]
 
@@ -165,7 +165,7 @@ def _fewer_tokens(run: RunDir, recipe: Recipe, fit: Fit) -> str:
     if recipe.base is None or recipe.vocabulary is not None:
         return ""
     with suppress(OndeviceError):
-        kept = kept_ids(wish_of(run), open_dataset(recipe.data))
+        kept = kept_ids(read_wish(run.config), open_dataset(recipe.data))
         less = dataclasses.replace(recipe, vocabulary=vocabulary_recipe(kept))
         now_mb, need_mb = (estimate_run(each, fit).total_mb for each in (recipe, less))
         if now_mb - need_mb >= WORTH_MB:
@@ -279,7 +279,8 @@ def _chosen_anew(run: RunDir, recipe: Recipe, fit: Fit, device: Device, *, keep_
 
     Raises ResourceError when nothing fits into the memory that may be used.
     """
-    config, shape, batch = wish_of(run), recipe.trained, recipe.train.batch
+    config, shape, batch = read_wish(run.config), recipe.trained, recipe.train.batch
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, precision=recipe.train.precision))
     if recipe.adapter is not None:  # which may have brought these along
         own = dataclasses.replace(config.adapter, rank=recipe.adapter.rank, targets=recipe.adapter.targets)
         config = dataclasses.replace(config, adapter=own)

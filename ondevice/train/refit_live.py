@@ -25,7 +25,7 @@ from ondevice.train.pacer import Pacer
 from ondevice.train.probe import time_gradients
 from ondevice.train.race import Race, Timing
 from ondevice.train.refit import differences, smaller
-from ondevice.train.warming import tell_compiled
+from ondevice.train.warming import tell_compiled, tell_compiling
 
 __all__ = ["Refitter", "put_in_force", "shorter"]
 
@@ -99,11 +99,12 @@ class Refitter:
             full_threads=self._pacer.full_threads,
         )
         self.fit, self.next = new, None
+        self._desk.display.say(f"The fit changes at step {step} ({', '.join(differences(old, new))}): {wish.why}.")
+        tell_compiling(self._recipe, display=self._desk.display, anew=True)
         put_in_force(new, self._engine)
         tell_compiled(self._engine, step, telemetry=self._desk.telemetry, display=self._desk.display)
         give_back_memory()
         self._desk.pulse.note(**self._told(new))
-        self._desk.display.say(f"The fit changes at step {step} ({', '.join(differences(old, new))}): {wish.why}.")
         return new
 
     def _refuse(self, step: int, sentence: str) -> None:

@@ -17,7 +17,7 @@ from ondevice.data.dataset import Dataset
 from ondevice.data.parcel import open_dataset
 from ondevice.data.parts import StageText, plan_parts
 from ondevice.errors import DataError, UsageError, nearest
-from ondevice.run.config import parse_config, to_toml
+from ondevice.run.config import read_wish, to_toml
 from ondevice.run.directory import RunDir
 from ondevice.run.recipe import RECIPE_VERSION, PartRecipe, Recipe
 from ondevice.run.revision import complete, newest_config, revise
@@ -117,8 +117,7 @@ def add_text(
 
 def newest_wish(run: RunDir) -> Config:
     """The config that belongs to the newest revision. Raises UsageError, DataError."""
-    path = newest_config(run)
-    return parse_config(path.read_text("utf-8"), where=str(path), base=run.path)
+    return read_wish(newest_config(run))
 
 
 def append(

@@ -9,12 +9,11 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from ondevice.errors import DataError, ResourceError, UsageError
+from ondevice.errors import DataError, UsageError
 from ondevice.model.counts import count_parameters, flops_per_token
 from ondevice.run.recipe import Fit, ModelShape
 from ondevice.run.schema import Config
-from ondevice.train.fitting import choose_fit, optimizer_state_of
-from ondevice.train.memory import estimate_memory
+from ondevice.train.fitting import memory_of
 
 __all__ = [
     "Corpus",
@@ -64,7 +63,9 @@ def choose_shape(
     config: Config, corpus: Corpus, machine: Machine, why: dict[str, str], *, base: ModelShape | None = None
 ) -> ModelShape:
     """The shape of the config with open keys derived; reasons go to ``why``. ``base`` is that of the model to begin
-    with, at its longest context. Raises ResourceError if nothing fits, UsageError for a shape the base has not."""
+    with, at its longest context. A derived size has room for plain steps where any has; whether a leaner way makes room
+    for a given one, or for the smallest, is `choose_fit`'s to find. Raises UsageError for a shape the base has not,
+    DataError for a context that the text is too short for."""
     context = config.model.context or _choose_context(corpus, why)
     if base is not None and config.model.context is None:
         context = min(context, base.context)
@@ -77,18 +78,9 @@ def choose_shape(
     shapes = [_shape(config, corpus, layers=layers, width=width, context=context) for layers, width in ladder]
     # Given heads must divide a derived width; a width that a person gave is for check_shape to judge.
     shapes = [shape for shape in shapes if _splits(shape)] or shapes
-    fitting = [shape for shape in shapes if _fits(config, shape, machine)]
-    if not fitting:
-        smallest = shapes[0]
-        fit = choose_fit(config, smallest, machine, batch=1, why={})
-        need_mb = estimate_memory(smallest, fit, optimizer=optimizer_state_of(config)).total_mb
-        raise ResourceError(
-            f"A model of {count_parameters(smallest):,} parameters needs about {need_mb:,.0f} MB and "
-            f"{machine.memory_mb:,.0f} MB may be used; make model.width, model.context or the vocabulary smaller, or "
-            "raise budget.memory_mb."
-        )
     if len(ladder) == 1:
-        return fitting[0]
+        return shapes[0]
+    fitting = [shape for shape in shapes if _fits_plainly(config, shape, machine)] or shapes[:1]
     return _largest_worth_training(config, corpus, fitting, machine, why)
 
 
@@ -210,11 +202,9 @@ def _splits(shape: ModelShape) -> bool:
     return shape.width % (2 * shape.heads) == 0 and shape.heads % shape.kv_heads == 0
 
 
-def _fits(config: Config, shape: ModelShape, machine: Machine) -> bool:
+def _fits_plainly(config: Config, shape: ModelShape, machine: Machine) -> bool:
     fit = Fit(micro_batch=1, threads=1, activation_checkpointing=False, loss_chunk_tokens=256)
-    averaged = config.train.average > 0
-    need_mb = estimate_memory(shape, fit, optimizer=optimizer_state_of(config), averaged=averaged).total_mb
-    return need_mb <= machine.memory_mb
+    return memory_of(config, shape, fit).total_mb <= machine.memory_mb
 
 
 def choose_batch(config: Config, shape: ModelShape, expected_tokens: float, why: dict[str, str]) -> int:

@@ -8,16 +8,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from ondevice.data.build import build_dataset
 from ondevice.data.dataset import Dataset
 from ondevice.errors import DataError, OndeviceError, UsageError
-from ondevice.run.audit import end_of_story
-from ondevice.run.config import change_limits, changed_keys, limit_words, parse_config, read_limits, write_limits
-from ondevice.run.directory import RunDir, home, list_runs, offline_lock, safe_name
+from ondevice.run.config import read_wish
+from ondevice.run.directory import RunDir, home, list_runs, safe_name
 from ondevice.run.schema import Config, DataConfig, SourceConfig, TokenizerConfig
 from ondevice.run.studies import study_runs
 from ondevice.train.adapter_wish import filled
@@ -32,13 +31,11 @@ _SOURCE_KEYS = frozenset(
 
 __all__ = [
     "base_folder",
-    "change_run",
     "corpus_of",
     "dataset_folder",
     "make_dataset",
     "resume_or_refuse",
     "run_name",
-    "wish_of",
 ]
 
 
@@ -139,7 +136,7 @@ def resume_or_refuse(config: Config, *, folder: Path | None = None) -> RunDir | 
     if not run.identity.is_file():
         return None
     run.read_identity()
-    changed = _first_difference(_wish(wish_of(run)), _wish(config))
+    changed = _first_difference(_wish(read_wish(run.config)), _wish(config))
     if changed:
         key, old, new = changed
         if folder is None:
@@ -151,35 +148,6 @@ def resume_or_refuse(config: Config, *, folder: Path | None = None) -> RunDir | 
             f"{then}"
         )
     return run
-
-
-def wish_of(run: RunDir) -> Config:
-    """The config a run was made from. Raises UsageError where it was edited by hand into something else."""
-    return parse_config(run.config.read_text("utf-8"), where=str(run.config), base=Path.cwd())
-
-
-def change_run(run: RunDir, changes: Sequence[str]) -> list[str]:
-    """Carries out what ``key=value`` changes say about how a run behaves, and gives sentences about it.
-
-    Limits are written; a fit stays. Raises UsageError for bad limits, RunBusy while a trainer lives.
-    """
-    began_with = wish_of(run)
-    said = [
-        f"fit.{key} is left as it is: a run keeps its fit, so that it goes on exactly."
-        for key, value in changed_keys(changes, "fit").items()
-        if value != getattr(began_with.fit, key)
-    ]
-    limits = read_limits(run.limits) if run.limits.exists() else began_with.limits
-    changed = change_limits(limits, changed_keys(changes, "limits"), where="--set")
-    if changed != limits:
-        with offline_lock(run, what="ondevice train"):
-            write_limits(run.limits, changed, after=end_of_story(run.telemetry))
-    now = dataclasses.asdict(changed)
-    return said + [
-        f"limits.{key} = {limit_words(now[key])} from now on, was {limit_words(value)}."
-        for key, value in dataclasses.asdict(limits).items()
-        if value != now[key]
-    ]
 
 
 def _wish(config: Config) -> dict[str, object]:

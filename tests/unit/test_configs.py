@@ -10,10 +10,10 @@ import pytest
 import ondevice
 from ondevice.cli.main import main
 from ondevice.run.config import load_config, parse_config, preset_folder, preset_names, to_toml
+from ondevice.run.postmortem import ANDROID_SHARE
 from ondevice.run.recipe import ModelShape
 from ondevice.run.store import Store
 from ondevice.train.fitting import choose_fit
-from ondevice.train.prepare import PHONE_SHARE
 from ondevice.train.sizing import Corpus, Machine, choose_batch, choose_shape, expected_tokens
 
 FOLDER = Path(ondevice.__file__).parents[1] / "configs"
@@ -108,7 +108,7 @@ def test_what_a_phone_gives_is_planned_and_written_beside_the_preset(name):
     config, shape = load_config(name), BASES[name]
     assert shape.context == config.model.context
     for phone_gb in (4, 6, 8):
-        machine = Machine(flops_s=1e9, memory_mb=PHONE_SHARE * phone_gb * 1024, cores=8)
+        machine = Machine(flops_s=1e9, memory_mb=ANDROID_SHARE * phone_gb * 1024, cores=8)
         why: dict[str, str] = {}
         choose_fit(config, shape, machine, batch=config.train.batch, why=why)
         assert f"# {phone_gb} GB: {why['fit']}\n" in (FOLDER / f"{name}.toml").read_text("utf-8")

@@ -40,7 +40,7 @@ def measure(args: argparse.Namespace) -> None:
         micro_batch=args.micro_batch, threads=min(4, cores), activation_checkpointing=False, loss_chunk_tokens=512
     )
     wanted = candidates(precisions=["fp32", "bf16"], threads=threads_to_try(fit.threads, cores))
-    sizes = micro_batches_to_try(fit, shape, batch=args.batch, optimizer="adamw", memory_mb=4096.0)
+    sizes = micro_batches_to_try(fit, batch=args.batch, has_room=lambda _: True)
     print(f"{count_parameters(shape):,} parameters, {cores} cores, load {os.getloadavg()[0]:.1f}")
     print(
         f"{len(wanted)} ways x {len(sizes)} micro-batches; the plain one: {wanted[0].threads} threads, {sizes[0]} rows"

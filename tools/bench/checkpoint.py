@@ -111,6 +111,7 @@ def make_loop(size: str, home: Path):
     from ondevice.run.recipe import ModelShape
     from ondevice.run.schema import SourceConfig
     from ondevice.train import launch, prepare
+    from ondevice.train.order import with_order
     from ondevice.train.wish import make_dataset
 
     text = """
@@ -140,9 +141,7 @@ def make_loop(size: str, home: Path):
     dataset = make_dataset(config)
     prepared = prepare.prepare(config, dataset, cores=os.cpu_count() or 1, android=False, rate=1.0)
     shape = ModelShape(**SIZES[size], context=1024 if size == "124M" else 256)
-    recipe = dataclasses.replace(
-        prepared.recipe, model=shape, data=prepare.data_recipe(config, dataset, shape, batch=1)
-    )
+    recipe = with_order(dataclasses.replace(prepared.recipe, model=shape), config, dataset)
     run = prepare.make_run(config, dataclasses.replace(prepared, recipe=recipe), dataset)
     return launch.make_loop(run, display=QuietDisplay())
 

@@ -54,7 +54,7 @@ class HelpScreen(BaseScreen):
 def help_lines(screens: Sequence[tuple[str, Sequence[Key]]], width: int, look: Look) -> Text:
     """Keys by screen, then the signs; side by side where there is room."""
     blocks = [_keys(name, keys, look) for name, keys in (("Everywhere", EVERYWHERE), *screens)]
-    text = _beside([*blocks, _signs(look)], max(1, width // _COLUMN), look)
+    text = _beside([*blocks, _signs(look)], max(1, width // _COLUMN))
     more = "Temperatures and charge are green below their limit, yellow near it, red with ! beyond it."
     touch = "On a phone: touch a pane, swipe up and down to scroll, sideways for the next pane."
     return text.append(f"\n\n{more}\n{touch}\nPlots: wheel zooms where the plot has the focus, drag moves.")
@@ -76,7 +76,7 @@ def _signs(look: Look) -> list[Text]:
     return rows
 
 
-def _beside(blocks: list[list[Text]], columns: int, look: Look) -> Text:
+def _beside(blocks: list[list[Text]], columns: int) -> Text:
     """Blocks below each other in columns of about one height, in reading order."""
     height = -(-sum(len(block) + 1 for block in blocks) // columns)
     filled: list[list[Text]] = [[] for _ in range(columns)]

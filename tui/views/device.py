@@ -9,6 +9,7 @@ from rich.text import Text
 
 from tui.draw import begun
 from tui.look import Look
+from tui.values import table
 from tui.words import megabytes, printable
 
 __all__ = ["device_text"]
@@ -46,14 +47,14 @@ def _finding(finding: dict[str, Any], look: Look) -> Text:
 
 def _reading(reading: dict[str, Any], look: Look) -> Text:
     values = {key: value for key, value in reading.items() if key not in ("t", "sources", "ages_s", "unknown")}
-    unknown = reading.get("unknown") if isinstance(reading.get("unknown"), dict) else {}
+    unknown = table(reading, "unknown")
     text = begun("\n\nReading", f"bold {look.palette.accent}")
     for key, value in values.items():
         name, _, unit = key.rpartition("_")
         label = (name if unit in _UNITS else key).replace("_", " ")
         text.append(f"\n   {label:<16}", look.palette.dim)
         if value is None:
-            why = unknown.get(key) if isinstance(unknown, dict) else None
+            why = unknown.get(key)
             text.append(f"unknown{f': {printable(str(why))}' if why else ''}", look.palette.dim)
         elif unit == "mb" and isinstance(value, int | float):
             text.append(megabytes(value))

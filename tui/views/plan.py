@@ -9,6 +9,7 @@ from rich.text import Text
 
 from ondevice.run.telemetry import as_number
 from tui.look import Look
+from tui.values import table
 from tui.words import count, decimal, duration, megabytes, printable, short
 
 __all__ = ["plan_text"]
@@ -24,15 +25,15 @@ def plan_text(plan: dict[str, Any] | str, look: Look) -> Text:
         text.append(f"! {printable(str(warning))}\n", look.palette.warn)
     for label, value in _rows(plan):
         text.append(f"{label:<9}", look.palette.dim).append(f"{value}\n", "bold")
-    why = _table(_table(plan, "recipe"), "why")
+    why = table(table(plan, "recipe"), "why")
     for key, reason in why.items():
         text.append(f"\n{printable(key)}: ", look.palette.accent).append(printable(str(reason)), look.palette.dim)
     return text
 
 
 def _rows(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    recipe, estimate, saving = _table(plan, "recipe"), _table(plan, "estimate"), _table(plan, "saving")
-    model, train, fit = _table(recipe, "model"), _table(recipe, "train"), _table(plan, "fit")
+    recipe, estimate, saving = table(plan, "recipe"), table(plan, "estimate"), table(plan, "saving")
+    model, train, fit = table(recipe, "model"), table(recipe, "train"), table(plan, "fit")
     yield "model", f"{model.get('arch', '-')}, {short(as_number(estimate.get('parameters')))} parameters"
     yield "", f"{_n(model, 'layers')} layers x {_n(model, 'width')}, context {_n(model, 'context')}"
     yield (
@@ -41,14 +42,9 @@ def _rows(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
     )
     yield "steps", f"{_n(train, 'steps')} x {_n(train, 'batch')} sequences"
     yield "time", f"{duration(as_number(estimate.get('train_s')))} at {_n(plan, 'tok_s')} tokens a second"
-    memory = as_number(_table(estimate, "memory").get("total_mb"))
+    memory = as_number(table(estimate, "memory").get("total_mb"))
     yield "memory", f"{megabytes(memory)}, micro-batch {_n(fit, 'micro_batch')}, {_n(fit, 'threads')} threads"
     yield "disk", f"up to {megabytes(as_number(saving.get('disk_mb')))}"
-
-
-def _table(raw: dict[str, Any], key: str) -> dict[str, Any]:
-    value = raw.get(key)
-    return value if isinstance(value, dict) else {}
 
 
 def _n(raw: dict[str, Any], key: str) -> str:

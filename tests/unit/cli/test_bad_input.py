@@ -355,6 +355,33 @@ def test_a_config_edited_by_hand_is_named(own, call):
     refused(call("train", "tiny.toml"), 2, ("config.toml", "'trian'", "did you mean 'train'"))
 
 
+@pytest.mark.parametrize("damage", ["a flipped bit", "gone"])
+def test_a_config_that_cannot_be_read_is_named_and_put_back(own, call, damage):
+    path = own / "runs" / "tiny" / "config.toml"
+    whole = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(whole[:1] + bytes([whole[1] ^ 0x80]) + whole[2:])
+    says = ("config.toml: ", "repair it with `ondevice doctor tiny`")
+    for words in (["train", "tiny"], ["train", "tiny.toml"], ["train", "tiny", "--set", "limits.keep_last=5"]):
+        refused(call(*words), 3, says)
+    for words in (["limit", "tiny"], ["limit", "tiny", "keep_last=4"]):
+        refused(call(*words), 3, says)
+    assert call("doctor", "tiny").code == 0 and path.read_bytes() == whole
+    assert call("train", "tiny").code == 0
+
+
+def test_a_run_whose_limits_are_known_goes_on_without_its_config(own, call):
+    path = own / "runs" / "tiny" / "config.toml"
+    whole = path.read_bytes()
+    assert call("limit", "tiny", "keep_last=4").code == 0
+    path.unlink()
+    done = call("train", "tiny")
+    assert done.code == 0 and "config.toml" in done.out
+    assert call("doctor", "tiny").code == 0 and path.read_bytes() == whole
+
+
 def test_a_chunk_with_a_flipped_byte_is_refused_and_repaired(fresh, call):
     (chunk,) = (fresh.parents[1] / "datasets").rglob("*-train-*.chunk")
     whole = chunk.read_bytes()

@@ -139,7 +139,9 @@ def test_every_unknown_of_an_empty_machine_is_told(tmp_path: Path, phone: Device
     env = {"TERMUX_VERSION": "0.118.3"}
     reading = Sensors(tmp_path, proc=tmp_path / "proc", sysfs=tmp_path / "sys", env=env).read()
     text = " ".join(gap.text for gap in gaps(phone, reading))
-    for name in set(NAMES) & set(reading.unknown) - {"battery_c"}:
+    unknown = set(NAMES) & set(reading.unknown) - {"battery_c"}
+    assert unknown
+    for name in unknown:
         assert reading.unknown[name] in text, name
 
 

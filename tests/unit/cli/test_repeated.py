@@ -48,6 +48,15 @@ def test_limits_of_a_repeated_command_hold_from_now_on(own, call, target):
 
 
 @pytest.mark.parametrize("target", ["tiny.toml", "tiny"])
+def test_limits_of_a_repeated_command_are_told_and_refused_as_by_the_command_that_changes_them(own, call, target):
+    words = "limits.max_battery_c = 40 from now on, was 45 by the preset."
+    assert words in call("train", target, "--set", "limits.max_battery_c=40").out
+    refused = call("train", target, "--set", "limits.hours=25:00-26:00")
+    assert refused.code == 2 and "25:00" in refused.error
+    assert read_limits(RunDir(own / "runs" / "tiny").limits).hours is None
+
+
+@pytest.mark.parametrize("target", ["tiny.toml", "tiny"])
 def test_a_fit_of_a_repeated_command_is_said_to_be_left_as_it_is(own, call, target):
     fit = read_json(RunDir(own / "runs" / "tiny").fit)
     result = call("train", target, "--set", "fit.micro_batch=2", "--set", "fit.threads=1")

@@ -15,15 +15,6 @@ GALAXY_CPUINFO = "".join(
     f"CPU implementer\t: 0x41\nCPU architecture: 8\nCPU part\t: {'0xd46' if core < 6 else '0xd4e'}\n\n"
     for core in range(8)
 )
-OLD_CPUINFO = "".join(
-    f"processor\t: {core}\nFeatures\t: fp asimd evtstrm aes crc32 cpuid\nCPU implementer\t: 0x41\nCPU part\t: 0xd03\n\n"
-    for core in range(4)
-)
-LAPTOP_CPUINFO = "".join(
-    f"processor\t: {core}\nvendor_id\t: GenuineIntel\nmodel name\t: Intel(R) Core(TM) i5-8250U CPU @ 1.60GHz\n"
-    f"flags\t\t: fpu sse sse2 avx avx2 fma\n\n"
-    for core in range(8)
-)
 MEMINFO = """MemTotal:       {total} kB
 MemFree:          120000 kB
 MemAvailable:    {available} kB

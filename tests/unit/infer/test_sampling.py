@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ondevice.errors import CheckpointError, UsageError
-from ondevice.infer.sampling import Sampler, Sampling, warp
+from ondevice.infer.sampling import Sampler, Sampling, check_finite, warp
 from ondevice.run.schema import SampleConfig
 
 LOGITS = np.array([1.0, 3.0, 3.0, -1.0, 2.0])
@@ -72,6 +72,9 @@ def test_logits_are_not_changed_and_may_be_float32() -> None:
 def test_logits_that_are_not_finite_are_refused(bad: float) -> None:
     with pytest.raises(CheckpointError, match="not finite"):
         Sampler(Sampling()).next(np.array([1.0, bad, 2.0]), [])
+    with pytest.raises(CheckpointError, match="not finite"):
+        check_finite(np.array([[1.0, 2.0], [bad, 1.0]]))
+    check_finite(np.array([[1.0, -np.inf], [-np.inf, 0.0]]))  # tokens that a trimmed vocabulary left out
 
 
 @pytest.mark.parametrize(

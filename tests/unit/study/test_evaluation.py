@@ -171,13 +171,13 @@ def test_splitting_leaves_nothing_on_both_sides():
     ("text", "says"),
     [
         (b"", "no prompts"),
-        (b'{"prompt": "a"}\n[1]\n', ":2: not an object"),
-        (b'{"prompt": "a"}\n{"promt": "b"}\n', ":2: not an object"),
-        (b'{"prompt": 1}', ':1: "prompt" must be a text'),
+        (b'{"prompt": "a"}\n[1]\n', ':2: expected an object such as {"prompt": "Once"}, found a list'),
+        (b'{"prompt": "a"}\n{"promt": "b"}\n', ":2: there is no field 'prompt'"),
+        (b'{"prompt": 1}', ":1: the field 'prompt' holds a number, not text"),
         (b'{"prompt": "a", "colour": "b"}', ':1: unknown key "colour"'),
-        (b'{"prompt": "a"', ":1: not valid JSON"),
+        (b'{"prompt": "a"', ":1: not valid JSON (Expecting ',' delimiter at column 15); correct"),
         (b'{"prompt": "a", "answer": "[1]"}', ':1: "answer" is not a JSON object as text'),
-        (b'{"prompt": "\\ud800"}', ":1: not valid JSON"),
+        (b'{"prompt": "\\ud800"}', ":1: the field 'prompt' holds half of a surrogate pair"),
         (b"\xff", "not UTF-8"),
     ],
 )

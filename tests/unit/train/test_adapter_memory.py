@@ -134,7 +134,7 @@ def test_the_plan_times_the_adapter_of_the_config(monkeypatch, tmp_path):
     monkeypatch.setattr(autotune, "RATE_S", 0.001)
     config = wish(tmp_path, "adapter.base_format=int8", "train.precision=fp32", "fit.threads=1", "fit.micro_batch=1")
     machine = Machine(flops_s=1e9, memory_mb=1000.0, cores=1)
-    prepare._choose(config, LLAMA, FIT, machine, None, batch=2, sizes=[1], timed=True, why={})
+    prepare._choose(config, LLAMA, FIT, machine, ["fp32"], batch=2, sizes=[1], timed=True, why={})
     assert seen[0][0].base_format == "int8" and seen[0][0].targets == ("q_proj", "v_proj")
     assert seen[0][1] == "adamw-fp32"
 

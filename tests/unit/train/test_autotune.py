@@ -3,15 +3,20 @@
 import pytest
 import torch
 
+from ondevice.run.config import parse_config
 from ondevice.run.recipe import Fit, ModelShape
 from ondevice.train import autotune
 from ondevice.train.autotune import Choice, candidates, choose, micro_batches_to_try, rows_for, threads_to_try, timed
-from ondevice.train.probe import StepTimer, time_gradients
+from ondevice.train.fitting import memory_of
+from ondevice.train.prepare import micro_batches, precisions_to_try
+from ondevice.train.probe import MatmulRates, StepTimer, time_gradients
 from ondevice.train.race import Timing
+from ondevice.train.sizing import Machine
 
 SHAPE = ModelShape(
     arch="llama", vocab_size=61, context=16, layers=1, width=16, heads=2, kv_heads=2, hidden=32, dropout=0.1
 )
+LARGE = ModelShape(arch="llama", vocab_size=8192, context=128, layers=8, width=512, heads=8, kv_heads=8, hidden=1408)
 FIT = Fit(micro_batch=4, threads=2, activation_checkpointing=False, loss_chunk_tokens=64)
 
 
@@ -56,12 +61,47 @@ def test_threads_to_try(plain, cores, counts):
 
 
 def test_micro_batches_stay_within_memory_and_batch():
-    def tried(batch, memory_mb):
-        return micro_batches_to_try(FIT, SHAPE, batch=batch, optimizer="adamw", memory_mb=memory_mb)
+    def tried(batch, most):
+        return micro_batches_to_try(FIT, batch=batch, has_room=lambda fit: fit.micro_batch <= most)
 
-    assert tried(16, 1e4) == [4, 2, 1, 8]
-    assert tried(6, 1e4) == [4, 2, 1]
-    assert tried(16, 1.0) == tried(16, None) == [4, 2, 1]
+    assert tried(16, 8) == [4, 2, 1, 8]
+    assert tried(6, 8) == [4, 2, 1]
+    assert tried(16, 4) == [4, 2, 1]
+
+
+def machine_of(memory_mb):
+    return Machine(flops_s=1e9, memory_mb=memory_mb, cores=2)
+
+
+def wish_of(tmp_path, *changes):
+    return parse_config("", where="x.toml", base=tmp_path, changes=changes)
+
+
+@pytest.mark.parametrize("change", ["train.precision=bf16", "train.average=0.2", "train.compile=true"])
+def test_twice_as_many_sequences_are_tried_only_where_all_that_the_wish_holds_has_room(tmp_path, change):
+    def tried(memory_mb, *changes):
+        wish = wish_of(tmp_path, "train.precision=fp32", *changes)
+        return micro_batches(wish, LARGE, FIT, machine_of(memory_mb), batch=16)
+
+    enough_mb = next(mb for mb in range(300, 3000) if 8 in tried(mb))
+    assert 8 not in tried(enough_mb, change)
+    assert 8 in tried(3000, change)
+
+
+def test_bf16_is_tried_only_where_its_copies_have_room(tmp_path):
+    def tried(memory_mb, *changes, fast=2.0):
+        rates = MatmulRates(fp32_flops_s=1e9, bf16_flops_s=fast * 1e9)
+        wish = wish_of(tmp_path, *changes)
+        return precisions_to_try(wish, LARGE, FIT, machine_of(memory_mb), rates, batch=16)
+
+    fp32_mb = memory_of(wish_of(tmp_path, "train.precision=fp32"), LARGE, FIT, batch=16).total_mb
+    assert tried(fp32_mb) == tried(3000, fast=1.1) == ["fp32"]
+    assert tried(3000) == ["fp32", "bf16"]
+    assert tried(fp32_mb, "train.precision=bf16") == ["bf16"]
+    # The doubled micro-batch is not timed where one of the two precisions has no room for it.
+    wish = wish_of(tmp_path)
+    enough_mb = next(mb for mb in range(300, 3000) if 8 in micro_batches(wish, LARGE, FIT, machine_of(mb), batch=16))
+    assert 8 not in micro_batches(wish, LARGE, FIT, machine_of(enough_mb), batch=16, precision="bf16")
 
 
 def test_threads_and_micro_batch_are_found_together(timer):

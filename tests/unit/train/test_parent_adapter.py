@@ -19,6 +19,7 @@ from ondevice.model.lora import add_lora, merge
 from ondevice.model.names import hugging_face_config, to_hugging_face
 from ondevice.model.peft import CONFIG, TENSORS, load_adapter, open_peft, write_peft
 from ondevice.model.safetensors import open_file, write
+from ondevice.run.config import read_wish
 from ondevice.run.files import sha256_of, write_json
 from ondevice.run.recipe import AdapterRecipe, ModelShape
 from ondevice.run.store import Store
@@ -27,7 +28,7 @@ from ondevice.train.adapter_wish import filled
 from ondevice.train.fork import fork_run, plan_fork
 from ondevice.train.fork_config import ForkWish
 from ondevice.train.launch import launch, make_loop
-from ondevice.train.wish import resume_or_refuse, wish_of
+from ondevice.train.wish import resume_or_refuse
 from tests.displays import Silent
 from tests.left import left_after
 
@@ -173,7 +174,7 @@ def test_wishes_that_agree_are_none(tuned):
 
 def test_what_an_earlier_version_wrote_out_is_the_same_wish(tuned):
     run = tuned("model.adapter=")
-    earlier = dataclasses.replace(wish_of(run), adapter=filled(wish_of(run).adapter))
+    earlier = dataclasses.replace(read_wish(run.config), adapter=filled(read_wish(run.config).adapter))
     assert earlier.adapter.rank == 8
     assert resume_or_refuse(earlier).name == "tuned"
     with pytest.raises(UsageError, match=r"adapter\.rank = 8, not 4"):

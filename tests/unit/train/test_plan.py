@@ -12,7 +12,7 @@ from ondevice.run.recipe import DataRecipe
 from ondevice.train.chain_plan import chained
 from ondevice.train.fitting import choose_fit
 from ondevice.train.keeper import save_interval_s
-from ondevice.train.memory import estimate_memory
+from ondevice.train.memory import estimate_memory, estimate_run
 from ondevice.train.plan import estimate, make_recipe, spread, train_budget, warnings_of
 from ondevice.train.sizing import Corpus, Machine, choose_batch, choose_lr, choose_shape, expected_tokens
 
@@ -147,7 +147,44 @@ def test_two_budgets_are_refused(tmp_path):
 
 def test_too_little_memory_is_refused_with_what_would_help(tmp_path):
     with pytest.raises(ResourceError, match=r"MB may be used; make model\.width"):
-        choose_shape(config(tmp_path), CORPUS, dataclasses.replace(LAPTOP, memory_mb=100), {})
+        recipe_of(config(tmp_path), machine=dataclasses.replace(LAPTOP, memory_mb=100))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_given_size_may_be_trained_in_a_leaner_way(tmp_path, optimizer):
+    wish = config(
+        tmp_path,
+        f"train.optimizer={optimizer}",
+        "model.width=768",
+        "model.layers=12",
+        "model.context=512",
+        "train.batch=4",
+        "train.steps=9",
+    )
+    _, plain = recipe_of(wish)
+    recipe, fit = recipe_of(wish, machine=dataclasses.replace(LAPTOP, memory_mb=1500))
+    assert not plain.activation_checkpointing and (fit.activation_checkpointing or fit.layerwise)
+    assert estimate_run(recipe, fit).total_mb <= 1500
+
+
+def test_the_smallest_size_may_be_trained_in_a_leaner_way_too(tmp_path):
+    long = dataclasses.replace(CORPUS, vocab_size=300)
+    wish = config(tmp_path, "model.context=8192", "train.optimizer=adamw", "budget.minutes=5", "train.batch=1")
+    _, plain = recipe_of(wish, corpus=long)
+    assert not plain.activation_checkpointing and not plain.layerwise
+    recipe, fit = recipe_of(wish, corpus=long, machine=dataclasses.replace(LAPTOP, memory_mb=340))
+    assert recipe.model.width == 64 and "model" in recipe.why
+    assert fit.activation_checkpointing or fit.layerwise
+    assert estimate_run(recipe, fit).total_mb <= 340
+
+
+def test_a_derived_size_leaves_room_for_all_that_the_wish_holds(tmp_path):
+    machine = dataclasses.replace(LAPTOP, memory_mb=500)
+    plain, compiled = (
+        choose_shape(config(tmp_path, "budget.memory_mb=500", *change), CORPUS, machine, {})
+        for change in ((), ("train.compile=true",))
+    )
+    assert count_parameters(compiled) < count_parameters(plain)
 
 
 def test_memory_shrinks_the_micro_batch_and_never_the_batch(tmp_path):

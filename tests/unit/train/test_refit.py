@@ -16,6 +16,7 @@ from ondevice.run.recipe import Fit, ModelShape
 from ondevice.run.schema import Limits
 from ondevice.run.store import Store
 from ondevice.run.telemetry import read_records
+from ondevice.train.fitting import choose_fit
 from ondevice.train.launch import launch, make_loop
 from ondevice.train.memory import estimate_memory, estimate_run
 from ondevice.train.race import Timing
@@ -235,6 +236,22 @@ def test_a_fit_chosen_anew_times_threads_and_follows_the_plan(make, monkeypatch)
     assert set(timed) == {1, 2, 3, 4, 6, 8} and "timed to be fastest" in decision.why
     after_oom = decide(run, run.read_recipe(), None, death=death(), limits=Limits(), device=device)
     assert after_oom.fit.micro_batch == 2  # a death is no wish: half of what it was
+
+
+def test_a_fit_chosen_anew_counts_the_precision_of_the_run(make, monkeypatch):
+    run, counted = make("fit.micro_batch=4", name="lower"), []
+    assert 'precision = "fp32"' in run.config.read_text()
+    run.config.write_text(run.config.read_text().replace('precision = "fp32"', 'precision = "auto"'))
+    recipe = run.read_recipe()
+    recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, precision="bf16"))
+
+    def chosen(config, *arguments, **how):
+        counted.append(config.train.precision)
+        return choose_fit(config, *arguments, **how)
+
+    monkeypatch.setattr("ondevice.train.refit.choose_fit", chosen)
+    decide(run, recipe, None, death=None, limits=Limits(), device=ROOMY, asked=True)
+    assert counted == ["bf16"]
 
 
 def test_asked_for_in_a_launch(make):

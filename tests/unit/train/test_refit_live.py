@@ -16,7 +16,7 @@ from ondevice.run.liveness import read_status
 from ondevice.run.recipe import Fit
 from ondevice.run.store import Store
 from ondevice.run.telemetry import read_records
-from ondevice.train import refit_live
+from ondevice.train import compiler, refit_live
 from ondevice.train.launch import launch, make_loop
 from ondevice.train.pacer import Pacer
 from ondevice.train.race import Timing
@@ -96,6 +96,24 @@ def test_a_change_is_saved_before_told_and_in_force(make, wishes):
     assert store.open(12).facts["threads"] == 1 == torch.get_num_threads()
     assert read_status(run)["fit"]["threads"] == 1
     assert loop.fit == loop.refitter.fit == loop.origin.fit
+
+
+def test_compiling_is_told_before_it_begins_also_for_a_changed_fit(make, wishes, monkeypatch):
+    display, heard = Silent(), []
+
+    def compiled_pass():
+        heard.append(display.said[-1])
+        return compiler._through
+
+    monkeypatch.setattr(compiler, "no_compiler", lambda: "")
+    monkeypatch.setattr(compiler, "_compiled_pass", compiled_pass)
+    monkeypatch.setattr(compiler.Compiler, "_go_through", lambda self, rows, *, again: None)
+    run = make("fit.threads=2", "train.compile=true", *QUIET, name="compiled")
+    train(run, wishes, {5: FEWER}, display)
+    assert heard == [
+        "Compiling the model's blocks: a minute or so at a first launch, less at later ones ...",
+        "Compiling the model's blocks for the changed fit: a minute or so ...",
+    ]
 
 
 @pytest.mark.parametrize(("change", "dropout"), [({5: FEWER}, 0.1), ({5: SMALLER, 7: FEWER, 9: SMALLER}, 0.0)])
