@@ -16,9 +16,9 @@ from typing import IO
 
 from ondevice.cli.common import for_terminal
 
-__all__ = ["HelpFormatter", "columns", "fold", "tell"]
+__all__ = ["WIDEST", "HelpFormatter", "columns", "fold", "tell"]
 
-_WIDEST = 100  # sentences are read with difficulty where lines are longer
+WIDEST = 100  # sentences are read with difficulty where lines are longer
 _LABEL = re.compile(r"\s*\S+ {2,}|\s*")  # what stands before the words of a line: "  loss      ", "Warning  ", "    "
 _WORD = re.compile(r"(?:`[^`]*`|\S)+")  # a command in backticks is one word
 _TABLE = re.compile(r"\S {2,}\S.*\S {2,}\S")
@@ -33,7 +33,7 @@ def tell(text: str, stream: IO[str] | None = None) -> None:
     stream = stream or sys.stdout
     shown = for_terminal(text, stream)
     if stream.isatty():
-        width = min(_WIDEST, shutil.get_terminal_size().columns)
+        width = min(WIDEST, shutil.get_terminal_size().columns)
         shown = "\n".join(part for line in shown.split("\n") for part in fold(line, width))
     print(shown, file=stream, flush=True)
 
@@ -41,11 +41,15 @@ def tell(text: str, stream: IO[str] | None = None) -> None:
 def fold(line: str, width: int) -> list[str]:
     """Lines of at most ``width`` columns; later ones begin below the words of the first. Rows of a table stay whole.
 
+    A command that stands alone goes on after a backslash, so that it can be pasted.
+
     >>> fold("  advice    notes was read 5.2 times", 28)
     ['  advice    notes was read', '            5.2 times']
     """
     if columns(line) <= width or _TABLE.search(line):
         return [line]
+    if _COMMAND.match(line):
+        return _command(line, width)
     found = _LABEL.match(line)
     label = found[0] if found else ""
     indent = " " * min(len(label), width // 2)
@@ -122,11 +126,15 @@ def _help_lines(line: str, width: int) -> list[str]:
         return [line]  # the rest of a command, in quotes that no line end may cut
     command, gap, note = line.strip().partition("  ")
     if _COMMAND.match(line):
-        words = re.split(r" (?=--?\w)", command.removesuffix(" \\"))
-        parts = list(_filled(words, width, first="  ", rest=" " * _DEEPER, end=" \\"))
-        parts[-1] += " \\" if command.endswith(" \\") else ""
-        return parts + (_note(note, width) if gap else [])
+        return _command(f"  {command}", width) + (_note(note, width) if gap else [])
     return _note(line, width) if line.startswith(" " * 10) else fold(line, width)
+
+
+def _command(line: str, width: int) -> list[str]:
+    words = re.split(r" (?=--?\w)", line.strip().removesuffix(" \\"))
+    parts = list(_filled(words, width, first="  ", rest=" " * _DEEPER, end=" \\"))
+    parts[-1] += " \\" if line.endswith(" \\") else ""
+    return parts
 
 
 def _note(text: str, width: int) -> list[str]:

@@ -32,8 +32,13 @@ def test_a_command_in_backticks_is_not_torn():
     assert "`ondevice train notes`" in "\n".join(lines)
 
 
+def test_a_command_that_stands_alone_can_be_pasted():
+    lines = fold("  ondevice quickstart ~/notes --minutes 60 --name longer", 40)
+    assert lines == ["  ondevice quickstart ~/notes \\", "      --minutes 60 --name longer"]
+
+
 def test_rows_of_a_table_and_long_paths_stay_whole():
-    row = "       324    3.6877     77.5      0.910       0%  scalar"
+    row = "       324    3.6877     77.5      0.910       0%  for use"
     assert fold(row, 40) == [row]
     path = "/data/data/com.termux/files/home/ondevice/runs/notes"
     assert path in fold(f"Generations: {path}", 40)
