@@ -42,7 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("generate", "text from a run, a checkpoint or an export"),
     "chat": ("chat", "talk with a model"),
     "serve": ("serve", "a model behind OpenAI's API, for any client on this machine"),
-    "select": ("select", "which checkpoint to keep: loss, quality, and what is practical"),
+    "select": ("select", "which checkpoint to keep: by loss, by its text, for use"),
     "average": ("average", "a new run whose weights are the mean of several checkpoints"),
     "sweep": ("sweep", "which decoding settings write best; makes them the default"),
     "harness": ("harness", "tasks of lm-evaluation-harness, from local files (a laptop extra)"),

@@ -15,10 +15,20 @@ from ondevice.errors import CheckpointError
 from ondevice.evaluate.intervals import Interval, paired_mean
 from ondevice.study.divergence import Flags, Scored, flags
 
-__all__ = ["SELECTION_FILE", "SELECTION_VERSION", "Candidate", "Regression", "Selection", "SelectionRule", "select"]
+__all__ = [
+    "ROLE_NAMES",
+    "SELECTION_FILE",
+    "SELECTION_VERSION",
+    "Candidate",
+    "Regression",
+    "Selection",
+    "SelectionRule",
+    "select",
+]
 
 SELECTION_VERSION = 1
 SELECTION_FILE = "selection.json"  # in the evals of a run
+ROLE_NAMES = {"scalar": "lowest loss", "behaviour": "best text", "practical": "for use"}  # for people
 _WORST = 5
 
 

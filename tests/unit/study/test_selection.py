@@ -90,13 +90,13 @@ def test_the_curve_forgets_what_a_kill_undid(own):
 def test_winners_are_pinned_and_earlier_ones_unpinned(own, capsys):
     store = Store(own.checkpoints)
     first, last = store.steps()[0], store.steps()[-1]
-    store.pin(first, "selected: scalar")
+    store.pin(first, "selected: lowest loss")
     store.pin(store.steps()[1], "mine")
     assert main(["select", "tiny", "--steps", str(last), *FLAGS]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["pinned"] == [last] and result["not_pinned"] == ""
     pins = Store(own.checkpoints).pins()
-    assert pins[last] == "selected: scalar, behaviour, practical"
+    assert pins[last] == "selected: lowest loss, best text, for use"
     assert first not in pins and pins[store.steps()[1]] == "mine"
     assert main(["verify", "tiny"]) == 0
 
@@ -105,6 +105,8 @@ def test_words_say_it_in_three_sentences(own, capsys):
     assert main(["select", "tiny", "--no-pin", *FLAGS[:-1]]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines[lines.index("") + 1 :]) == 3
+    table = [line for line in lines if line.startswith(" ")]
+    assert max(map(len, table)) <= 40 and any("for use" in line for line in table)  # the width of a phone
     assert Store(own.checkpoints).pins() == {}
 
 
