@@ -63,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
         print_json({**result, "pinned": pinned, "not_pinned": trouble})
         return 0
     _show(result)
+    _tell_how(run_dir, result["roles"]["practical"])
     if pinned:
         tell(f"Pinned: {', '.join(map(str, pinned))}.")
     if trouble:
@@ -106,6 +107,16 @@ def _told_average(each: dict[str, Any]) -> str:
         return f"{text}."
     sure = "sure" if found["surely"] else "not sure"
     return f"{text}, quality {each['quality']:.1f} ({found['estimate']:+.1f} against the checkpoint for use, {sure})."
+
+
+def _tell_how(run_dir: RunDir, step: int) -> None:
+    """Where other commands would take another checkpoint by themselves."""
+    from ondevice.infer.open import choose_checkpoint
+
+    taken = choose_checkpoint(run_dir)[0].step
+    if step != taken:
+        name = run_dir.name
+        tell(f"Other commands take step {taken:,} unless told: `ondevice export {name} --step {step}`.")
 
 
 def _show(result: dict[str, Any]) -> None:

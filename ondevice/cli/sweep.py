@@ -76,8 +76,8 @@ def _say(text: str) -> None:
 
 def _show(result: dict[str, Any]) -> None:
     for row in result["leaderboard"]:
-        line = f"{row['quality']:6.1f}  diversity {row['diversity']:.3f}  looping {row['loop_rate']:4.0%}"
-        tell(f"{line}  {row['arm']}")
+        repeats = f"diversity {row['diversity']:.3f}, looping {row['loop_rate']:.0%}"
+        tell(f"{row['quality']:6.1f}  {row['arm']}: {repeats}")
     held, difference = result["holdout"], result["holdout_difference"]
     print()
     tell(

@@ -171,6 +171,11 @@ def _parting(rows: Sequence[Candidate], roles: dict[str, int], found: Flags) -> 
         return "Quality was not judged, so whether it follows the loss is unknown."
     if roles["behaviour"] != rows[-1].step:
         return "The last checkpoint is not the best, but the difference may be chance."
+    if roles.get("scalar", rows[-1].step) != rows[-1].step:
+        return (
+            f"Loss and quality part: the loss was lowest at step {roles['scalar']:,}, and the text of step "
+            f"{rows[-1].step:,} is no worse, as where a model begins to know its text by heart."
+        )
     return "Quality follows the loss as far as these prompts can tell."
 
 
