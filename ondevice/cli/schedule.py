@@ -73,7 +73,9 @@ def run(args: argparse.Namespace) -> int:
 def _schedule(run_dir: RunDir) -> Schedule:
     recipe = run_dir.read_recipe()
     if not recipe.data.parts:
-        raise UsageError(f"{run_dir.name}: is trained in one go, not in parts; a run has parts from chain.parts on.")
+        raise UsageError(
+            f"{run_dir.name}: trained in one go, not in parts; a new run gets parts with `--set chain.parts=30`."
+        )
     return schedule_of(recipe, read_records(run_dir.telemetry))
 
 
