@@ -25,7 +25,9 @@ are beside it."""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="name or path of the run")
-    parser.add_argument("--step", type=at_least(0), help="this checkpoint instead of the best by validation loss")
+    parser.add_argument(
+        "--step", type=at_least(0), metavar="N", help="this checkpoint instead of the best by validation loss"
+    )
     parser.add_argument(
         "--late", nargs="?", const="", metavar="CONTRACT", help="state the rule and score the baseline now, if missing"
     )

@@ -39,7 +39,7 @@ _WINDOW = 256  # tokens
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="name or path of the run, or of a study whose winner is taken")
-    parser.add_argument("--step", type=int, help="this checkpoint instead of the best by validation loss")
+    parser.add_argument("--step", type=int, metavar="N", help="this checkpoint instead of the best by validation loss")
     parser.add_argument(
         "--format",
         choices=("onnx", "genai", "hf", "gguf", "peft", "bundle"),

@@ -21,6 +21,7 @@ __all__ = ["WIDEST", "HelpFormatter", "columns", "fold", "tell"]
 WIDEST = 100  # sentences are read with difficulty where lines are longer
 _LABEL = re.compile(r"\s*\S+ {2,}|\s*")  # what stands before the words of a line: "  loss      ", "Warning  ", "    "
 _WORD = re.compile(r"(?:`[^`]*`|\S)+")  # a command in backticks is one word
+_UNQUOTED = re.compile(r"""(?:"[^"]*"|'[^']*'|\S)+""")
 _TABLE = re.compile(r"\S {2,}\S.*\S {2,}\S")
 _COMMAND = re.compile(r"  (?:[A-Z_]+=\S+ )?(?:ondevice|curl)\b")
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")  # argparse's own, from Python 3.14 on
@@ -68,8 +69,9 @@ def _filled(words: Iterable[str], width: int, *, first: str, rest: str, end: str
 
 
 def _parts(word: str, room: int) -> list[str]:
-    """A long command in backticks falls apart at its spaces; a long path stays whole, as the terminal breaks it."""
-    return [word] if columns(word) <= room else word.split()
+    """A long command in backticks falls apart at its spaces, but for those in quotes; a long path stays whole, as the
+    terminal breaks it."""
+    return [word] if columns(word) <= room else _UNQUOTED.findall(word)
 
 
 def columns(text: str) -> int:
@@ -106,7 +108,8 @@ class HelpFormatter(argparse.HelpFormatter):
         return text if len(shown) <= self._width else _OPTIONS.sub(r"\1\n       ", text, count=1)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return "\n".join(indent + part for line in text.splitlines() for part in _help_lines(line, width - len(indent)))
+        lines = _joined(text.splitlines())
+        return "\n".join(indent + part for line in lines for part in _help_lines(line, width - len(indent)))
 
 
 def _called_short(action: argparse.Action) -> argparse.Action:
@@ -116,6 +119,18 @@ def _called_short(action: argparse.Action) -> argparse.Action:
     short = copy.copy(action)
     short.metavar = "ACTION"
     return short
+
+
+def _joined(lines: Iterable[str]) -> list[str]:
+    """Sentences that go on in the next line of the source are one line: where they end is for the terminal to say."""
+    found: list[str] = []
+    for line in lines:
+        goes_on = found and found[-1] and not found[-1].startswith(" ") and not found[-1].endswith(":")
+        if goes_on and line and not line.startswith(" "):
+            found[-1] += " " + line
+        else:
+            found.append(line)
+    return found
 
 
 def _help_lines(line: str, width: int) -> list[str]:

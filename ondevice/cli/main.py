@@ -188,7 +188,18 @@ def make_parser(name: str) -> argparse.ArgumentParser:
     text = COMMANDS[name][1]
     parser = _Parser(prog=f"ondevice {name}", description=f"{text[0].upper()}{text[1:]}.", epilog=module.EXAMPLES)
     module.add_arguments(parser)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            _describe(action, f"Examples: `ondevice {name} --help`.")
     return parser
+
+
+def _describe(actions: argparse._SubParsersAction[Any], where: str) -> None:
+    """Each action's own help begins with the words that its command's help has for it."""
+    for listed in actions._choices_actions:
+        parser, text = actions.choices[listed.dest], listed.help or ""
+        parser.description = f"{text[:1].upper()}{text[1:]}."
+        parser.epilog = parser.epilog or where
 
 
 def parse(parser: argparse.ArgumentParser, words: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -23,7 +23,9 @@ it was trained, with the hash of each file."""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="name or path of the run")
-    parser.add_argument("--step", type=at_least(0), help="this checkpoint instead of the newest decision's")
+    parser.add_argument(
+        "--step", type=at_least(0), metavar="N", help="this checkpoint instead of the newest decision's"
+    )
     parser.add_argument("--out", metavar="FOLDER", help="where to write")
     parser.add_argument("--with-data", action="store_true", help="put the training rows in too, not only their hashes")
     parser.add_argument("--anyway", action="store_true", help="also what was not decided to be kept")

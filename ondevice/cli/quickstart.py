@@ -52,7 +52,7 @@ PROMPTS = {"stdlib": "def read_lines(path):\n", "": "The "}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", nargs="?", help="a file or folder of text; the Python standard library where left out")
-    parser.add_argument("--minutes", type=float, help="time to train (5)")
+    parser.add_argument("--minutes", type=float, metavar="N", help="time to train (5)")
     parser.add_argument("--name", help="name of the run")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change any key, such as model.width=128"

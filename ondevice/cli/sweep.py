@@ -29,7 +29,9 @@ _DEFAULT_PRESETS = ("balanced", "creative", "precise", "greedy")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", help="a run, the folder of a checkpoint, or an export folder")
-    parser.add_argument("--step", type=at_least(0), help="this checkpoint instead of the best by validation loss")
+    parser.add_argument(
+        "--step", type=at_least(0), metavar="N", help="this checkpoint instead of the best by validation loss"
+    )
     parser.add_argument("--presets", nargs="*", metavar="NAME", help="of balanced, creative, precise, greedy (all)")
     for name in _GRID:
         flag = f"--try-{name.replace('_', '-')}"
