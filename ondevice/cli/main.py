@@ -71,6 +71,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "runs": ("runs", "list, rename, remove runs; what they take on disk"),
 }
 
+_GROUPS = {
+    "To begin with": "quickstart doctor train status generate chat",
+    "While it trains": "sample pause resume save stop limit watch",
+    "How good is it": "eval select sweep report compare harness",
+    "Take it elsewhere": "export serve pack unpack",
+    "Runs and checkpoints": "runs pin verify fork average schedule study",
+    "Text and settings": "plan data tokenizer config completion",
+    "From another's model": "advise pull inspect decide package",
+}
+
 _SYSTEM_SAYS_NO = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT)
 
 
@@ -222,8 +232,9 @@ def _flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Iterato
 
 
 def _help() -> str:
-    lines = ["ondevice: train small language models on the machine in front of you.", ""]
-    lines += [f"  {name:<11} {text}" for name, (_, text) in COMMANDS.items()]
+    lines = ["ondevice: train small language models on the machine in front of you."]
+    for title, names in _GROUPS.items():
+        lines += ["", f"{title}:", *(f"  {name:<11} {COMMANDS[name][1]}" for name in names.split())]
     lines += [
         "",
         "Start with `ondevice quickstart`, or with your own folder:",

@@ -112,9 +112,11 @@ def _example(call, monkeypatch, width):
     return shlex.split(text.splitlines()[0].strip().partition("   " if width == "200" else "\n")[0])
 
 
-def test_the_list_of_commands_fits_40_columns(call, monkeypatch):
+def test_the_list_of_commands_is_whole_and_fits_40_columns(call, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
-    assert max(map(len, call("--help").out.splitlines())) <= 40
+    shown = call("--help").out
+    assert max(map(len, shown.splitlines())) <= 40
+    assert sorted(re.findall(r"^  (\w+) ", shown, re.M)) == sorted(COMMANDS)
 
 
 def test_what_an_action_lacks_is_told_with_a_command_that_can_be_pasted(call):
