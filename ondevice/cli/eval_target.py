@@ -23,7 +23,7 @@ def add_target_flags(parser: argparse.ArgumentParser) -> None:
         "--step", type=at_least(0), metavar="N", help="this checkpoint instead of the best by validation loss"
     )
     add_threads_flag(parser)
-    parser.add_argument("--data", metavar="DATASET", help="measure on this dataset instead of the run's own")
+    parser.add_argument("--data", metavar="DATASET", help="measure on this dataset, or that of this run")
     parser.add_argument(
         "--context",
         type=at_least(2),

@@ -85,7 +85,7 @@ def choose_shape(
         raise ResourceError(
             f"A model of {count_parameters(smallest):,} parameters needs about {need_mb:,.0f} MB and "
             f"{machine.memory_mb:,.0f} MB may be used; make model.width, model.context or the vocabulary smaller, or "
-            "raise budget.memory_mb."
+            "allow more with --memory."
         )
     if len(ladder) == 1:
         return fitting[0]
