@@ -63,13 +63,14 @@ def _way_lines(prepared: Prepared) -> Iterator[str]:
     ways = _some(prepared.ways, prepared.fit)
     if not ways[1:]:
         return
-    limit = "" if prepared.memory_mb is None else f" ({prepared.memory_mb:,.0f} MB may be used)"
     more_mb = 0.0 if prepared.measured is None else prepared.measured.peak_mb - prepared.measured.estimated_mb
+    allowed = "quickest first" if prepared.memory_mb is None else f"{prepared.memory_mb:,.0f} MB may be used"
     corrected = "" if prepared.measured is None else ", corrected by what was measured"
-    yield f"Ways     MB     time of a step{limit}{corrected}"
+    yield f"Ways     {allowed}{corrected}"
+    yield "         MB     time of a step"
     for way in ways:
         mark = ">" if _is_taken(way, prepared.fit) else " "
-        yield f"       {mark} {way.memory.total_mb + more_mb:<6,.0f} x{way.time:.2f} {describe(way.fit)}"
+        yield f"        {mark}{way.memory.total_mb + more_mb:<6,.0f} x{way.time:.2f} {describe(way.fit)}"
 
 
 def _some(ways: Sequence[Way], taken: Fit) -> list[Way]:

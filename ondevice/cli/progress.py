@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ondevice.cli.common import duration, for_terminal, mute
-from ondevice.cli.folding import WIDEST, fold
+from ondevice.cli.folding import WIDEST, fold, tell
 
 __all__ = ["JsonDisplay", "LiveDisplay", "PlainDisplay", "QuietDisplay", "make_display", "status_line"]
 
@@ -79,7 +79,7 @@ class QuietDisplay:
 
     def result(self, text: str) -> None:
         """The one thing that --quiet leaves."""
-        print(for_terminal(text), flush=True)
+        tell(text)
 
     def close(self) -> None:
         pass
