@@ -13,6 +13,7 @@ from ondevice.cli.data_check import add_check_arguments, check
 from ondevice.cli.data_order import show_order
 from ondevice.cli.data_parts import USUAL_CONTEXT, part_rows, planned_parts
 from ondevice.cli.data_text import dataset_lines, inventory_lines
+from ondevice.cli.folding import tell
 
 if TYPE_CHECKING:
     from ondevice.data.dataset import Dataset
@@ -86,9 +87,9 @@ def _show(dataset: Dataset, args: argparse.Namespace, *, context: int, parts: Se
         told |= {"parts": [dataclasses.asdict(part) for part in parts]} if parts else {}
         print_json({"path": str(dataset.folder), **dataset.manifest, **told})
         return
-    print(dataset.folder)
+    tell(str(dataset.folder))
     for line in [*dataset_lines(dataset), *inventory_lines(inventory), *part_rows(parts, context=context)]:
-        print(line)
+        tell(line)
 
 
 def _show_examples(dataset: Dataset, args: argparse.Namespace) -> None:
@@ -97,4 +98,4 @@ def _show_examples(dataset: Dataset, args: argparse.Namespace) -> None:
         print_json({"path": str(dataset.folder), **dataset.manifest})
         return
     for line in [str(dataset.folder), *dataset_lines(dataset)]:
-        print(line)
+        tell(line)

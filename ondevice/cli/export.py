@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
             tell(cost)
         if info.trial.not_native:
             tell(f"Written with portable operators: {info.trial.not_native}")
-        tell(f'Try it: ondevice generate {folder} "..."')
+        tell(f'Try it:\n  ondevice generate {folder} "..."')
     return 0
 
 

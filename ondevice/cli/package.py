@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from ondevice.cli.common import at_least, print_json
+from ondevice.cli.folding import tell
 from ondevice.run.directory import find_run
 
 __all__ = ["EXAMPLES", "add_arguments", "run"]
@@ -54,6 +55,6 @@ def run(args: argparse.Namespace) -> int:
         print_json({"path": str(folder), **body})
         return 0
     size = sum(each["bytes"] for each in body["files"].values())
-    print(f"{folder}: {len(body['files'])} files, {size / 1e6:,.1f} MB, decided to {body['verdict']}.")
-    print(f"Check it with `ondevice verify {folder}`.")
+    tell(f"{folder}: {len(body['files'])} files, {size / 1e6:,.1f} MB, decided to {body['verdict']}.")
+    tell(f"Check it with `ondevice verify {folder}`.")
     return 0

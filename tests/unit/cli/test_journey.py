@@ -156,7 +156,7 @@ def test_export_says_where_and_how_well_verified(own, call):
     (made,) = folder.iterdir()
     assert result.code == 0
     assert result.out.startswith(f"{made}: step ")
-    assert f'Try it: ondevice generate {made} "..."' in result.out
+    assert f'Try it:\n  ondevice generate {made} "..."\n' in result.out
     assert {"model.onnx", "export.json"} <= {path.name for path in made.iterdir()}
     again = call("export", "tiny")
     assert again.code == 2 and "exists already" in again.error
