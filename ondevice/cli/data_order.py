@@ -43,7 +43,7 @@ def show_order(args: argparse.Namespace) -> int:
         print_json({"order": what, "context": cursor.context, **told, "shares": shares, "warnings": warnings})
         return 0
     for line in [what, *_lines(picture, _label_width(picture.sources, data)), *_difficulty_lines(picture, data)]:
-        print(line)
+        tell(line)
     for warning in warnings:
         tell(f"Warning: {warning}")
     return 0
