@@ -207,4 +207,7 @@ put_commands
 put_on_schedule
 say "so that Android kills less: no battery limits for Termux, and Developer options > Disable child process restrictions"
 say "undo scripts and commands with \`sh termux/install.sh --remove\`"
-[ "$what" = scripts ] || step "what this phone can do now:" "$ondevice" doctor
+if [ "$what" = all ]; then
+    say "begin with \`ondevice quickstart\`; docs/first.md goes on from there"
+    step "what this phone can do now:" "$ondevice" doctor
+fi
