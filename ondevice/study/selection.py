@@ -154,11 +154,13 @@ def _who(rows: Sequence[Candidate], roles: dict[str, int]) -> str:
     if "behaviour" in roles:
         mean = by_step[roles["behaviour"]].mean or 0.0
         parts.append(f"step {roles['behaviour']:,} writes the best text ({mean:.1f} of 100)")
-    text = f"Of {len(rows)} checkpoints, " + " and ".join(parts)
+    text = f"Of {len(rows)} checkpoint{'s' if len(rows) > 1 else ''}, " + " and ".join(parts)
     return f"{text}."
 
 
 def _parting(rows: Sequence[Candidate], roles: dict[str, int], found: Flags) -> str:
+    if len(rows) == 1:
+        return "There is nothing to compare it with; more are kept with limits.keep_last."
     if found.divergences:
         worst = min(found.divergences, key=lambda each: each.quality_change)
         return (

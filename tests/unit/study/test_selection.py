@@ -127,6 +127,11 @@ def test_text_that_gets_better_while_the_loss_rises_does_not_follow_it():
     assert "follows" in select(rows[:2]).sentences[1]
 
 
+def test_one_checkpoint_has_nothing_to_follow():
+    who, parting, release = select([candidate(7, 2.0, 50.0)]).sentences
+    assert who.startswith("Of 1 checkpoint, ") and "nothing to compare" in parting and "step 7" in release
+
+
 def test_bad_requests(own, capsys):
     with pytest.raises(UsageError, match="no checkpoint of step 999"):
         select_run(own, SMALL, steps=[999])
