@@ -1,6 +1,6 @@
 #!/data/data/com.termux/files/usr/bin/sh
-# Makes a phone ready to train: Termux's packages, ondevice in .venv, scripts that bring runs back, buttons for the home
-# screen; ends in `ondevice doctor`. Asks nothing; repeat it as often as you like, it goes on where it was interrupted.
+# Makes a phone ready to train: Termux's packages, ondevice in .venv, the commands ondevice and ondevice-tui, scripts that
+# bring runs back, buttons for the home screen; ends in `ondevice doctor`. Asks nothing; repeat it as often as you like, it goes on where it was interrupted.
 #   sh termux/install.sh                       all of it
 #   sh termux/install.sh --dry-run             only says what it would do, and why
 #   sh termux/install.sh --with-sentencepiece  also builds sentencepiece from source: clang, cmake, half an hour
@@ -87,6 +87,9 @@ remove() {
     done
     step "the script that Termux:Boot starts goes" rm -f "$boot"
     step "the watchdog and its settings go" rm -rf "$settings"
+    for name in ondevice ondevice-tui; do
+        if ours "$PREFIX/bin/$name"; then step "the command $name goes; .venv/bin/$name stays" rm -f "$PREFIX/bin/$name"; fi
+    done
     say "your runs, ondevice and Termux's packages stay as they are"
 }
 
@@ -97,9 +100,16 @@ put() {
     mv -f "$2.new" "$2"
 }
 
+# ours FILE: whether it is a link that this script made, here or in another clone.
+ours() {
+    [ -L "$1" ] || return 1
+    case $(readlink "$1") in */.venv/bin/*) ;; *) return 1 ;; esac
+}
+
 find_ondevice() {
     for found in "$root/.venv/bin/ondevice" "$(command -v ondevice || true)"; do
         if [ ! -x "$found" ]; then continue; fi
+        if ours "$found"; then found=$(readlink "$found"); fi
         printf '%s/%s\n' "$(cd "$(dirname "$found")" && pwd -P)" "$(basename "$found")"
         return
     done
@@ -130,6 +140,20 @@ put_scripts() {
     for name in train status stop; do
         step "a button of the home screen: $name (needs the Termux:Widget app)" \
             put "$here/shortcut" "$shortcuts/ondevice-$name"
+    done
+}
+
+# Links in Termux's own bin, so that a person can type `ondevice` anywhere; never over a file of someone else.
+put_commands() {
+    for name in ondevice ondevice-tui; do
+        link=$PREFIX/bin/$name
+        if [ "${ondevice%/*}/$name" = "$link" ]; then
+            continue
+        elif [ -e "$link" ] && ! ours "$link"; then
+            say "NOT linked: $link is another's; type ${ondevice%/*}/$name"
+        else
+            step "the command $name, to be typed anywhere" ln -sf "${ondevice%/*}/$name" "$link"
+        fi
     done
 }
 
@@ -179,7 +203,11 @@ if [ "$what" = all ]; then
     [ "$sentencepiece" = no ] || sentencepiece
 fi
 put_scripts
+put_commands
 put_on_schedule
 say "so that Android kills less: no battery limits for Termux, and Developer options > Disable child process restrictions"
-say "undo the scripts with \`sh termux/install.sh --remove\`"
-[ "$what" = scripts ] || step "what this phone can do now:" "$ondevice" doctor
+say "undo scripts and commands with \`sh termux/install.sh --remove\`"
+if [ "$what" = all ]; then
+    say "begin with \`ondevice quickstart\`; docs/first.md goes on from there"
+    step "what this phone can do now:" "$ondevice" doctor
+fi

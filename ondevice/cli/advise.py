@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from ondevice.cli.common import at_least, print_json
+from ondevice.cli.folding import tell
 from ondevice.errors import Interrupted, UsageError, nearest
 from ondevice.evaluate.fit_gate import FIT_GATE_VERSION, QUESTIONS, Advice, Question, advise
 
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"v": FIT_GATE_VERSION, "answers": answers, **asdict(advice)})
     else:
-        print("\n".join(_lines(advice)))
+        tell("\n".join(_lines(advice)))
     return 0
 
 
@@ -58,9 +59,9 @@ def _missing(name: str, answers: dict[str, str]) -> str:
 
 def _asked(question: Question) -> str:
     """Asks until there is an answer. Raises Interrupted at the end of the input."""
-    print(question.text)
+    tell(question.text)
     for number, (answer, meaning) in enumerate(question.choices.items(), start=1):
-        print(f"  {number}  {answer}: {meaning}")
+        tell(f"  {number}  {answer}: {meaning}")
     while True:
         try:
             text = input("> ").strip().lower()

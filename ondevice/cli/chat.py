@@ -20,6 +20,7 @@ from ondevice.cli.common import (
     given_sampling,
     print_json_line,
 )
+from ondevice.cli.folding import tell
 from ondevice.errors import DataError, OndeviceError, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ _HELP = """/retry         another answer
 /reset         forget what was said
 /system TEXT   the system's words
 /preset NAME   balanced, creative, ...
-/set KEY=VALUE temperature, top_k, seed ...
+/set KEY=VALUE temperature, seed ...
 /show          settings and tokens
 /save FILE     keep the chat as JSON
 /load FILE     go on with a kept chat
@@ -57,7 +58,9 @@ _SETTINGS = ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", help="a run, the folder of a checkpoint, or an export folder")
-    parser.add_argument("--step", type=at_least(0), help="this checkpoint instead of the best by validation loss")
+    parser.add_argument(
+        "--step", type=at_least(0), metavar="N", help="this checkpoint instead of the best by validation loss"
+    )
     add_threads_flag(parser)
     parser.add_argument("--system", default="", metavar="TEXT", help="what the model is told before you speak")
     parser.add_argument("--preset", metavar="NAME", help="balanced, creative, precise, greedy or default")
@@ -101,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _tell_rest(text: str) -> None:
-    print(f"\n[{for_terminal(text, sys.stderr)}]", file=sys.stderr, flush=True)
+    tell(f"\n[{text}]", sys.stderr)
 
 
 def _lines(*, prompt: str) -> Iterator[str]:
@@ -180,7 +183,7 @@ class _Session:
     def note(self, *lines: str) -> None:
         """Not the model's words."""
         for line in lines:
-            print(for_terminal(line, sys.stderr), file=sys.stderr, flush=True)
+            tell(line, sys.stderr)
 
     def _show(self, begin: Callable[[], Iterator[str]]) -> None:
         """The answer as it comes; Ctrl-C ends it, and what was said stays."""
@@ -213,7 +216,7 @@ class _Session:
         if stopped:
             self.note("[ended by you]")
         elif reply is not None and reply.finish == "length":
-            self.note("[as long as an answer may be]")
+            self.note("[cut here: as long as an answer may be; --max-new-tokens allows more]")
         if reply is not None and reply.dropped:
             self.note(f"[{reply.dropped} old messages no longer fit the context]")
 

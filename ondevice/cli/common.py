@@ -44,7 +44,7 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
     """``--data --set --name --minutes --memory``, for commands that plan a run."""
     add_data_flags(parser, example="train.lr=1e-3")
     parser.add_argument("--name", help="name of the run")
-    parser.add_argument("--minutes", type=float, help="time to spend (budget.minutes)")
+    parser.add_argument("--minutes", type=float, metavar="N", help="time to spend (budget.minutes)")
     parser.add_argument(
         "--memory", type=_megabytes, metavar="MB", help="memory to use, such as 800 or 1.2GB (budget.memory_mb)"
     )
@@ -148,7 +148,7 @@ def at_least(low: int, kind: type[int] | type[float] = int, *, most: float = mat
 
 def add_threads_flag(parser: argparse.ArgumentParser) -> None:
     """With the bound of fit.threads: thousands are minutes of a machine that does nothing else."""
-    parser.add_argument("--threads", type=at_least(1, most=256), help="threads of the arithmetic")
+    parser.add_argument("--threads", type=at_least(1, most=256), metavar="N", help="processor threads to use")
 
 
 def _megabytes(text: str) -> float:
@@ -164,12 +164,12 @@ def _megabytes(text: str) -> float:
 def add_sampling_flags(parser: argparse.ArgumentParser, *, defaults: str) -> None:
     """How tokens are chosen. A flag that is not given stays None; ``defaults`` says what holds then."""
     group = parser.add_argument_group("how tokens are chosen", defaults)
-    group.add_argument("--max-new-tokens", type=int, metavar="N", help="length of the text")
-    group.add_argument("--temperature", type=float, help="0 always takes the likeliest token")
-    group.add_argument("--top-k", type=int, help="choose among the k likeliest tokens; 0 means all")
-    group.add_argument("--top-p", type=float, help="... that share this probability")
-    group.add_argument("--repetition-penalty", type=float, help="above 1 repeats less")
-    group.add_argument("--seed", type=int, help="the same seed gives the same text")
+    group.add_argument("--max-new-tokens", type=int, metavar="N", help="length of the text, in tokens")
+    group.add_argument("--temperature", type=float, metavar="X", help="0 always takes the likeliest token")
+    group.add_argument("--top-k", type=int, metavar="K", help="choose among the k likeliest tokens; 0 means all")
+    group.add_argument("--top-p", type=float, metavar="P", help="... that share this probability")
+    group.add_argument("--repetition-penalty", type=float, metavar="X", help="above 1 repeats less")
+    group.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same text")
     group.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text (repeatable)")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ondevice.cli.common import print_json
 from ondevice.cli.explain_text import by_preset, key_lines, table_line
+from ondevice.cli.folding import tell
 from ondevice.errors import UsageError, nearest
 from ondevice.run.config import explain, load_config, preset_folder, preset_names, to_toml
 
@@ -81,7 +82,7 @@ def _presets(args: argparse.Namespace) -> int:
         print_json({"presets": rows, "folder": str(preset_folder())})
         return 0
     for row in rows:
-        print(f"{row['name']:<18} {row['about']}")
+        tell(f"{row['name']:<20} {row['about']}")
     return 0
 
 

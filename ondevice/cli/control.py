@@ -46,9 +46,9 @@ def ask(run_dir: RunDir, verb: str, args: dict[str, Any], *, wait_s: float) -> d
     """
     alive = read_liveness(run_dir)
     if alive.holder is None:
-        raise UsageError(
-            f"{run_dir.name}: no trainer is running ({alive.state}); start it with `ondevice train {run_dir.name}`."
-        )
+        name, finished = run_dir.name, alive.state == "finished"
+        then = f"`ondevice fork {name} --tokens +1M` goes on" if finished else f"start it with `ondevice train {name}`"
+        raise UsageError(f"{name}: no trainer is running ({alive.state}); {then}.")
     letter = control.send(run_dir, verb, args, sender="command line")
     until = time.monotonic() + wait_s
     while time.monotonic() < until:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ondevice.cli.build_progress import built
@@ -15,7 +13,7 @@ from ondevice.cli.data_check import add_check_arguments, check
 from ondevice.cli.data_order import show_order
 from ondevice.cli.data_parts import USUAL_CONTEXT, part_rows, planned_parts
 from ondevice.cli.data_text import dataset_lines, inventory_lines
-from ondevice.errors import UsageError, nearest
+from ondevice.cli.folding import tell
 
 if TYPE_CHECKING:
     from ondevice.data.dataset import Dataset
@@ -42,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_flags(build, example="tokenizer.vocab_size=4096")
     build.add_argument("--parts", type=at_least(1), metavar="N", help="show the parts of a chain of N (chain.parts)")
     inspect = actions.add_parser("inspect", help="what a dataset holds")
-    inspect.add_argument("dataset", help="name or path")
+    inspect.add_argument("dataset", help="a dataset or a run, by name or path")
     inspect.add_argument("--context", type=at_least(1), default=256, help="context for the inventory of windows (256)")
     inspect.add_argument("--verify", action="store_true", help="re-read every chunk against its hash")
     order = actions.add_parser("order", help="which source is read when")
@@ -68,24 +66,13 @@ def _build(args: argparse.Namespace) -> int:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    from ondevice.data.dataset import Dataset
+    from ondevice.data.parcel import named_dataset
 
-    dataset = Dataset.open(_find(args.dataset))
+    dataset = named_dataset(args.dataset)
     if args.verify:
         dataset.verify()
     _show(dataset, args, context=args.context)
     return 0
-
-
-def _find(name: str) -> Path:
-    from ondevice.run.directory import home
-
-    root = home() / "datasets"
-    for path in (root / name, Path(os.path.expanduser(name))):
-        if (path / "dataset.json").is_file():
-            return path
-    known = sorted(path.parent.name for path in root.glob("*/dataset.json"))
-    raise UsageError(f"{name}: no such dataset{nearest(name, known)}; there are: {', '.join(known) or 'none yet'}.")
 
 
 def _show(dataset: Dataset, args: argparse.Namespace, *, context: int, parts: Sequence[PartRecipe] = ()) -> None:
@@ -100,9 +87,9 @@ def _show(dataset: Dataset, args: argparse.Namespace, *, context: int, parts: Se
         told |= {"parts": [dataclasses.asdict(part) for part in parts]} if parts else {}
         print_json({"path": str(dataset.folder), **dataset.manifest, **told})
         return
-    print(dataset.folder)
+    tell(str(dataset.folder))
     for line in [*dataset_lines(dataset), *inventory_lines(inventory), *part_rows(parts, context=context)]:
-        print(line)
+        tell(line)
 
 
 def _show_examples(dataset: Dataset, args: argparse.Namespace) -> None:
@@ -111,4 +98,4 @@ def _show_examples(dataset: Dataset, args: argparse.Namespace) -> None:
         print_json({"path": str(dataset.folder), **dataset.manifest})
         return
     for line in [str(dataset.folder), *dataset_lines(dataset)]:
-        print(line)
+        tell(line)

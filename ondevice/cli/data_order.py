@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ondevice.cli.build_progress import built
 from ondevice.cli.common import config_from, looks_like_config, print_json
 from ondevice.cli.data_parts import planned_parts
+from ondevice.cli.folding import tell
 from ondevice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,9 +43,9 @@ def show_order(args: argparse.Namespace) -> int:
         print_json({"order": what, "context": cursor.context, **told, "shares": shares, "warnings": warnings})
         return 0
     for line in [what, *_lines(picture, _label_width(picture.sources, data)), *_difficulty_lines(picture, data)]:
-        print(line)
+        tell(line)
     for warning in warnings:
-        print(f"Warning: {warning}")
+        tell(f"Warning: {warning}")
     return 0
 
 

@@ -35,5 +35,5 @@ def part_rows(parts: Sequence[PartRecipe], *, context: int) -> Iterator[str]:
         if part.stage != stage:
             stage = part.stage
             yield for_terminal(f"{stage}:")
-        tokens = sum(source.windows for source in part.sources) * context
-        yield for_terminal(f"  {part.name:>4} {tokens:>9,} tokens  {', '.join(each.name for each in part.sources)}")
+        names = ", ".join(each.name for each in part.sources)
+        yield for_terminal(f"  {part.name:>4} {part.windows * context:>9,} tokens  {names}")

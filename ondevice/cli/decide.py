@@ -6,7 +6,8 @@ import argparse
 import os
 from pathlib import Path
 
-from ondevice.cli.common import add_threads_flag, at_least, for_terminal, print_json
+from ondevice.cli.common import add_threads_flag, at_least, print_json
+from ondevice.cli.folding import tell
 from ondevice.cli.progress import make_display
 from ondevice.errors import UsageError
 from ondevice.run.directory import RunDir, find_run
@@ -25,7 +26,9 @@ are beside it."""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="name or path of the run")
-    parser.add_argument("--step", type=at_least(0), help="this checkpoint instead of the best by validation loss")
+    parser.add_argument(
+        "--step", type=at_least(0), metavar="N", help="this checkpoint instead of the best by validation loss"
+    )
     parser.add_argument(
         "--late", nargs="?", const="", metavar="CONTRACT", help="state the rule and score the baseline now, if missing"
     )
@@ -51,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({**record, "folder": str(folder)})
         return 0
-    print(for_terminal(decision_text(folder, record)))
-    print(f"Written to {folder / DECISION_TEXT}")
+    tell(decision_text(folder, record))
+    tell(f"Written to {folder / DECISION_TEXT}")
     return 0
 
 

@@ -19,9 +19,11 @@ __all__ = ["add_panel_flags", "add_target_flags", "eval_target", "wish_from"]
 
 def add_target_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of `eval_target` but for ``target`` and ``--json``."""
-    parser.add_argument("--step", type=at_least(0), help="this checkpoint instead of the best by validation loss")
+    parser.add_argument(
+        "--step", type=at_least(0), metavar="N", help="this checkpoint instead of the best by validation loss"
+    )
     add_threads_flag(parser)
-    parser.add_argument("--data", metavar="DATASET", help="measure on this dataset instead of the run's own")
+    parser.add_argument("--data", metavar="DATASET", help="measure on this dataset, or that of this run")
     parser.add_argument(
         "--context",
         type=at_least(2),

@@ -39,7 +39,7 @@ _WINDOW = 256  # tokens
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="name or path of the run, or of a study whose winner is taken")
-    parser.add_argument("--step", type=int, help="this checkpoint instead of the best by validation loss")
+    parser.add_argument("--step", type=int, metavar="N", help="this checkpoint instead of the best by validation loss")
     parser.add_argument(
         "--format",
         choices=("onnx", "genai", "hf", "gguf", "peft", "bundle"),
@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
             tell(cost)
         if info.trial.not_native:
             tell(f"Written with portable operators: {info.trial.not_native}")
-        tell(f'Try it: ondevice generate {folder} "..."')
+        tell(f'Try it:\n  ondevice generate {folder} "..."')
     return 0
 
 

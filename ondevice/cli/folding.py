@@ -16,11 +16,12 @@ from typing import IO
 
 from ondevice.cli.common import for_terminal
 
-__all__ = ["HelpFormatter", "columns", "fold", "tell"]
+__all__ = ["WIDEST", "HelpFormatter", "columns", "fold", "tell"]
 
-_WIDEST = 100  # sentences are read with difficulty where lines are longer
+WIDEST = 100  # sentences are read with difficulty where lines are longer
 _LABEL = re.compile(r"\s*\S+ {2,}|\s*")  # what stands before the words of a line: "  loss      ", "Warning  ", "    "
 _WORD = re.compile(r"(?:`[^`]*`|\S)+")  # a command in backticks is one word
+_UNQUOTED = re.compile(r"""(?:"[^"]*"|'[^']*'|\S)+""")
 _TABLE = re.compile(r"\S {2,}\S.*\S {2,}\S")
 _COMMAND = re.compile(r"  (?:[A-Z_]+=\S+ )?(?:ondevice|curl)\b")
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")  # argparse's own, from Python 3.14 on
@@ -33,7 +34,7 @@ def tell(text: str, stream: IO[str] | None = None) -> None:
     stream = stream or sys.stdout
     shown = for_terminal(text, stream)
     if stream.isatty():
-        width = min(_WIDEST, shutil.get_terminal_size().columns)
+        width = min(WIDEST, shutil.get_terminal_size().columns)
         shown = "\n".join(part for line in shown.split("\n") for part in fold(line, width))
     print(shown, file=stream, flush=True)
 
@@ -41,11 +42,15 @@ def tell(text: str, stream: IO[str] | None = None) -> None:
 def fold(line: str, width: int) -> list[str]:
     """Lines of at most ``width`` columns; later ones begin below the words of the first. Rows of a table stay whole.
 
+    A command that stands alone goes on after a backslash, so that it can be pasted.
+
     >>> fold("  advice    notes was read 5.2 times", 28)
     ['  advice    notes was read', '            5.2 times']
     """
     if columns(line) <= width or _TABLE.search(line):
         return [line]
+    if _COMMAND.match(line):
+        return _command(line, width)
     found = _LABEL.match(line)
     label = found[0] if found else ""
     indent = " " * min(len(label), width // 2)
@@ -64,8 +69,9 @@ def _filled(words: Iterable[str], width: int, *, first: str, rest: str, end: str
 
 
 def _parts(word: str, room: int) -> list[str]:
-    """A long command in backticks falls apart at its spaces; a long path stays whole, as the terminal breaks it."""
-    return [word] if columns(word) <= room else word.split()
+    """A long command in backticks falls apart at its spaces, but for those in quotes; a long path stays whole, as the
+    terminal breaks it."""
+    return [word] if columns(word) <= room else _UNQUOTED.findall(word)
 
 
 def columns(text: str) -> int:
@@ -102,7 +108,8 @@ class HelpFormatter(argparse.HelpFormatter):
         return text if len(shown) <= self._width else _OPTIONS.sub(r"\1\n       ", text, count=1)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return "\n".join(indent + part for line in text.splitlines() for part in _help_lines(line, width - len(indent)))
+        lines = _joined(text.splitlines())
+        return "\n".join(indent + part for line in lines for part in _help_lines(line, width - len(indent)))
 
 
 def _called_short(action: argparse.Action) -> argparse.Action:
@@ -114,6 +121,18 @@ def _called_short(action: argparse.Action) -> argparse.Action:
     return short
 
 
+def _joined(lines: Iterable[str]) -> list[str]:
+    """Sentences that go on in the next line of the source are one line: where they end is for the terminal to say."""
+    found: list[str] = []
+    for line in lines:
+        goes_on = found and found[-1] and not found[-1].startswith(" ") and not found[-1].endswith(":")
+        if goes_on and line and not line.startswith(" "):
+            found[-1] += " " + line
+        else:
+            found.append(line)
+    return found
+
+
 def _help_lines(line: str, width: int) -> list[str]:
     """A line of an epilog: a command and what it does are parted, and a long command goes on after a backslash."""
     if columns(line) <= width:
@@ -122,11 +141,15 @@ def _help_lines(line: str, width: int) -> list[str]:
         return [line]  # the rest of a command, in quotes that no line end may cut
     command, gap, note = line.strip().partition("  ")
     if _COMMAND.match(line):
-        words = re.split(r" (?=--?\w)", command.removesuffix(" \\"))
-        parts = list(_filled(words, width, first="  ", rest=" " * _DEEPER, end=" \\"))
-        parts[-1] += " \\" if command.endswith(" \\") else ""
-        return parts + (_note(note, width) if gap else [])
+        return _command(f"  {command}", width) + (_note(note, width) if gap else [])
     return _note(line, width) if line.startswith(" " * 10) else fold(line, width)
+
+
+def _command(line: str, width: int) -> list[str]:
+    words = re.split(r" (?=--?\w)", line.strip().removesuffix(" \\"))
+    parts = list(_filled(words, width, first="  ", rest=" " * _DEEPER, end=" \\"))
+    parts[-1] += " \\" if line.endswith(" \\") else ""
+    return parts
 
 
 def _note(text: str, width: int) -> list[str]:

@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("prompt", nargs="?", default="", help="text to go on from; - reads it from standard input")
     parser.add_argument("--adapter", metavar="FOLDER", help="a PEFT adapter to merge into a folder of Hugging Face")
-    parser.add_argument("--step", type=int, help="use this checkpoint instead of the best by validation loss")
+    parser.add_argument(
+        "--step", type=int, metavar="N", help="use this checkpoint instead of the best by validation loss"
+    )
     add_threads_flag(parser)
     defaults = (
         "where not given: 128 tokens, and what a sweep found (generation_config.json), else temperature 0.8, top k 50, "

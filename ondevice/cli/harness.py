@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", help="a run, the folder of a checkpoint, an export, or a folder of Hugging Face")
     parser.add_argument("--tasks", nargs="+", required=True, metavar="FILE", help="task files (YAML)")
     parser.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N rows of each task")
-    parser.add_argument("--step", type=at_least(0), help="this checkpoint instead of the best by validation loss")
+    parser.add_argument(
+        "--step", type=at_least(0), metavar="N", help="this checkpoint instead of the best by validation loss"
+    )
     parser.add_argument("--context", type=at_least(2), metavar="N", help="Hugging Face: tokens seen at once")
     add_threads_flag(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -42,7 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("generate", "text from a run, a checkpoint or an export"),
     "chat": ("chat", "talk with a model"),
     "serve": ("serve", "a model behind OpenAI's API, for any client on this machine"),
-    "select": ("select", "which checkpoint to keep: loss, quality, and what is practical"),
+    "select": ("select", "which checkpoint to keep: by loss, by its text, for use"),
     "average": ("average", "a new run whose weights are the mean of several checkpoints"),
     "sweep": ("sweep", "which decoding settings write best; makes them the default"),
     "harness": ("harness", "tasks of lm-evaluation-harness, from local files (a laptop extra)"),
@@ -69,6 +69,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "completion": ("completion", "a script that completes words in bash, zsh or fish"),
     "config": ("config", "explain every key, list presets, check a file"),
     "runs": ("runs", "list, rename, remove runs; what they take on disk"),
+}
+
+_GROUPS = {
+    "To begin with": "quickstart doctor train status generate chat",
+    "While it trains": "sample pause resume save stop limit watch",
+    "How good is it": "eval select sweep report compare harness",
+    "Take it elsewhere": "export serve pack unpack",
+    "Runs and checkpoints": "runs pin verify fork average schedule study",
+    "Text and settings": "plan data tokenizer config completion",
+    "From another's model": "advise pull inspect decide package",
 }
 
 _SYSTEM_SAYS_NO = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT)
@@ -190,7 +200,18 @@ def make_parser(name: str) -> argparse.ArgumentParser:
     text = COMMANDS[name][1]
     parser = _Parser(prog=f"ondevice {name}", description=f"{text[0].upper()}{text[1:]}.", epilog=module.EXAMPLES)
     module.add_arguments(parser)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            _describe(action, f"Examples: `ondevice {name} --help`.")
     return parser
+
+
+def _describe(actions: argparse._SubParsersAction[Any], where: str) -> None:
+    """Each action's own help begins with the words that its command's help has for it."""
+    for listed in actions._choices_actions:
+        parser, text = actions.choices[listed.dest], listed.help or ""
+        parser.description = f"{text[:1].upper()}{text[1:]}."
+        parser.epilog = parser.epilog or where
 
 
 def parse(parser: argparse.ArgumentParser, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -213,8 +234,9 @@ def _flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Iterato
 
 
 def _help() -> str:
-    lines = ["ondevice: train small language models on the machine in front of you.", ""]
-    lines += [f"  {name:<11} {text}" for name, (_, text) in COMMANDS.items()]
+    lines = ["ondevice: train small language models on the machine in front of you."]
+    for title, names in _GROUPS.items():
+        lines += ["", f"{title}:", *(f"  {name:<11} {COMMANDS[name][1]}" for name in names.split())]
     lines += [
         "",
         "Start with `ondevice quickstart`, or with your own folder:",

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from ondevice.cli.common import at_least, print_json
+from ondevice.cli.folding import tell
 from ondevice.run.directory import find_run
 
 __all__ = ["EXAMPLES", "add_arguments", "run"]
@@ -23,7 +24,9 @@ it was trained, with the hash of each file."""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="name or path of the run")
-    parser.add_argument("--step", type=at_least(0), help="this checkpoint instead of the newest decision's")
+    parser.add_argument(
+        "--step", type=at_least(0), metavar="N", help="this checkpoint instead of the newest decision's"
+    )
     parser.add_argument("--out", metavar="FOLDER", help="where to write")
     parser.add_argument("--with-data", action="store_true", help="put the training rows in too, not only their hashes")
     parser.add_argument("--anyway", action="store_true", help="also what was not decided to be kept")
@@ -52,6 +55,6 @@ def run(args: argparse.Namespace) -> int:
         print_json({"path": str(folder), **body})
         return 0
     size = sum(each["bytes"] for each in body["files"].values())
-    print(f"{folder}: {len(body['files'])} files, {size / 1e6:,.1f} MB, decided to {body['verdict']}.")
-    print(f"Check it with `ondevice verify {folder}`.")
+    tell(f"{folder}: {len(body['files'])} files, {size / 1e6:,.1f} MB, decided to {body['verdict']}.")
+    tell(f"Check it with `ondevice verify {folder}`.")
     return 0

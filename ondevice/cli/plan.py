@@ -83,7 +83,11 @@ def run(args: argparse.Namespace) -> int:
             }
         )
         return 0
-    tell("\n".join([*dataset_lines(dataset), *plan_lines(prepared, expected), *inventory_lines(inventory)]))
+    tell(
+        "\n".join(
+            [*dataset_lines(dataset), *plan_lines(prepared, expected, all_ways=True), *inventory_lines(inventory)]
+        )
+    )
     for text in warnings:
         tell(f"Warning: {text}")
     return 0

@@ -22,18 +22,24 @@ __all__ = ["plan_lines"]
 _MOST_WAYS = 8
 
 
-def plan_lines(prepared: Prepared, foreseen: Foresight | None = None) -> Iterator[str]:
-    """What will be trained and what it takes, with the reasons of what was derived."""
+def plan_lines(prepared: Prepared, foreseen: Foresight | None = None, *, all_ways: bool = False) -> Iterator[str]:
+    """What will be trained and what it takes, with the reasons of what was derived.
+
+    ``all_ways``: the ways to cut the work also where memory allows the fastest, so that there is nothing to weigh.
+    """
     recipe, fit, expected = prepared.recipe, prepared.fit, prepared.estimate
     model, train = recipe.model, recipe.train
     yield f"Model    {model.arch}, {expected.parameters / 1e6:.2f} M parameters"
     yield f"         {model.layers} layers x {model.width}, context {model.context}, vocabulary {model.vocab_size:,}"
     yield f"Steps    {train.steps:,} x {train.batch} x {model.context} = {train.tokens / 1e6:.2f} M tokens"
     yield f"         {expected.epochs:.2f} epochs, {train.precision}, peak rate {train.lr:.2g}"
-    yield f"Memory   about {expected.memory.total_mb:,.0f} MB, micro-batch {fit.micro_batch}, {fit.threads} threads"
+    threads = f"{fit.threads} thread{'s' if fit.threads > 1 else ''}"
+    yield f"Memory   about {expected.memory.total_mb:,.0f} MB, micro-batch {fit.micro_batch}, {threads}"
     if prepared.measured is not None:
         yield f"         {prepared.measured.peak_mb:,.0f} MB measured, {prepared.measured.step_s:.1f}s a step"
     yield from _memory_lines(prepared)
+    if all_ways or not prepared.ways[:1] or not _is_taken(prepared.ways[0], fit):
+        yield from _way_lines(prepared)
     if prepared.tok_s is not None:
         yield f"Time     about {duration(expected.train_s)} at {prepared.tok_s:,.0f} tokens/s"
     if foreseen is not None:
@@ -44,22 +50,27 @@ def plan_lines(prepared: Prepared, foreseen: Foresight | None = None) -> Iterato
 
 
 def _memory_lines(prepared: Prepared) -> Iterator[str]:
-    """What holds the memory, and what other ways to cut the work would take."""
+    """What holds the memory."""
     parts = {"allocator": "freed, and kept", "head": "logits"}
     held = {key.removesuffix("_mb"): size for key, size in vars(prepared.estimate.memory).items() if size >= 0.5}
     named = [f"{parts.get(name, name)} {size:,.0f}" for name, size in held.items()]
     for first in range(0, len(named), 2):
         yield f"         {', '.join(named[first : first + 2])}"
+
+
+def _way_lines(prepared: Prepared) -> Iterator[str]:
+    """What other ways to cut the work would take."""
     ways = _some(prepared.ways, prepared.fit)
     if not ways[1:]:
         return
-    limit = "" if prepared.memory_mb is None else f" ({prepared.memory_mb:,.0f} MB may be used)"
     more_mb = 0.0 if prepared.measured is None else prepared.measured.peak_mb - prepared.measured.estimated_mb
+    allowed = "quickest first" if prepared.memory_mb is None else f"{prepared.memory_mb:,.0f} MB may be used"
     corrected = "" if prepared.measured is None else ", corrected by what was measured"
-    yield f"Ways     MB     time of a step{limit}{corrected}"
+    yield f"Ways     {allowed}{corrected}"
+    yield "         MB     time of a step"
     for way in ways:
         mark = ">" if _is_taken(way, prepared.fit) else " "
-        yield f"       {mark} {way.memory.total_mb + more_mb:<6,.0f} x{way.time:.2f} {describe(way.fit)}"
+        yield f"        {mark}{way.memory.total_mb + more_mb:<6,.0f} x{way.time:.2f} {describe(way.fit)}"
 
 
 def _some(ways: Sequence[Way], taken: Fit) -> list[Way]:

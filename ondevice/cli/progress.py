@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ondevice.cli.common import duration, for_terminal, mute
+from ondevice.cli.folding import WIDEST, fold, tell
 
 __all__ = [
     "RESTED",
@@ -91,7 +92,7 @@ class QuietDisplay:
 
     def result(self, text: str) -> None:
         """The one thing that --quiet leaves."""
-        print(for_terminal(text), flush=True)
+        tell(text)
 
     def close(self) -> None:
         pass
@@ -142,8 +143,12 @@ class LiveDisplay(QuietDisplay):
             self._live.update(Text(line, no_wrap=True), refresh=True)
 
     def say(self, text: str) -> None:
+        folded = "\n".join(part for line in for_terminal(text).split("\n") for part in fold(line, self._width()))
         with _unheard():
-            self._console.print(for_terminal(text), markup=False, soft_wrap=False)
+            self._console.print(folded, markup=False, soft_wrap=False)
+
+    def _width(self) -> int:
+        return min(WIDEST, self._console.width)
 
     def close(self) -> None:
         with _unheard():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ondevice.cli.common import for_terminal, print_json
+from ondevice.cli.folding import tell
 from ondevice.run.directory import home
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         facts = {"model": listing.repository, "revision": listing.revision, "bytes": listing.size, "files": files}
         print_json({**facts, "left_out": list(listing.left_out), "path": None if args.dry_run else str(folder)})
     elif not args.dry_run:
-        print(f"In {folder}; {_use(folder)}.")
+        tell(f"In {folder}; {_use(folder)}.")
     return 0
 
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shlex
+import shutil
+import sys
 import sysconfig
 import time
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +52,7 @@ PROMPTS = {"stdlib": "def read_lines(path):\n", "": "The "}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", nargs="?", help="a file or folder of text; the Python standard library where left out")
-    parser.add_argument("--minutes", type=float, help="time to train (5)")
+    parser.add_argument("--minutes", type=float, metavar="N", help="time to train (5)")
     parser.add_argument("--name", help="name of the run")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change any key, such as model.width=128"
@@ -137,6 +140,7 @@ def _result(run_dir: RunDir, display: QuietDisplay, *, prompt: str) -> dict[str,
         "why": why,
         "checkpoint_sha256": checkpoint.sha256,
         "sources": _scores(run_dir, checkpoint),
+        "passes": _passes(run_dir),
         "prompt": prompt,
         "sample": _text(run_dir, checkpoint, prompt),
     }
@@ -187,6 +191,14 @@ def _scores(run_dir: RunDir, checkpoint: Checkpoint) -> dict[str, dict[str, floa
     }
 
 
+def _passes(run_dir: RunDir) -> float:
+    """How often the whole run reads its text."""
+    from ondevice.data.parcel import open_dataset
+
+    recipe = run_dir.read_recipe()
+    return recipe.train.tokens / max(1, sum(source.train_tokens for source in open_dataset(recipe.data).sources))
+
+
 def _text(run_dir: RunDir, checkpoint: Checkpoint, prompt: str) -> str:
     from ondevice.infer.open import open_checkpoint
     from ondevice.infer.sampling import Sampling
@@ -224,16 +236,40 @@ def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
+def _against_unigram(score: dict[str, Any]) -> str:
+    gain = score["unigram_loss"] - score["loss"]
+    word = "better" if gain >= 0 else "worse"
+    return f"by counting tokens alone; it is {word} by {abs(gain):.3f}"
+
+
+def _next_lines(name: str, path: str | None, passes: float) -> Iterator[str]:
+    """Commands to go on with. More minutes are no advice where the text was read too often already."""
+    from ondevice.train.sizing import MANY_EPOCHS
+
+    text = shlex.quote(path) + " " if path else ""
+    yield f'  ondevice generate {name} "..."'
+    yield f"  ondevice report {name}"
+    if passes <= MANY_EPOCHS:
+        yield f"  ondevice quickstart {text}--minutes 60 --name longer"
+    if path is None:
+        yield "  ondevice quickstart ~/notes"
+    if passes > MANY_EPOCHS:
+        yield f"This text was read {passes:.0f} times: more text would help it, more minutes hardly."
+    activate = Path(sys.prefix) / "bin" / "activate"
+    if shutil.which("ondevice") is None and activate.is_file():
+        yield f"First, so that the shell finds `ondevice`: `. {shlex.quote(str(activate))}`"
+
+
 def _lines(run_dir: RunDir, result: dict[str, Any], *, path: str | None) -> list[str]:
     lines = ["", f"Checkpoint of step {result['step']:,}: {result['why']}.", ""]
     for name, score in result["sources"].items():
         lines += [
             f"{name}: {score['tokens']:,} tokens it never saw",
-            f"  loss           {score['loss']:.3f} nats a token",
-            f"  unigram        {score['unigram_loss']:.3f}   better by {score['unigram_loss'] - score['loss']:.3f}",
-            f"  bits a byte    {_shown(score['bits_per_byte'])}",
-            f"  zlib -9        {_shown(score['zlib_bits_per_byte'])}",
-            f"  lzma           {_shown(score['lzma_bits_per_byte'])}",
+            f"  loss         {score['loss']:.3f} nats a token, less is better",
+            f"  unigram      {score['unigram_loss']:.3f} {_against_unigram(score)}",
+            f"  bits a byte  {_shown(score['bits_per_byte'])}",
+            f"  zlib -9      {_shown(score['zlib_bits_per_byte'])} to pack this text",
+            f"  lzma         {_shown(score['lzma_bits_per_byte'])}",
         ]
     lines += ["", "It writes (torch):", result["prompt"] + result["sample"], ""]
     lines += [f"ONNX: {result['export']['path']}", result["export"]["verdict"], ""]
@@ -242,12 +278,4 @@ def _lines(run_dir: RunDir, result: dict[str, Any], *, path: str | None) -> list
         lines.append(f"onnxruntime was not tried: {onnx['why']}")
     else:
         lines += [f"It writes (onnxruntime, {onnx['tok_s']:,.0f} tok/s):", result["prompt"] + onnx["text"]]
-    lines += ["", "Next:"]
-    if path is None:
-        lines.append("  ondevice quickstart ~/notes          your own text")
-    return [
-        *lines,
-        f'  ondevice generate {run_dir.name} "..."',
-        f"  ondevice quickstart {shlex.quote(path) + ' ' if path else ''}--minutes 60 --name longer",
-        f"  ondevice status {run_dir.name}",
-    ]
+    return [*lines, "", "Next:", *_next_lines(run_dir.name, path, result.get("passes", 0.0))]

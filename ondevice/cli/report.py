@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
         print_json({"markdown": str(markdown), "html": str(html)})
     else:
         tell(f"Wrote {for_terminal(str(html))} and {for_terminal(markdown.name)} beside it.")
+        if shutil.which("termux-open"):
+            tell(f"  termux-open {shlex.quote(str(html))}")
     return 0
 
 

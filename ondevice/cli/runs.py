@@ -49,7 +49,7 @@ def _list(args: argparse.Namespace) -> int:
         tell("There are no runs yet; start with `ondevice quickstart`.")
     for row in [] if args.json else rows:
         loss = f"{row['best_loss']:.3f}" if row["best_loss"] is not None else "-"
-        tell(f"{row['state']:<9} {row['share']:>4.0%}  best {loss:<6} {row['run']}")
+        tell(f"{row['state']:<9} {row['share']:>4.0%} best {loss:<5} {row['run']}")
     return 0
 
 
@@ -112,5 +112,5 @@ def _usage(args: argparse.Namespace) -> int:
         print_json({"runs": rows})
         return 0
     for row in rows:
-        tell(f"{row['total_mb']:>9,.1f} MB  {row['run']}  (checkpoints {row['checkpoints_mb']:,.1f} MB)")
+        tell(f"{row['total_mb']:>9,.1f} MB {row['run']} (checkpoints {row['checkpoints_mb']:,.1f} MB)")
     return 0

@@ -73,7 +73,9 @@ def run(args: argparse.Namespace) -> int:
 def _schedule(run_dir: RunDir) -> Schedule:
     recipe = run_dir.read_recipe()
     if not recipe.data.parts:
-        raise UsageError(f"{run_dir.name}: is trained in one go, not in parts; a run has parts from chain.parts on.")
+        raise UsageError(
+            f"{run_dir.name}: trained in one go, not in parts; a new run gets parts with `--set chain.parts=30`."
+        )
     return schedule_of(recipe, read_records(run_dir.telemetry))
 
 
@@ -103,7 +105,7 @@ def parts_lines(schedule: Schedule) -> Iterator[str]:
 
 def _row(part: Part) -> str:
     loss = part.results.get("val_loss_mixed")
-    told = f"val loss {loss:.3f}" if loss is not None else f"{part.tries} tries" if part.tries else ""
+    told = f"loss {loss:.3f}" if loss is not None else f"{part.tries} tries" if part.tries else ""
     sources = f"  {', '.join(part.sources)}" if shutil.get_terminal_size((80, 24)).columns >= _WIDE else ""
     row = f"{_MARKS.get(part.state, ' ')} {part.name:>4} {part.state:8} {part.planned_steps:>6,} steps  {told}{sources}"
     return row.rstrip()

@@ -30,7 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="name or path of the run")
     parser.add_argument("--steps", type=at_least(0), nargs="+", metavar="N", help="only these checkpoints")
     parser.add_argument(
-        "--tolerance", type=at_least(0, float), default=0.02, metavar="SHARE", help="of loss, for practical use (0.02)"
+        "--tolerance",
+        type=at_least(0, float),
+        default=0.02,
+        metavar="SHARE",
+        help="for use: how much more loss than the lowest (0.02)",
     )
     parser.add_argument("--no-pin", action="store_true", help="leave the pins as they are")
     parser.add_argument("--wait", type=float, default=30.0, metavar="S", help="seconds to wait for a live trainer (30)")
@@ -59,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
         print_json({**result, "pinned": pinned, "not_pinned": trouble})
         return 0
     _show(result)
+    _tell_how(run_dir, result["roles"]["practical"])
     if pinned:
         tell(f"Pinned: {', '.join(map(str, pinned))}.")
     if trouble:
@@ -77,7 +82,7 @@ def _pin(run_dir: RunDir, roles: dict[str, int], *, wait_s: float) -> tuple[list
         before = Store(run_dir.checkpoints).pins()
         for step, names in wanted.items():
             if before.get(step, _REASON).startswith(_REASON):
-                change_pin(run_dir, step, _REASON + ", ".join(names), wait_s=wait_s)
+                change_pin(run_dir, step, _REASON + _named(names), wait_s=wait_s)
             pinned.append(step)
         for step, reason in before.items():
             if reason.startswith(_REASON) and step not in wanted:
@@ -85,6 +90,12 @@ def _pin(run_dir: RunDir, roles: dict[str, int], *, wait_s: float) -> tuple[list
     except OndeviceError as error:
         return pinned, str(error)
     return pinned, ""
+
+
+def _named(roles: list[str]) -> str:
+    from ondevice.study.selection import ROLE_NAMES
+
+    return ", ".join(ROLE_NAMES[role] for role in roles)
 
 
 def _told_average(each: dict[str, Any]) -> str:
@@ -98,17 +109,27 @@ def _told_average(each: dict[str, Any]) -> str:
     return f"{text}, quality {each['quality']:.1f} ({found['estimate']:+.1f} against the checkpoint for use, {sure})."
 
 
+def _tell_how(run_dir: RunDir, step: int) -> None:
+    """Where other commands would take another checkpoint by themselves."""
+    from ondevice.infer.open import choose_checkpoint
+
+    taken = choose_checkpoint(run_dir)[0].step
+    if step != taken:
+        name = run_dir.name
+        tell(f"Other commands take step {taken:,} unless told: `ondevice export {name} --step {step}`.")
+
+
 def _show(result: dict[str, Any]) -> None:
     roles: dict[int, list[str]] = {}
     for role, step in result["roles"].items():
         roles.setdefault(step, []).append(role)
-    tell(f"{'step':>10} {'loss':>9} {'quality':>8} {'diversity':>10} {'looping':>8}")
+    tell(f"{'step':>6}{'loss':>8}{'quality':>8}{'diversity':>10}{'looping':>8}")
     for row in result["checkpoints"]:
         loss = "-" if row["val_loss_mixed"] is None else f"{row['val_loss_mixed']:.4f}"
         quality = "-" if row["quality"] is None else f"{row['quality']:.1f}"
-        marks = "  " + ", ".join(roles.get(row["step"], []))
-        line = f"{row['step']:>10,} {loss:>9} {quality:>8} {row['diversity']:>10.3f} {row['loop_rate']:>8.0%}"
-        tell(f"{line}{marks}".rstrip())
+        tell(f"{row['step']:>6,}{loss:>8}{quality:>8}{row['diversity']:>10.3f}{row['loop_rate']:>8.0%}")
+        if row["step"] in roles:
+            tell(f"        {_named(roles[row['step']])}")
     for each in result["averages"]:
         tell(for_terminal(_told_average(each)))
     for each in result["regressions"]:

@@ -37,7 +37,9 @@ _LENGTH = 128  # tokens of a completion that says nothing of it
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", help="a run, the folder of a checkpoint, or an export folder")
-    parser.add_argument("--step", type=at_least(0), help="this checkpoint instead of the best by validation loss")
+    parser.add_argument(
+        "--step", type=at_least(0), metavar="N", help="this checkpoint instead of the best by validation loss"
+    )
     add_threads_flag(parser)
     parser.add_argument("--name", help="what clients call the model (its run's or folder's name)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +123,13 @@ def _train_all(study: Any, args: argparse.Namespace, display: QuietDisplay) -> N
         elif state != "finished":
             raise Interrupted(
                 f"{name}: stopped at step {read_status(run_dir).get('step', 0)} of {cell.name}; go on with "
-                f"`ondevice study run {args.file}`."
+                f"`{_again(args)}`."
             )
+
+
+def _again(args: argparse.Namespace) -> str:
+    """The command that goes on: relative paths must count from the same folder."""
+    return shlex.join(["ondevice", "study", "run", args.file, *(["--base", args.base] if args.base else [])])
 
 
 def _live(study: StudyDir, record: dict[str, Any]) -> dict[str, str]:

@@ -29,7 +29,9 @@ _DEFAULT_PRESETS = ("balanced", "creative", "precise", "greedy")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", help="a run, the folder of a checkpoint, or an export folder")
-    parser.add_argument("--step", type=at_least(0), help="this checkpoint instead of the best by validation loss")
+    parser.add_argument(
+        "--step", type=at_least(0), metavar="N", help="this checkpoint instead of the best by validation loss"
+    )
     parser.add_argument("--presets", nargs="*", metavar="NAME", help="of balanced, creative, precise, greedy (all)")
     for name in _GRID:
         flag = f"--try-{name.replace('_', '-')}"
@@ -76,8 +78,8 @@ def _say(text: str) -> None:
 
 def _show(result: dict[str, Any]) -> None:
     for row in result["leaderboard"]:
-        line = f"{row['quality']:6.1f}  diversity {row['diversity']:.3f}  looping {row['loop_rate']:4.0%}"
-        tell(f"{line}  {row['arm']}")
+        repeats = f"diversity {row['diversity']:.3f}, looping {row['loop_rate']:.0%}"
+        tell(f"{row['quality']:6.1f}  {row['arm']}: {repeats}")
     held, difference = result["holdout"], result["holdout_difference"]
     print()
     tell(

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from ondevice.cli.common import add_data_flags, config_from, print_json
+from ondevice.cli.folding import tell
 from ondevice.errors import UsageError
 
 __all__ = ["EXAMPLES", "add_arguments", "run"]
@@ -52,5 +53,5 @@ def run(args: argparse.Namespace) -> int:
             }
         )
     else:
-        print(f"{folder}: {tokenizer.kind}, vocabulary {tokenizer.vocab_size:,}.")
+        tell(f"{folder}: {tokenizer.kind}, vocabulary {tokenizer.vocab_size:,}.")
     return 0

@@ -170,7 +170,9 @@ def start_run(
         display.say(line)
     for warning in prepared.warnings:
         display.say(f"Warning: {warning}")
-    return make_run(config, prepared, dataset)
+    made = make_run(config, prepared, dataset)
+    display.say(f"Run      {made.name}")  # where no name was given, the one that other commands want
+    return made
 
 
 def train_run(

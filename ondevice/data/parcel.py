@@ -14,13 +14,13 @@ from pathlib import Path
 
 from ondevice.data.dataset import MANIFEST, USE_LOCK, Dataset, manifest_path
 from ondevice.data.scores import score_files
-from ondevice.errors import DataError
-from ondevice.run.directory import home
+from ondevice.errors import DataError, UsageError, nearest
+from ondevice.run.directory import RunDir, home
 from ondevice.run.files import fsync_folder, read_json, write_error
 from ondevice.run.pack import is_member_name
 from ondevice.run.recipe import DataRecipe
 
-__all__ = ["adopt_dataset", "dataset_files", "dataset_places", "open_dataset"]
+__all__ = ["adopt_dataset", "dataset_files", "dataset_places", "named_dataset", "open_dataset"]
 
 _LONGEST_NAME = 1000  # letters, folders included
 
@@ -51,6 +51,21 @@ def open_dataset(data: DataRecipe) -> Dataset:
         f"{found[0].folder}: the dataset changed since this run began, so it cannot go on exactly; start a new run "
         "with another --name, or put the old text back and repeat `ondevice data build`."
     )
+
+
+def named_dataset(name: str) -> Dataset:
+    """The dataset of that name here or at that path, or that of a run. Raises UsageError for none, DataError for one
+    that is gone or damaged."""
+    root, path = home() / "datasets", Path(os.path.expanduser(name))
+    for folder in (root / name, path):
+        if (folder / MANIFEST).is_file():
+            return Dataset.open(folder)
+    for run in (RunDir(home() / "runs" / name), RunDir(path.absolute())) if name.strip() else ():
+        if run.identity.is_file():
+            return open_dataset(run.read_recipe().data)
+    known = sorted(each.parent.name for each in root.glob(f"*/{MANIFEST}"))
+    listed = ", ".join(known) or "none yet; make one with `ondevice data build`"
+    raise UsageError(f"{name}: no such dataset or run{nearest(name, known)}; datasets: {listed}.")
 
 
 def dataset_places(datasets: Path, name: str, sha256: str) -> list[Path]:

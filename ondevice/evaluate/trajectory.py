@@ -205,7 +205,9 @@ def advise(points: Sequence[Point], *, in_stable_phase_of_wsd: bool = False, set
     if last - lowest <= settings.patience:
         return Advice(what="go on", why=f"The best evaluation, step {best.step}, is recent.")
     if _smoothed_slope(points, settings) < 0:
-        return Advice(what="go on", why=f"The best was step {best.step}, but the loss falls again.")
+        above = points[-1].loss - best.loss
+        why = f"The best was step {best.step}; the loss falls again, and is {above:.4f} above it."
+        return Advice(what="go on", why=why)
     cost = f"The best was step {best.step}, {since / 1e6:.2f} M tokens ago, and the loss no longer falls"
     if in_stable_phase_of_wsd:
         return Advice(what="start the tail", why=f"{cost}; a lower learning rate may go on from here.")

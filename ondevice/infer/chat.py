@@ -48,7 +48,9 @@ def chat_of(tokenizer: Tokenizer) -> ChatFormat:
         encode=lambda messages: encode_chat([each.to_json() for each in messages], tokenizer),
         stop_ids=end_ids(tokenizer),
         stop=tuple(f"### {role.capitalize()}:" for role in ROLES) if plain else (),
-        what="it has no chat template and reads a plain transcript" if plain else "",
+        what="it has no chat template: it goes on with a plain transcript, and answers only if its text taught it to"
+        if plain
+        else "",
     )
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from ondevice.report.figures import UNKNOWN, interval, loss, source_name
 from ondevice.report.page import Page
+from ondevice.study.selection import ROLE_NAMES
 from ondevice.study.sweep_record import surely_differs
 
 __all__ = ["decoding", "selection"]
 
-_ROLES = {"scalar": "lowest loss", "behaviour": "best text", "practical": "for use"}
 _MOST_GROUPS = 8
 _MOST_ROWS = 40
 _MOST_ARMS = 20
@@ -23,7 +23,7 @@ def selection(page: Page, found: dict[str, Any] | None) -> None:
     page.head("Selection")
     for sentence in found.get("sentences", ()):
         page.say(str(sentence))
-    roles = [(role, _ROLES.get(role, ""), f"{step:,}") for role, step in found.get("roles", {}).items()]
+    roles = [(role, ROLE_NAMES.get(role, ""), f"{step:,}") for role, step in found.get("roles", {}).items()]
     page.table(("role", "what it is", "step"), roles, words=2)
     rows = found.get("checkpoints", [])[-_MOST_ROWS:]
     groups = sorted({name for row in rows for name in row.get("quality_groups", {})})[:_MOST_GROUPS]

@@ -187,7 +187,8 @@ def _shape(page: Page, facts: RunFacts) -> None:
     ]
     page.head("Shape of the validation curve")
     page.table(("", ""), rows, words=2)
-    page.say(f"{advice.what[0].upper()}{advice.what[1:]}: {advice.why}")
+    ended = advice.what == "go on" and facts.alive.state == "finished"  # then nothing is to be decided
+    page.say(advice.why if ended else f"{advice.what[0].upper()}{advice.what[1:]}: {advice.why}")
     settings = ", ".join(f"{key} {value:g}" for key, value in Settings().to_json().items())
     page.say(f"Formulas: {settings}.")
 

@@ -94,7 +94,8 @@ def _x_ticks(chart: Chart, frame: _Frame) -> list[float]:
     if chart.log_x:
         whole = [float(k) for k in range(math.ceil(frame.x0), math.floor(frame.x1) + 1)]
         return whole or [frame.x0, frame.x1]
-    return ticks(frame.x0, frame.x1, 4)
+    few = ticks(frame.x0, frame.x1, 4)
+    return few if len(few) > 2 else ticks(frame.x0, frame.x1, 5)  # steps from 1 to 967 would have 500 alone
 
 
 def _figure(value: float) -> str:

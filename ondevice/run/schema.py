@@ -188,7 +188,7 @@ class TrainConfig:
     compile: bool = key(
         False,
         "have torch compile the blocks, on laptops with a C++ compiler for plain steps of whole models; a tenth faster "
-        "at 1 M parameters, hardly at 10 M, and rounds otherwise; takes a minute or so at a first launch",
+        "at 1 M parameters, hardly at 10 M, and rounds otherwise; takes half a minute or more at a first launch",
     )
 
 

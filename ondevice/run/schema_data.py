@@ -61,7 +61,10 @@ class StageConfig:
     name: str = field(metadata={"doc": "name of the stage in every report", "filled": True})
     groups: tuple[str, ...] = key((), "groups, or sources that are in none, that this stage reads")
     share: float | None = key(
-        None, "share of the training; what is left goes to the other stages by their tokens", above=0, high=1.0
+        None,
+        "share of the training; what is left goes to the other stages by their tokens; not in a chain, which reads all",
+        above=0,
+        high=1.0,
     )
     parts: int | None = key(None, "chain: parts of this stage; by its text where not given", low=1, high=20_000)
     until: str = key(

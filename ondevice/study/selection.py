@@ -15,10 +15,20 @@ from ondevice.errors import CheckpointError
 from ondevice.evaluate.intervals import Interval, paired_mean
 from ondevice.study.divergence import Flags, Scored, flags
 
-__all__ = ["SELECTION_FILE", "SELECTION_VERSION", "Candidate", "Regression", "Selection", "SelectionRule", "select"]
+__all__ = [
+    "ROLE_NAMES",
+    "SELECTION_FILE",
+    "SELECTION_VERSION",
+    "Candidate",
+    "Regression",
+    "Selection",
+    "SelectionRule",
+    "select",
+]
 
 SELECTION_VERSION = 1
 SELECTION_FILE = "selection.json"  # in the evals of a run
+ROLE_NAMES = {"scalar": "lowest loss", "behaviour": "best text", "practical": "for use"}  # for people
 _WORST = 5
 
 
@@ -144,11 +154,13 @@ def _who(rows: Sequence[Candidate], roles: dict[str, int]) -> str:
     if "behaviour" in roles:
         mean = by_step[roles["behaviour"]].mean or 0.0
         parts.append(f"step {roles['behaviour']:,} writes the best text ({mean:.1f} of 100)")
-    text = f"Of {len(rows)} checkpoints, " + " and ".join(parts)
+    text = f"Of {len(rows)} checkpoint{'s' if len(rows) > 1 else ''}, " + " and ".join(parts)
     return f"{text}."
 
 
 def _parting(rows: Sequence[Candidate], roles: dict[str, int], found: Flags) -> str:
+    if len(rows) == 1:
+        return "There is nothing to compare it with; more are kept with limits.keep_last."
     if found.divergences:
         worst = min(found.divergences, key=lambda each: each.quality_change)
         return (
@@ -161,6 +173,11 @@ def _parting(rows: Sequence[Candidate], roles: dict[str, int], found: Flags) -> 
         return "Quality was not judged, so whether it follows the loss is unknown."
     if roles["behaviour"] != rows[-1].step:
         return "The last checkpoint is not the best, but the difference may be chance."
+    if roles.get("scalar", rows[-1].step) != rows[-1].step:
+        return (
+            f"Loss and quality part: the loss was lowest at step {roles['scalar']:,}, and the text of step "
+            f"{rows[-1].step:,} is no worse, as where a model begins to know its text by heart."
+        )
     return "Quality follows the loss as far as these prompts can tell."
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ondevice.data.dataset import Dataset
-from ondevice.data.parcel import open_dataset
+from ondevice.data.parcel import named_dataset, open_dataset
 from ondevice.data.tokenizer import Tokenizer, load_tokenizer
 from ondevice.errors import CheckpointError, DataError, OndeviceError, UsageError
 from ondevice.evaluate.losses import ValidationText
@@ -21,7 +21,7 @@ from ondevice.infer.backend import BatchBackend
 from ondevice.infer.export_folder import BUNDLE_FILE, EXPORT_FILE
 from ondevice.infer.open import choose_checkpoint, load_decoder, step_of
 from ondevice.model.decoder import Decoder
-from ondevice.run.directory import RunDir, find_run, home
+from ondevice.run.directory import RunDir, find_run
 from ondevice.run.files import sha256_of
 from ondevice.run.recipe import ModelShape
 from ondevice.run.store import Store
@@ -85,7 +85,7 @@ def open_target(
         raise UsageError(f"{path}: is one model already; leave --step out, or name the run.")
     if context is not None and kind != "hugging face":
         raise UsageError(f"{target}: --context is for a folder of Hugging Face; what was trained here has its own.")
-    dataset = None if data is None else _named_dataset(data)
+    dataset = None if data is None else named_dataset(data)
     if kind == "onnx":
         yield _with(_export(path.absolute(), threads), dataset)
     elif kind == "hugging face":
@@ -113,12 +113,6 @@ def _checkpoint(path: Path, target: str, step: int | None, *, single: bool) -> t
         chosen, why = choose_checkpoint(run, step)
         return run, chosen.step, why
     return RunDir(path.absolute().parent.parent), step_of(path), ""
-
-
-def _named_dataset(name: str) -> Dataset:
-    """The dataset of a name or at a path. Raises DataError."""
-    path = Path(os.path.expanduser(name))
-    return Dataset.open(path if path.is_dir() or len(path.parts) != 1 else home() / "datasets" / name)
 
 
 def _with(target: Target, dataset: Dataset | None) -> Target:

@@ -63,7 +63,7 @@ def choose_fit(
     least_mb = min(way.memory.total_mb for way in known)
     raise ResourceError(
         f"Training needs about {least_mb:,.0f} MB and {machine.memory_mb:,.0f} MB may be used; "
-        f"make {_what_would_fit(config)} smaller, or raise budget.memory_mb."
+        f"make {_what_would_fit(config)} smaller, or allow more with --memory."
     )
 
 

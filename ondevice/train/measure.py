@@ -130,7 +130,7 @@ def measured_fit(
         if leaner is None:
             raise ResourceError(
                 f"A real step {needed} where {memory_mb:,.0f} MB may be used, and no leaner fit is left: make "
-                "model.context smaller, or raise budget.memory_mb."
+                "model.context smaller, or allow more with --memory."
             )
         said.append(f"A real step ({describe(fit)}) {needed}, more than {memory_mb:,.0f} MB: a leaner fit is taken.")
         fit = leaner.fit

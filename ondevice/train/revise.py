@@ -43,7 +43,9 @@ def chain_of(run: RunDir) -> Recipe:
     complete(run)
     recipe = run.read_recipe()
     if not recipe.data.parts:
-        raise UsageError(f"{run.name}: is trained in one go, not in parts; a run has parts from chain.parts on.")
+        raise UsageError(
+            f"{run.name}: trained in one go, not in parts; a new run gets parts with `--set chain.parts=30`."
+        )
     return recipe
 
 

@@ -142,7 +142,7 @@ def resume_or_refuse(config: Config, *, folder: Path | None = None) -> RunDir | 
         if folder is None:
             then = f"Go on with `ondevice train {run.name}`, or choose another name with --name."
         else:
-            then = "Put that back in the file of the study, or give the study another name."
+            then = "Put that back in the file of the study (paths: the same --base), or give the study another name."
         raise UsageError(
             f"{run.name}: this run was started with {key} = {old!r}, not {new!r}, and a run's recipe never changes. "
             f"{then}"

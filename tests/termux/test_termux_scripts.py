@@ -206,6 +206,44 @@ def test_sentencepiece_is_built_only_when_asked_and_may_fail(phone: Phone) -> No
     assert not [call for call in phone.calls() if call.startswith("pkg")]
 
 
+@pytest.fixture
+def venv(phone: Phone) -> Path:
+    """The commands as set-up installs them; no other is on PATH."""
+    (phone.prefix / "bin/ondevice").unlink()
+    programs = phone.scripts.parent / ".venv/bin"
+    programs.mkdir(parents=True)
+    for name in ("ondevice", "ondevice-tui"):
+        (programs / name).write_text(f'#!/bin/sh\necho "venv {name} $*" >>"$CALLS"\n')
+        (programs / name).chmod(0o755)
+    return programs
+
+
+def test_the_commands_can_be_typed_anywhere_until_they_are_removed(phone: Phone, venv: Path) -> None:
+    for _ in range(2):
+        assert phone.install().returncode == 0
+        assert phone.calls()[-1] == "venv ondevice doctor"
+        for name in ("ondevice", "ondevice-tui"):
+            assert (phone.prefix / "bin" / name).readlink() == venv / name
+    assert phone.install("--remove").returncode == 0
+    assert not (phone.prefix / "bin/ondevice").is_symlink() and (venv / "ondevice").exists()
+
+
+def test_a_command_of_someone_else_is_left_alone(phone: Phone, venv: Path) -> None:
+    phone.program("ondevice-tui")
+    before = (phone.prefix / "bin/ondevice-tui").read_text()
+    done = phone.install()
+    assert done.returncode == 0 and f"type {venv}/ondevice-tui" in done.stdout
+    assert (phone.prefix / "bin/ondevice").is_symlink()
+    assert phone.install("--remove").returncode == 0
+    assert (phone.prefix / "bin/ondevice-tui").read_text() == before
+
+
+def test_the_link_of_a_clone_that_moved_leads_nowhere_and_is_made_anew(phone: Phone, venv: Path) -> None:
+    (phone.prefix / "bin/ondevice").symlink_to("/gone/.venv/bin/ondevice")
+    assert phone.install().returncode == 0
+    assert (phone.prefix / "bin/ondevice").readlink() == venv / "ondevice"
+
+
 def test_what_is_installed_can_be_removed(phone: Phone) -> None:
     phone.put_scripts()
     (phone.home / ".termux/boot/other").touch()

@@ -52,7 +52,7 @@ def test_inspect_offers_the_nearest_dataset(call, built):
     name = built.rpartition("/")[2]
     result = call("data", "inspect", name[:-1] + "x")
     assert result.code == 2
-    assert f"no such dataset (did you mean '{name}'?); there are: {name}." in result.error
+    assert f"no such dataset or run (did you mean '{name}'?); datasets: {name}." in result.error
 
 
 def test_verify_finds_a_flipped_byte_and_build_repairs_it(place, call, built):
@@ -210,3 +210,8 @@ def test_check_reads_a_contract_and_a_config(place, call):
 def test_check_refuses_in_one_sentence(place, call, words, says):
     result = call("data", "check", *words)
     assert result.code in (2, 3) and says in result.error
+
+
+def test_the_name_of_a_run_stands_for_its_dataset(reading, call):
+    of_run = call("data", "inspect", "tiny", "--json").json
+    assert call("data", "inspect", of_run["path"], "--json").json == of_run

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from ondevice.cli.data_parts import part_rows
+from ondevice.data.parts import StageText, plan_parts
 from ondevice.run.directory import RunDir
 from ondevice.run.telemetry import read_records
 
@@ -168,6 +170,15 @@ def test_a_chain_has_no_curriculum(home: Path, texts: dict[str, Path], call: Any
     path.write_text(path.read_text().replace("steps = 20\n", ""))
     result = call("data", "build", str(path), "--parts", "3")
     assert result.code == 2 and "take staged with easier and harder groups" in result.err
+
+
+def test_parts_are_as_long_as_what_they_read_not_as_what_they_replay_from() -> None:
+    stages = [StageText(name="early", windows={"a": 90}), StageText(name="late", windows={"b": 10}, replay=0.1)]
+    rows = list(part_rows(plan_parts(stages, parts=2, batch=1, safety=1.0), context=100))
+    assert [row.split() for row in rows if "tokens" in row] == [
+        ["001", "9,000", "tokens", "a"],
+        ["002", "1,000", "tokens", "b,", "a"],
+    ]
 
 
 def test_a_curriculum_of_equals_is_called_a_shuffle(home: Path, texts: dict[str, Path], call: Any) -> None:

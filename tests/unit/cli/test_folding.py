@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -32,8 +33,17 @@ def test_a_command_in_backticks_is_not_torn():
     assert "`ondevice train notes`" in "\n".join(lines)
 
 
+def test_a_command_that_stands_alone_can_be_pasted():
+    lines = fold("  ondevice quickstart ~/notes --minutes 60 --name longer", 40)
+    assert lines == ["  ondevice quickstart ~/notes \\", "      --minutes 60 --name longer"]
+
+
+def test_what_stands_in_quotes_is_not_torn():
+    assert fold('  ondevice sample notes-of-may "Dear diary, today"', 40)[1:] == ['      "Dear diary, today"']
+
+
 def test_rows_of_a_table_and_long_paths_stay_whole():
-    row = "       324    3.6877     77.5      0.910       0%  scalar"
+    row = "       324    3.6877     77.5      0.910       0%  for use"
     assert fold(row, 40) == [row]
     path = "/data/data/com.termux/files/home/ondevice/runs/notes"
     assert path in fold(f"Generations: {path}", 40)
@@ -103,9 +113,11 @@ def _example(call, monkeypatch, width):
     return shlex.split(text.splitlines()[0].strip().partition("   " if width == "200" else "\n")[0])
 
 
-def test_the_list_of_commands_fits_40_columns(call, monkeypatch):
+def test_the_list_of_commands_is_whole_and_fits_40_columns(call, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
-    assert max(map(len, call("--help").out.splitlines())) <= 40
+    shown = call("--help").out
+    assert max(map(len, shown.splitlines())) <= 40
+    assert sorted(re.findall(r"^  (\w+) ", shown, re.M)) == sorted(COMMANDS)
 
 
 def test_what_an_action_lacks_is_told_with_a_command_that_can_be_pasted(call):
@@ -114,6 +126,17 @@ def test_what_an_action_lacks_is_told_with_a_command_that_can_be_pasted(call):
     assert "`ondevice schedule --help` shows examples" in call("schedule", "show").error
     assert call("schedule", "show", "--help").out.startswith("usage: ondevice schedule show [options] run\n")
     assert call("schedule", "--help").out.startswith("usage: ondevice schedule [options] ")
+
+
+def test_sentences_of_the_help_go_on_where_the_terminal_ends(call, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    end = call("decide", "--help").out.split("\n\n")[-1].splitlines()
+    assert all(len(f"{line} {after.split()[0]}") > 58 for line, after in pairwise(end))
+
+
+def test_the_help_of_an_action_says_what_it_does(call):
+    shown = call("data", "build", "--help").out
+    assert "Text to token chunks." in shown and "`ondevice data --help`" in shown
 
 
 def test_help_of_a_mistyped_command_says_so(call):

@@ -41,7 +41,11 @@ def typed(monkeypatch):
 def test_train_tells_what_it_will_do_and_how_it_ended(place, call):
     result = call("train", "tiny.toml")
     assert (result.code, result.err) == (0, "")
-    assert "Model    llama" in result.out and "Warning: Only 12 optimizer updates" in result.out
+    assert (
+        "Model    llama" in result.out
+        and "\nRun      tiny\n" in result.out
+        and "Warning: Only 12 optimizer updates" in result.out
+    )
     assert "step 0: validation loss" in result.out and "step 12 sample:" in result.out
     assert "tiny finished at step 12 of 12: every planned step is done." in result.out
     assert result.out.rstrip().endswith("Try `ondevice generate tiny` and `ondevice export tiny`.")
@@ -152,7 +156,7 @@ def test_export_says_where_and_how_well_verified(own, call):
     (made,) = folder.iterdir()
     assert result.code == 0
     assert result.out.startswith(f"{made}: step ")
-    assert f'Try it: ondevice generate {made} "..."' in result.out
+    assert f'Try it:\n  ondevice generate {made} "..."\n' in result.out
     assert {"model.onnx", "export.json"} <= {path.name for path in made.iterdir()}
     again = call("export", "tiny")
     assert again.code == 2 and "exists already" in again.error

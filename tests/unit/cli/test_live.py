@@ -80,7 +80,7 @@ def test_status_of_an_unknown_run_offers_the_nearest(reading, call):
 def test_letters_to_a_run_without_trainer_are_refused_and_not_left_behind(reading, call, verb):
     result = call(verb, "tiny")
     assert (result.code, result.out) == (2, "")
-    assert result.error == "tiny: no trainer is running (finished); start it with `ondevice train tiny`."
+    assert result.error == "tiny: no trainer is running (finished); `ondevice fork tiny --tokens +1M` goes on."
     assert list((reading / "runs" / "tiny" / "control" / "inbox").iterdir()) == []
 
 

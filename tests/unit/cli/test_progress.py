@@ -111,6 +111,17 @@ def test_a_live_line_fits_the_terminal(monkeypatch, columns):
     assert "[bold] is not markup" in printed
 
 
+def test_what_a_live_display_says_keeps_its_columns_on_a_phone(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", "xterm")
+    display = make_display(quiet=False, as_json=False)
+    display.say("         2 layers x 64, context 128, vocabulary 1,024")
+    display.close()
+    assert "\n         vocabulary 1,024\n" in terminal.getvalue()
+
+
 def test_training_goes_on_where_nobody_can_read_any_more(monkeypatch):
     class Gone(io.StringIO):
         def write(self, text):

@@ -54,7 +54,7 @@ def test_a_chain_is_trained_shown_and_changed(call, wish: Path) -> None:
     result = call("train", str(wish), "--parts", "1", "--quiet")
     assert result.code == 0 and "the parts that were asked for are done" in result.out
     shown = call("schedule", "show", "chain")
-    assert "chain: 1 of 4 parts done" in shown.out and "+  001 done" in shown.out and "val loss" in shown.out
+    assert "chain: 1 of 4 parts done" in shown.out and "+  001 done" in shown.out and "loss " in shown.out
     assert "part      002, stage general (2 of 4)" in call("status", "chain").out
     changed = call("schedule", "reorder", "chain", "004", "--json").json
     assert changed["revision"] == 2 and changed["next"] == ["004", "002", "003"]

@@ -102,6 +102,13 @@ def test_ticks_are_few_round_and_inside(low, span):
     assert all(low - 1e-6 * span - 1e-9 <= each <= low + span * (1 + 1e-6) + 1e-9 for each in found)
 
 
+@pytest.mark.parametrize(("last", "shown"), [(967, ["200", "400", "600", "800"]), (220, ["50", "100", "150", "200"])])
+def test_an_axis_of_steps_has_more_than_one_figure(last, shown):
+    chart = Chart(title="t", x="step", y="y", curves=(Curve("a", ((1.0, 0.0), (float(last), 3.0))),))
+    texts = [each.text for each in ET.fromstring(chart_svg(chart)) if each.get("text-anchor") == "middle"]
+    assert texts[: len(shown)] == shown
+
+
 def test_a_chart_needs_two_points():
     page = Page("t")
     page.chart(Chart(title="t", x="x", y="y", curves=(Curve("a", ((0.0, 1.0),)),)))

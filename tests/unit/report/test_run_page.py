@@ -29,7 +29,7 @@ def test_a_finished_run_tells_all_of_it(told, tmp_path, capsys):
     best = min(evals, key=lambda record: record["val_loss_mixed"])
     for page in (html, text):
         assert "finished" in page and "8 of 8 (100 %)" in page
-        assert f"{best['val_loss_mixed']:.4f}" in page
+        assert f"{best['val_loss_mixed']:.4f}" in page and "Go on" not in page
         assert recipe.sha256 in page and recipe.data.order_sha256 in page and told.read_identity()["id"] in page
         assert "Generations side by side" in page and "Checkpoints" in page and "Time and energy" in page
     assert html.count("<svg") >= 5 and "north" in html and "south" in html

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ondevice.cli.main import main
+from ondevice.cli.main import main, make_parser, parse
+from ondevice.cli.study import _again
 from ondevice.errors import CheckpointError
 from ondevice.run.directory import list_runs
 from ondevice.run.studies import StudyDir, find_study
@@ -120,6 +121,11 @@ def test_changed_wishes_are_refused_or_said(place, capsys):
     Path("little.toml").write_text(late, "utf-8")  # an arm that came when its parent was trained already
     assert main(["study", "run", "little.toml", "--quiet"]) == CheckpointError.exit_code
     assert "no checkpoint of step 5 (320 tokens) for tail-1 to go on from; there are:" in capsys.readouterr().err
+
+
+def test_the_command_that_goes_on_counts_from_the_same_folder():
+    words = ["run", "my study.toml", "--base", "/usr"]
+    assert _again(parse(make_parser("study"), words)[0]) == "ondevice study run 'my study.toml' --base /usr"
 
 
 def test_a_range_test_is_kept_in_the_record(place, capsys):

@@ -71,7 +71,7 @@ def test_bad_folders_are_refused_in_one_sentence(elsewhere, tmp_path, monkeypatc
 
     with pytest.raises(UsageError, match="--prompts"):
         measured(elsewhere)  # nothing says what to measure it on
-    with pytest.raises(DataError, match="no dataset here"):
+    with pytest.raises(UsageError, match="no such dataset or run"):
         measured(elsewhere, data="nowhere")
     config = json.loads((elsewhere / "config.json").read_text("utf-8"))
     (broken("alien") / "config.json").write_text(json.dumps({**config, "model_type": "mamba"}), "utf-8")

@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 
 from ondevice.cli.main import main
+from ondevice.cli.select import _tell_how
 from ondevice.errors import CheckpointError, UsageError
+from ondevice.infer.open import choose_checkpoint
 from ondevice.run.quality import read_quality
 from ondevice.run.store import Store
 from ondevice.study import evaluation
@@ -90,13 +92,13 @@ def test_the_curve_forgets_what_a_kill_undid(own):
 def test_winners_are_pinned_and_earlier_ones_unpinned(own, capsys):
     store = Store(own.checkpoints)
     first, last = store.steps()[0], store.steps()[-1]
-    store.pin(first, "selected: scalar")
+    store.pin(first, "selected: lowest loss")
     store.pin(store.steps()[1], "mine")
     assert main(["select", "tiny", "--steps", str(last), *FLAGS]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["pinned"] == [last] and result["not_pinned"] == ""
     pins = Store(own.checkpoints).pins()
-    assert pins[last] == "selected: scalar, behaviour, practical"
+    assert pins[last] == "selected: lowest loss, best text, for use"
     assert first not in pins and pins[store.steps()[1]] == "mine"
     assert main(["verify", "tiny"]) == 0
 
@@ -104,8 +106,30 @@ def test_winners_are_pinned_and_earlier_ones_unpinned(own, capsys):
 def test_words_say_it_in_three_sentences(own, capsys):
     assert main(["select", "tiny", "--no-pin", *FLAGS[:-1]]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines[lines.index("") + 1 :]) == 3
+    assert lines[lines.index("") + 3].startswith("For use take step ")
+    table = [line for line in lines if line.startswith(" ")]
+    assert max(map(len, table)) <= 40 and any("for use" in line for line in table)  # the width of a phone
     assert Store(own.checkpoints).pins() == {}
+
+
+def test_how_to_use_another_than_other_commands_take_is_said(own, capsys):
+    taken = choose_checkpoint(own)[0].step
+    other = next(step for step in Store(own.checkpoints).steps() if step != taken)
+    _tell_how(own, taken)
+    assert capsys.readouterr().out == ""
+    _tell_how(own, other)
+    assert f"`ondevice export tiny --step {other}`" in capsys.readouterr().out
+
+
+def test_text_that_gets_better_while_the_loss_rises_does_not_follow_it():
+    rows = [candidate(1, 4.5, 80.0), candidate(2, 4.4, 92.0), candidate(3, 7.7, 96.0)]
+    assert select(rows).sentences[1].startswith("Loss and quality part: the loss was lowest at step 2")
+    assert "follows" in select(rows[:2]).sentences[1]
+
+
+def test_one_checkpoint_has_nothing_to_follow():
+    who, parting, release = select([candidate(7, 2.0, 50.0)]).sentences
+    assert who.startswith("Of 1 checkpoint, ") and "nothing to compare" in parting and "step 7" in release
 
 
 def test_bad_requests(own, capsys):
