@@ -13,8 +13,8 @@ from ondevice.report.figures import UNKNOWN, duration, loss, millions, moment, p
 from ondevice.report.gather import RunFacts
 from ondevice.report.page import Chart, Curve, Page, Text, thinned_points
 from ondevice.report.run_choice import decoding, selection
-from ondevice.run.digest import best_of
 from ondevice.run.comparison import MIXED
+from ondevice.run.digest import best_of
 from ondevice.run.series import Series
 from ondevice.run.telemetry import as_number
 from ondevice.run.usage import rates
