@@ -153,7 +153,7 @@ def test_many_prompts_and_going_on_after_a_kill(reading, call, tmp_path):
     [
         ("", (), "no rows"),
         ("{", (), "rows.jsonl:1"),
-        ('{"prompt": 5}', (), 'under "prompt"'),
+        ('{"prompt": 5}', (), "'prompt' holds a number"),
         ("\udcff", (), "not UTF-8"),
         ('{"prompt": "x"}', ("--bench",), "goes without"),
         ('{"prompt": "x"}', ("--limit", "duty_max=7"), "duty_max"),
