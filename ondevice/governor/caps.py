@@ -12,7 +12,7 @@ from math import hypot
 
 from ondevice.device.readings import Reading
 from ondevice.governor.control import LONG_S, Cycle, duty_for, rest_before
-from ondevice.governor.heat import Heat, foretold, likeliest, likely, possible
+from ondevice.governor.heat import Heat, foretold, likeliest, likely, possible, surest
 from ondevice.governor.long_piece import is_long, parts, share, waited
 from ondevice.governor.node import Node, Traits
 from ondevice.governor.offset import unsure_c
@@ -159,7 +159,7 @@ class _View:
         if self.rest_s and not signal.peaks:
             cycle = replace(cycle, rest_s=self.rest_s, burst_s=burst_s(work) if cycle.rested_s is not None else 0.0)
         found = []
-        for node, traits in self._bodies(heat.nodes[signal.name], signal):
+        for node, traits in self._bodies(heat, signal):
             ahead = foretold(node, traits, signal, work, self.now, duty_now=duty_now)
             if not is_long(ahead, limit_c, cycle.piece_s, signal.much):
                 cooler_s = 0.0 if signal.peaks else self._cooler_s(ahead, traits, limit_c)
@@ -184,8 +184,11 @@ class _View:
         far = of_late - min(self.duty_now, in_the_end) - SWING
         return max(0.0, COOLER_S * (of_late - self.duty_now), APPROACH_S * of_late * far)
 
-    def _bodies(self, nodes: tuple[Node, ...], signal: Signal) -> list[tuple[Node, Traits]]:
+    def _bodies(self, heat: Heat, signal: Signal) -> list[tuple[Node, Traits]]:
         """The strictest of the likely ones counts; in the end a long piece goes by one, or none might ever begin."""
+        nodes, known = heat.nodes[signal.name], surest(heat, signal)
+        if known is not None:
+            return [known]
         if not self.work.spans:
             return [(nodes[0], signal.bodies[0])]
         return possible(nodes, signal) if self.work.piece_s >= LONG_S else likely(nodes, signal)

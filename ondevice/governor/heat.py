@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from ondevice.device.readings import Reading
 from ondevice.governor.control import LONG_S
+from ondevice.governor.course import Course, continued, told
 from ondevice.governor.node import (
     COARSE_C,
     Node,
@@ -27,13 +28,17 @@ from ondevice.governor.signals import BATTERY, FELT_THROUGH, FINER, SIGNALS, Sig
 from ondevice.governor.sounding import AGAIN_S, Sounding, felt, sounded
 from ondevice.governor.work import KEPT_S, Work, loads
 
-__all__ = ["COLD_START_S", "Heat", "foretold", "likeliest", "likely", "possible", "watched"]
+__all__ = ["COLD_START_S", "Heat", "foretold", "likeliest", "likely", "possible", "surest", "watched"]
 
+FITTED = replace(
+    BATTERY.bodies[0], drift=0.004, idle_drift=0.004, sure=1.2
+)  # a body of which the whole course is known
 SURFACE = 0.06  # share of its warmth above the air by which a battery may be warmer than the body
 FADES_S = {"skin_c": 15.0, "cpu_c": 13.5}  # of what a part is warmer than the battery, in a rest
 FELT_STEP_C, FELT_NOISE_C = 0.05, 0.4  # of a battery that is felt through another part
 MUCH_LIKE = 0.05  # of a sample's misfit: bodies nearer to the best than this are as likely
 UNTRIED = 0.3  # the same for a long piece, where no sample has told bodies apart yet
+MOST_FINER = 16
 LATE_S = 2.0  # a sample from before another is compared with it all the same
 COLD_START_S = 600.0  # unwatched for so long, what was learned of the temperature itself is worth nothing
 
@@ -45,6 +50,10 @@ class Heat:
     nodes: dict[str, tuple[Node, ...]] = field(default_factory=dict)  # of each signal one for each body
     peak: tuple[float, float] | None = None  # since when, degrees
     soundings: dict[str, Sounding] = field(default_factory=dict)  # through each part
+    # The battery's course with what it tells, and samples (t, degrees) of the finer scale since: never in a file.
+    course: Course | None = field(default=None, compare=False)
+    fitted: tuple[Node, Traits] | None = field(default=None, compare=False)
+    finer: tuple[tuple[float, float], ...] = field(default=(), compare=False)
     offset: Offset | None = None  # of the battery above Android's scale
     stopped_t: float | None = None
     surroundings: tuple[bool | None, str | None, bool | None] = (None, None, None)
@@ -55,6 +64,7 @@ def watched(heat: Heat, reading: Reading, work: Work, now: float, *, duty_now: f
     surroundings = (reading.plugged, reading.charging, reading.screen_on)
     nodes = heat.nodes
     if _changed(heat.surroundings, surroundings):
+        heat = replace(heat, course=None, fitted=None, finer=())
         nodes = {signal.name: _disturbed(nodes[signal.name], signal) for signal in SIGNALS if signal.name in nodes}
     heat = _tied(replace(heat, nodes=nodes, surroundings=surroundings), reading, work, now, duty_now=duty_now)
     for signal in SIGNALS:
@@ -165,7 +175,23 @@ def _sampled(
         learned = tuple(
             corrected(advanced(node, traits, spans), traits, value, tells=tells, apart=apart) for node, traits in pairs
         )
+    if signal is FINER:
+        heat = replace(heat, finer=(*heat.finer, (taken_t, value))[-MOST_FINER:])
+    if signal is BATTERY:
+        heat = _fitted(heat, learned[0], value, taken_t, work, assumed=assumed)
     return replace(heat, nodes={**heat.nodes, signal.name: learned})
+
+
+def _fitted(heat: Heat, node: Node, value: float, taken_t: float, work: Work, *, assumed: float) -> Heat:
+    """With the course of the battery's own samples; ``node`` knows their steps and how often they come."""
+    before = heat.course
+    if before is not None and not 0.0 <= taken_t - before.t <= COLD_START_S:
+        before = None
+    course = continued(
+        before, value, taken_t, node.step_c, lambda start, until: loads(work, start, until, assumed), heat.finer
+    )
+    finer = tuple(pair for pair in heat.finer if pair[0] > taken_t)
+    return replace(heat, course=course, fitted=told(course, FITTED, node.every_s, node.step_c), finer=finer)
 
 
 def _has_worked(work: Work, t: float, assumed: float) -> bool:
@@ -196,6 +222,18 @@ def _begun(signal: Signal, value: float, t: float, before: tuple[Node, ...] | No
         )
         for new, old in zip(found, before, strict=True)
     )
+
+
+def surest(heat: Heat, signal: Signal) -> tuple[Node, Traits] | None:
+    """The battery as its course tells it, where that is surer than what was filtered from sample to sample.
+
+    Not without the finer scale: a phone that works most of the time is slowed, and warms less for a second of work than
+    later; whole degrees alone show that too late (0.3 C over the limit for a quarter of an hour, at 15 C).
+    """
+    if signal is not BATTERY or heat.fitted is None or heat.course is None or not heat.course.tied:
+        return None
+    node, _ = likeliest(heat.nodes[signal.name], signal)
+    return heat.fitted if heat.fitted[0].t >= node.t and heat.fitted[0].tt < node.tt else None
 
 
 def likeliest(nodes: tuple[Node, ...], signal: Signal) -> tuple[Node, Traits]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import cattrs
 
+from ondevice.governor.course import Course
 from ondevice.governor.heat import Heat
 from ondevice.governor.order import Order
 from ondevice.governor.pace import Pace, after_step
@@ -49,7 +50,7 @@ class History:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(replace(self, heat=replace(self.heat, course=None, fitted=None, finer=())))
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> History:
@@ -62,7 +63,9 @@ class History:
 
 @functools.cache
 def _converter() -> cattrs.Converter:
-    return cattrs.Converter(forbid_extra_keys=True)
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    converter.register_structure_hook(Course, lambda value, _: value)
+    return converter
 
 
 def begin(

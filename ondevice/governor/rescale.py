@@ -20,7 +20,7 @@ GUESS = 0.3  # of the warming: how far the number of cores may mislead
 def rescaled_heat(heat: Heat, factor: float) -> Heat:
     """The same knowledge where full work is ``factor`` times the watts."""
     nodes = {name: tuple(_rescaled(node, factor) for node in bodies) for name, bodies in heat.nodes.items()}
-    return replace(heat, nodes=nodes, peak=None)
+    return replace(heat, nodes=nodes, peak=None, course=None, fitted=None, finer=())
 
 
 def _rescaled(node: Node, factor: float) -> Node:
