@@ -91,11 +91,14 @@ def continued(
     step_c: float,
     loads: Loads,
     finer: Iterable[tuple[float, float]] = (),
+    *,
+    warm: bool = False,
 ) -> Course:
     """With a sample of ``t`` (unix seconds), in steps of ``step_c``, and those of the finer scale (t, degrees) since
-    the one before."""
+    the one before. ``warm``: where none is given, the new one begins while the device is warm from work."""
     if course is None:
-        return _with(_begun(sample_c, t), sample_c, step_c)
+        begun = _begun(sample_c, t)
+        return _with(replace(begun, start_sd_c=AGAIN_SD_C) if warm else begun, sample_c, step_c)
     for at, finer_c in finer:
         if course.t < at <= t and not course.untied:
             course = _finer(_until(course, at, loads), finer_c)

@@ -39,6 +39,7 @@ FELT_STEP_C, FELT_NOISE_C = 0.05, 0.4  # of a battery that is felt through anoth
 MUCH_LIKE = 0.05  # of a sample's misfit: bodies nearer to the best than this are as likely
 UNTRIED = 0.3  # the same for a long piece, where no sample has told bodies apart yet
 MOST_FINER = 16
+WARM_C = 0.5  # above idling: a course that begins there begins warm
 LATE_S = 2.0  # a sample from before another is compared with it all the same
 COLD_START_S = 600.0  # unwatched for so long, what was learned of the temperature itself is worth nothing
 
@@ -188,7 +189,13 @@ def _fitted(heat: Heat, node: Node, value: float, taken_t: float, work: Work, *,
     if before is not None and not 0.0 <= taken_t - before.t <= COLD_START_S:
         before = None
     course = continued(
-        before, value, taken_t, node.step_c, lambda start, until: loads(work, start, until, assumed), heat.finer
+        before,
+        value,
+        taken_t,
+        node.step_c,
+        lambda start, until: loads(work, start, until, assumed),
+        heat.finer,
+        warm=node.temp_c > node.idle_c + WARM_C,
     )
     finer = tuple(pair for pair in heat.finer if pair[0] > taken_t)
     return replace(heat, course=course, fitted=told(course, FITTED, node.every_s, node.step_c), finer=finer)

@@ -179,3 +179,17 @@ def test_slopes_and_curvature_are_those_of_the_value() -> None:
         )
         bent = (fit._slopes(theta - step)[0] - fit._slopes(theta + step)[0]) / (2 * small)
         assert bent == pytest.approx(curvature[:, i], rel=2e-3, abs=2e-3)
+
+
+def test_a_course_that_begins_warm_does_not_take_that_for_idling() -> None:
+    """As after a relaunch, or when the charger went in: three degrees above idling, and it says so."""
+    true_c, spans = [37.0 + 3.2 * exp(-t / 240.0) for t in range(240)], [(1.0, 0.0)]
+    course = None
+    for t in range(0, 240, 20):
+        course = continued(
+            course, float(round(true_c[t])), float(t), 1.0, lambda start, until: spans * round(until - start), warm=True
+        )
+    node, _ = read(course)
+    assert abs(node.temp_c - true_c[220]) < 0.4 and abs(node.idle_c - 37.0) < 3 * node.ee**0.5
+    cold = continued(None, 40.0, 0.0, 1.0, Body().loads)
+    assert continued(None, 40.0, 0.0, 1.0, Body().loads, warm=True).spread[0, 0, 0] > 2 * cold.spread[0, 0, 0]

@@ -88,7 +88,7 @@ def test_it_never_overshoots_more_than_a_cold_start(gap_s, ambient_c, dies_s):
     how = {"ambient_c": ambient_c, "dies_s": dies_s}
     _, _, cold_over_c, cold_s = two_launches(gap_s, remembers=False, **how)
     _, _, warm_over_c, warm_s = two_launches(gap_s, remembers=True, **how)
-    assert warm_over_c <= cold_over_c
+    assert warm_over_c <= max(cold_over_c, 0.01)  # C: a tenth of the sensor's own noise
     assert warm_s > 0.95 * cold_s
 
 
