@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from ondevice.cli.chat_words import Wrapped
 from ondevice.cli.common import (
     add_sampling_flags,
+    add_step_flag,
     add_threads_flag,
-    at_least,
     for_terminal,
     given_sampling,
     print_json_line,
@@ -58,9 +58,7 @@ _SETTINGS = ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", help="a run, the folder of a checkpoint, or an export folder")
-    parser.add_argument(
-        "--step", type=at_least(0), metavar="N", help="this checkpoint instead of the best by validation loss"
-    )
+    add_step_flag(parser)
     add_threads_flag(parser)
     parser.add_argument("--system", default="", metavar="TEXT", help="what the model is told before you speak")
     parser.add_argument("--preset", metavar="NAME", help="balanced, creative, precise, greedy or default")

@@ -22,6 +22,7 @@ __all__ = [
     "add_config_flags",
     "add_data_flags",
     "add_sampling_flags",
+    "add_step_flag",
     "add_threads_flag",
     "at_least",
     "config_from",
@@ -144,6 +145,13 @@ def at_least(low: int, kind: type[int] | type[float] = int, *, most: float = mat
         return value
 
     return parse
+
+
+def add_step_flag(parser: argparse.ArgumentParser) -> None:
+    """Which checkpoint of a run a command takes."""
+    parser.add_argument(
+        "--step", type=at_least(0), metavar="N", help="this checkpoint instead of the best by validation loss"
+    )
 
 
 def add_threads_flag(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from ondevice.cli.common import add_threads_flag, at_least, print_json
+from ondevice.cli.common import add_step_flag, add_threads_flag, print_json
 from ondevice.cli.folding import tell
 from ondevice.cli.progress import make_display
 from ondevice.errors import UsageError
@@ -26,9 +26,7 @@ are beside it."""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="name or path of the run")
-    parser.add_argument(
-        "--step", type=at_least(0), metavar="N", help="this checkpoint instead of the best by validation loss"
-    )
+    add_step_flag(parser)
     parser.add_argument(
         "--late", nargs="?", const="", metavar="CONTRACT", help="state the rule and score the baseline now, if missing"
     )

@@ -8,7 +8,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ondevice.cli.common import add_sampling_flags, add_threads_flag, at_least, for_terminal, given_sampling, print_json
+from ondevice.cli.common import (
+    add_sampling_flags,
+    add_step_flag,
+    add_threads_flag,
+    at_least,
+    for_terminal,
+    given_sampling,
+    print_json,
+)
 from ondevice.cli.folding import tell
 
 if TYPE_CHECKING:
@@ -19,9 +27,7 @@ __all__ = ["add_panel_flags", "add_target_flags", "eval_target", "wish_from"]
 
 def add_target_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of `eval_target` but for ``target`` and ``--json``."""
-    parser.add_argument(
-        "--step", type=at_least(0), metavar="N", help="this checkpoint instead of the best by validation loss"
-    )
+    add_step_flag(parser)
     add_threads_flag(parser)
     parser.add_argument("--data", metavar="DATASET", help="measure on this dataset, or that of this run")
     parser.add_argument(

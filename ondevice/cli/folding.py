@@ -16,7 +16,7 @@ from typing import IO
 
 from ondevice.cli.common import for_terminal
 
-__all__ = ["WIDEST", "HelpFormatter", "columns", "fold", "tell"]
+__all__ = ["WIDEST", "HelpFormatter", "columns", "fold", "folded", "tell"]
 
 WIDEST = 100  # sentences are read with difficulty where lines are longer
 _LABEL = re.compile(r"\s*\S+ {2,}|\s*")  # what stands before the words of a line: "  loss      ", "Warning  ", "    "
@@ -35,8 +35,13 @@ def tell(text: str, stream: IO[str] | None = None) -> None:
     shown = for_terminal(text, stream)
     if stream.isatty():
         width = min(WIDEST, shutil.get_terminal_size().columns)
-        shown = "\n".join(part for line in shown.split("\n") for part in fold(line, width))
+        shown = folded(shown, width)
     print(shown, file=stream, flush=True)
+
+
+def folded(text: str, width: int) -> str:
+    """Every line of a text folded."""
+    return "\n".join(part for line in text.split("\n") for part in fold(line, width))
 
 
 def fold(line: str, width: int) -> list[str]:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ondevice.cli.common import add_threads_flag, at_least, for_terminal, print_json
+from ondevice.cli.common import add_step_flag, add_threads_flag, at_least, for_terminal, print_json
 
 __all__ = ["EXAMPLES", "add_arguments", "run"]
 
@@ -24,9 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", help="a run, the folder of a checkpoint, an export, or a folder of Hugging Face")
     parser.add_argument("--tasks", nargs="+", required=True, metavar="FILE", help="task files (YAML)")
     parser.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N rows of each task")
-    parser.add_argument(
-        "--step", type=at_least(0), metavar="N", help="this checkpoint instead of the best by validation loss"
-    )
+    add_step_flag(parser)
     parser.add_argument("--context", type=at_least(2), metavar="N", help="Hugging Face: tokens seen at once")
     add_threads_flag(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 import ondevice
 from ondevice.cli.common import mute
-from ondevice.cli.folding import HelpFormatter, fold, tell
+from ondevice.cli.folding import HelpFormatter, folded, tell
 from ondevice.errors import DataError, Interrupted, OndeviceError, ResourceError, UsageError, nearest
 
 __all__ = ["COMMANDS", "main", "make_parser", "parse"]
@@ -243,8 +243,7 @@ def _help() -> str:
         "`ondevice quickstart ~/notes`.",
         "`ondevice COMMAND --help` shows the flags of a command, with examples.",
     ]
-    width = shutil.get_terminal_size().columns
-    return "\n".join(part for line in lines for part in fold(line, width))
+    return folded("\n".join(lines), shutil.get_terminal_size().columns)
 
 
 def _report(error: OndeviceError, *, as_json: bool) -> int:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ondevice.cli.common import duration, for_terminal, mute
-from ondevice.cli.folding import WIDEST, fold, tell
+from ondevice.cli.folding import WIDEST, folded, tell
 
 __all__ = [
     "RESTED",
@@ -143,9 +143,8 @@ class LiveDisplay(QuietDisplay):
             self._live.update(Text(line, no_wrap=True), refresh=True)
 
     def say(self, text: str) -> None:
-        folded = "\n".join(part for line in for_terminal(text).split("\n") for part in fold(line, self._width()))
         with _unheard():
-            self._console.print(folded, markup=False, soft_wrap=False)
+            self._console.print(folded(for_terminal(text), self._width()), markup=False, soft_wrap=False)
 
     def _width(self) -> int:
         return min(WIDEST, self._console.width)

@@ -14,7 +14,7 @@ from ondevice.cli.common import at_least, print_json, text_sources
 from ondevice.cli.folding import tell
 from ondevice.errors import UsageError
 from ondevice.run.directory import RunDir, find_run, offline_lock
-from ondevice.run.schedule import Part, Schedule, schedule_of
+from ondevice.run.schedule import Part, Schedule, chain_recipe, schedule_of
 from ondevice.run.telemetry import read_records
 
 __all__ = ["EXAMPLES", "add_arguments", "parts_lines", "run"]
@@ -71,12 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _schedule(run_dir: RunDir) -> Schedule:
-    recipe = run_dir.read_recipe()
-    if not recipe.data.parts:
-        raise UsageError(
-            f"{run_dir.name}: trained in one go, not in parts; a new run gets parts with `--set chain.parts=30`."
-        )
-    return schedule_of(recipe, read_records(run_dir.telemetry))
+    return schedule_of(chain_recipe(run_dir), read_records(run_dir.telemetry))
 
 
 def _show(run_dir: RunDir, args: argparse.Namespace) -> int:

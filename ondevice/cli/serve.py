@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ondevice.cli.common import add_threads_flag, at_least, print_json_line
+from ondevice.cli.common import add_step_flag, add_threads_flag, at_least, print_json_line
 from ondevice.cli.folding import tell
 from ondevice.errors import DataError, UsageError
 
@@ -37,9 +37,7 @@ _LENGTH = 128  # tokens of a completion that says nothing of it
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", help="a run, the folder of a checkpoint, or an export folder")
-    parser.add_argument(
-        "--step", type=at_least(0), metavar="N", help="this checkpoint instead of the best by validation loss"
-    )
+    add_step_flag(parser)
     add_threads_flag(parser)
     parser.add_argument("--name", help="what clients call the model (its run's or folder's name)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")

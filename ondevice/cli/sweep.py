@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ondevice.cli.common import add_threads_flag, at_least, for_terminal, print_json
+from ondevice.cli.common import add_step_flag, add_threads_flag, for_terminal, print_json
 from ondevice.cli.eval_target import add_panel_flags, wish_from
 from ondevice.cli.folding import tell
 from ondevice.errors import UsageError
@@ -29,9 +29,7 @@ _DEFAULT_PRESETS = ("balanced", "creative", "precise", "greedy")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", help="a run, the folder of a checkpoint, or an export folder")
-    parser.add_argument(
-        "--step", type=at_least(0), metavar="N", help="this checkpoint instead of the best by validation loss"
-    )
+    add_step_flag(parser)
     parser.add_argument("--presets", nargs="*", metavar="NAME", help="of balanced, creative, precise, greedy (all)")
     for name in _GRID:
         flag = f"--try-{name.replace('_', '-')}"

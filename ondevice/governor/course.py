@@ -15,6 +15,7 @@ scale that does not follow the battery is left aside.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from math import sqrt
@@ -58,7 +59,7 @@ class Course:
     times_s: tuple[float, ...]
     lows_c: tuple[float, ...]
     highs_c: tuple[float, ...]
-    rows: np.ndarray  # [model, sample, 4]
+    rows: np.ndarray  # [model, sample, 5]
     now_s: float
     state: np.ndarray
     heat: np.ndarray  # [model]
@@ -97,15 +98,14 @@ def continued(
     """With a sample of ``t`` (unix seconds), in steps of ``step_c``, and those of the finer scale (t, degrees) since
     the one before. ``warm``: where none is given, the new one begins while the device is warm from work."""
     if course is None:
-        begun = _begun(sample_c, t)
-        return _with(replace(begun, start_sd_c=AGAIN_SD_C) if warm else begun, sample_c, step_c)
+        return _begun(sample_c, t, step_c, start_sd_c=AGAIN_SD_C if warm else START_SD_C)
     for at, finer_c in finer:
         if course.t < at <= t and not course.untied:
             course = _finer(_until(course, at, loads), finer_c)
     course = _until(course, t, loads)
     if course.misfit > MISFIT or _is_far(course, sample_c, step_c):
-        again = replace(_begun(sample_c, t), start_sd_c=AGAIN_SD_C, untied=course.untied or course.misfit > MISFIT)
-        return _with(again, sample_c, step_c)
+        untied = course.untied or course.misfit > MISFIT
+        return _begun(sample_c, t, step_c, start_sd_c=AGAIN_SD_C, untied=untied)
     return _with(course, sample_c, step_c)
 
 
@@ -120,11 +120,7 @@ def told(course: Course, traits: Traits, every_s: float, step_c: float) -> tuple
     view[:, 0] = course.state
     view[:, 1, 1], view[:, 1, 3] = 1.0, course.now_s
     view[:, 2, 2] = 1.0
-    each = np.einsum("kij,kj->ki", view, course.theta)  # temperature, idle, warming
-    mean = course.share @ each
-    apart = each - mean
-    within = np.einsum("k,kia,kab,kjb->ij", course.share, view, course.spread, view)
-    covariance = within + np.einsum("k,ki,kj->ij", course.share, apart, apart)
+    mean, covariance = _seen(course, view)  # temperature, idle, warming
     if not np.all(np.isfinite(covariance)) or mean[2] <= 0:
         return None
     tau_s, lag_s = float(course.share @ tau), float(course.share @ lag)
@@ -151,6 +147,7 @@ def told(course: Course, traits: Traits, every_s: float, step_c: float) -> tuple
     return node, replace(traits, tau_s=tau_s, lag_s=lag_s)
 
 
+@functools.cache
 def _models() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """[model]: tau and lag in seconds, the deviation of the slope, how likely it is before any sample."""
     import numpy as np
@@ -161,6 +158,7 @@ def _models() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         for lag in (SHORT_LAGS_S if tau < SHORT_S else [share * tau for share in LAG_SHARES])
     ]
     found = np.array([(*pair, *weather) for weather in WEATHER for pair in pairs])
+    found.setflags(write=False)  # everyone has the same
     return found[:, 0], found[:, 1], found[:, 2], found[:, 3]
 
 
@@ -175,27 +173,30 @@ def _prior(first_c: float, start_sd_c: float) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.stack([start_sd_c * one, IDLE_SD_C * one, FULL_SD_C / tau, slope, OFF_SD_C * one], axis=1)
 
 
-def _begun(sample_c: float, t: float) -> Course:
+def _begun(sample_c: float, t: float, step_c: float, *, start_sd_c: float, untied: bool = False) -> Course:
     import numpy as np
 
     tau, _, _, share = _models()
-    mean, deviation = _prior(sample_c, START_SD_C)
-    return Course(
+    count, (mean, _) = len(tau), _prior(sample_c, start_sd_c)
+    empty = Course(
         began_t=t,
         first_c=sample_c,
         times_s=(),
         lows_c=(),
         highs_c=(),
-        rows=np.zeros((len(tau), 0, 5)),
+        rows=np.zeros((count, 0, 5)),
         now_s=0.0,
-        state=np.tile([1.0, 1.0, 0.0, 0.0, 0.0], (len(tau), 1)),
-        squares=np.zeros((len(tau), 5, 5)),
-        pulls=np.zeros((len(tau), 5)),
-        heat=np.zeros(len(tau)),
+        state=np.tile([1.0, 1.0, 0.0, 0.0, 0.0], (count, 1)),
+        heat=np.zeros(count),
         theta=mean,
-        share=share / share.sum(),
-        spread=np.einsum("ki,ij->kij", deviation**2, np.eye(5)),
+        share=share,
+        spread=np.zeros((count, 5, 5)),
+        squares=np.zeros((count, 5, 5)),
+        pulls=np.zeros((count, 5)),
+        start_sd_c=start_sd_c,
+        untied=untied,
     )
+    return _with(empty, sample_c, step_c)
 
 
 def _until(course: Course, t: float, loads: Loads) -> Course:
@@ -230,10 +231,8 @@ def _finer(course: Course, finer_c: float) -> Course:
     row[:, 4] = -1.0
     misfit = course.misfit
     if len(course.times_s) >= ENOUGH:
-        each = np.einsum("ki,ki->k", row, course.theta)
-        mean = course.share @ each
-        var = course.share @ (np.einsum("ki,kij,kj->k", row, course.spread, row) + (each - mean) ** 2)
-        misfit += MISFIT_SHARE * (float((value_c - mean) ** 2 / (var + FINER_NOISE_C**2)) - misfit)
+        mean, var = _expected(course, row)
+        misfit += MISFIT_SHARE * ((value_c - mean) ** 2 / (var + FINER_NOISE_C**2) - misfit)
     precision = FINER_NOISE_C**-2
     return replace(
         course,
@@ -247,15 +246,28 @@ def _finer(course: Course, finer_c: float) -> Course:
 
 def _is_far(course: Course, sample_c: float, step_c: float) -> bool:
     """Whether a sample lies where all that is known does not let it be."""
-    import numpy as np
-
     if len(course.times_s) < ENOUGH:
         return False
-    each = np.einsum("ki,ki->k", course.state, course.theta)
-    mean = float(course.share @ each)
-    var = np.einsum("ki,kij,kj->k", course.state, course.spread, course.state) + (each - mean) ** 2
-    deviation = sqrt(float(course.share @ var) + NOISE_C**2)
-    return abs(sample_c - mean) > step_c / 2 + FAR * deviation
+    mean, var = _expected(course, course.state)
+    return abs(sample_c - mean) > step_c / 2 + FAR * sqrt(var + NOISE_C**2)
+
+
+def _expected(course: Course, row: np.ndarray) -> tuple[float, float]:
+    """Mean and variance of what is linear in the unknowns by ``row`` [model, 5]."""
+    mean, covariance = _seen(course, row[:, None])
+    return float(mean[0]), float(covariance[0, 0])
+
+
+def _seen(course: Course, view: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [value] and covariance [value, value] over all models of what is linear in their unknowns by ``view``
+    [model, value, 5]."""
+    import numpy as np
+
+    each = np.einsum("kij,kj->ki", view, course.theta)
+    mean = course.share @ each
+    apart = each - mean
+    within = np.einsum("k,kia,kab,kjb->ij", course.share, view, course.spread, view, optimize=True)
+    return mean, within + np.einsum("k,ki,kj->ij", course.share, apart, apart)
 
 
 def _with(course: Course, sample_c: float, step_c: float) -> Course:

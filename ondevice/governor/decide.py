@@ -13,7 +13,7 @@ from ondevice.device.readings import Reading
 from ondevice.errors import UsageError
 from ondevice.governor.caps import UNKNOWN_DUTY, Cap, bundled_s, caps, stopped
 from ondevice.governor.control import LONG_S, least_duty
-from ondevice.governor.heat import watched
+from ondevice.governor.heat import watched, without_course
 from ondevice.governor.history import History
 from ondevice.governor.hours import civil, is_open, next_open, parse_hours
 from ondevice.governor.order import Order
@@ -74,7 +74,7 @@ def _awake(history: History, now: float) -> History:
     stopped_t = now if history.heat.stopped_t is not None else None
     return replace(
         history,
-        heat=replace(history.heat, nodes={}, peak=None, stopped_t=stopped_t),
+        heat=replace(without_course(history.heat), nodes={}, peak=None, stopped_t=stopped_t),
         work=replace(history.work, begin_t=None, spans=()),
         since_t=now,
         screen_t=now if history.screen_t is not None else None,

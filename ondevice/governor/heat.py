@@ -28,11 +28,10 @@ from ondevice.governor.signals import BATTERY, FELT_THROUGH, FINER, SIGNALS, Sig
 from ondevice.governor.sounding import AGAIN_S, Sounding, felt, sounded
 from ondevice.governor.work import KEPT_S, Work, loads
 
-__all__ = ["COLD_START_S", "Heat", "foretold", "likeliest", "likely", "possible", "surest", "watched"]
+__all__ = ["COLD_START_S", "Heat", "foretold", "likeliest", "likely", "possible", "surest", "watched", "without_course"]
 
-FITTED = replace(
-    BATTERY.bodies[0], drift=0.004, idle_drift=0.004, sure=1.2
-)  # a body of which the whole course is known
+# A body of which the whole course is known.
+FITTED = replace(BATTERY.bodies[0], drift=0.004, idle_drift=0.004, sure=1.2)
 SURFACE = 0.06  # share of its warmth above the air by which a battery may be warmer than the body
 FADES_S = {"skin_c": 15.0, "cpu_c": 13.5}  # of what a part is warmer than the battery, in a rest
 FELT_STEP_C, FELT_NOISE_C = 0.05, 0.4  # of a battery that is felt through another part
@@ -65,7 +64,7 @@ def watched(heat: Heat, reading: Reading, work: Work, now: float, *, duty_now: f
     surroundings = (reading.plugged, reading.charging, reading.screen_on)
     nodes = heat.nodes
     if _changed(heat.surroundings, surroundings):
-        heat = replace(heat, course=None, fitted=None, finer=())
+        heat = without_course(heat)
         nodes = {signal.name: _disturbed(nodes[signal.name], signal) for signal in SIGNALS if signal.name in nodes}
     heat = _tied(replace(heat, nodes=nodes, surroundings=surroundings), reading, work, now, duty_now=duty_now)
     for signal in SIGNALS:
@@ -179,13 +178,21 @@ def _sampled(
     if signal is FINER:
         heat = replace(heat, finer=(*heat.finer, (taken_t, value))[-MOST_FINER:])
     if signal is BATTERY:
-        heat = _fitted(heat, learned[0], value, taken_t, work, assumed=assumed)
+        heat = _fitted(heat, learned[0], value, taken_t, work, assumed=assumed, finer=FINER.value(reading) is not None)
     return replace(heat, nodes={**heat.nodes, signal.name: learned})
 
 
-def _fitted(heat: Heat, node: Node, value: float, taken_t: float, work: Work, *, assumed: float) -> Heat:
-    """With the course of the battery's own samples; ``node`` knows their steps and how often they come."""
+def without_course(heat: Heat) -> Heat:
+    """The same, but for the battery's course, which then begins anew."""
+    return replace(heat, course=None, fitted=None, finer=())
+
+
+def _fitted(heat: Heat, node: Node, value: float, taken_t: float, work: Work, *, assumed: float, finer: bool) -> Heat:
+    """With the course of the battery's own samples; ``node`` knows their steps and how often they come. None is begun
+    where no ``finer`` scale can be read, since `surest` would not take it."""
     before = heat.course
+    if before is None and not finer:
+        return heat
     if before is not None and not 0.0 <= taken_t - before.t <= COLD_START_S:
         before = None
     course = continued(
@@ -197,8 +204,8 @@ def _fitted(heat: Heat, node: Node, value: float, taken_t: float, work: Work, *,
         heat.finer,
         warm=node.temp_c > node.idle_c + WARM_C,
     )
-    finer = tuple(pair for pair in heat.finer if pair[0] > taken_t)
-    return replace(heat, course=course, fitted=told(course, FITTED, node.every_s, node.step_c), finer=finer)
+    later = tuple(pair for pair in heat.finer if pair[0] > taken_t)
+    return replace(heat, course=course, fitted=told(course, FITTED, node.every_s, node.step_c), finer=later)
 
 
 def _has_worked(work: Work, t: float, assumed: float) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import cattrs
 
 from ondevice.governor.course import Course
-from ondevice.governor.heat import Heat
+from ondevice.governor.heat import Heat, without_course
 from ondevice.governor.order import Order
 from ondevice.governor.pace import Pace, after_step
 from ondevice.governor.power import Power
@@ -50,7 +50,7 @@ class History:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
-        return dataclasses.asdict(replace(self, heat=replace(self.heat, course=None, fitted=None, finer=())))
+        return dataclasses.asdict(replace(self, heat=without_course(self.heat)))
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> History:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ondevice.governor.heat import Heat
+from ondevice.governor.heat import Heat, without_course
 from ondevice.governor.node import Node
 from ondevice.governor.work import Work
 
@@ -20,7 +20,7 @@ GUESS = 0.3  # of the warming: how far the number of cores may mislead
 def rescaled_heat(heat: Heat, factor: float) -> Heat:
     """The same knowledge where full work is ``factor`` times the watts."""
     nodes = {name: tuple(_rescaled(node, factor) for node in bodies) for name, bodies in heat.nodes.items()}
-    return replace(heat, nodes=nodes, peak=None, course=None, fitted=None, finer=())
+    return replace(without_course(heat), nodes=nodes, peak=None)
 
 
 def _rescaled(node: Node, factor: float) -> Node:

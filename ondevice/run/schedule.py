@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ondevice.errors import UsageError
+from ondevice.run.directory import RunDir
 from ondevice.run.files import write_sealed
 from ondevice.run.recipe import PartRecipe, Recipe
 
@@ -24,6 +26,7 @@ __all__ = [
     "Part",
     "Schedule",
     "Unfolding",
+    "chain_recipe",
     "chained_hash",
     "ends_of",
     "schedule_of",
@@ -98,6 +101,16 @@ class Schedule:
     def to_json(self) -> dict[str, Any]:
         parts = [{**vars(part), "planned_steps": part.planned_steps} for part in self.parts]
         return {"v": SCHEDULE_VERSION, "revision": self.revision, "parts": parts}
+
+
+def chain_recipe(run: RunDir) -> Recipe:
+    """The recipe of a run in parts. Raises UsageError for a run without."""
+    recipe = run.read_recipe()
+    if not recipe.data.parts:
+        raise UsageError(
+            f"{run.name}: trained in one go, not in parts; a new run gets parts with `--set chain.parts=30`."
+        )
+    return recipe
 
 
 def ends_of(parts: Iterable[PartRecipe], *, batch: int, start: int = 0) -> list[int]:

@@ -21,7 +21,7 @@ from ondevice.run.config import read_wish, to_toml
 from ondevice.run.directory import RunDir
 from ondevice.run.recipe import RECIPE_VERSION, PartRecipe, Recipe
 from ondevice.run.revision import complete, newest_config, revise
-from ondevice.run.schedule import FILE, Schedule, ends_of, schedule_of, write_schedule
+from ondevice.run.schedule import FILE, Schedule, chain_recipe, ends_of, schedule_of, write_schedule
 from ondevice.run.schema import Config, SourceConfig, TokenizerConfig
 from ondevice.run.store import Store
 from ondevice.run.telemetry import read_records
@@ -41,12 +41,7 @@ def chain_of(run: RunDir) -> Recipe:
     """The recipe of a chain, a revision that a crash interrupted finished. Raises UsageError for a run without parts,
     DataError."""
     complete(run)
-    recipe = run.read_recipe()
-    if not recipe.data.parts:
-        raise UsageError(
-            f"{run.name}: trained in one go, not in parts; a new run gets parts with `--set chain.parts=30`."
-        )
-    return recipe
+    return chain_recipe(run)
 
 
 def skip_part(run: RunDir, why: str) -> PartRecipe:

@@ -152,8 +152,7 @@ def test_every_model_is_the_body_of_a_node() -> None:
     """The temperature of each is linear in its unknowns, and the same as `advanced` says."""
     course, _ = followed(Body(), 1)
     spans = [(3.0, 1.0), (11.0, 0.0), (2.5, 0.4), (60.0, 0.0)]
-    fresh = module._begun(36.0, 0.0)
-    fresh = module._with(fresh, 36.0, 1.0)
+    fresh = continued(None, 36.0, 0.0, 1.0, Body().loads)
     after = module._until(fresh, 76.5, lambda start, until: spans)
     tau, lag, _, _ = module._models()
     for k in (0, 5, len(tau) // 2, len(tau) - 1):
