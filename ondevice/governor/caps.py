@@ -14,12 +14,12 @@ from ondevice.device.readings import Reading
 from ondevice.governor.control import LONG_S, Cycle, duty_for, rest_before
 from ondevice.governor.heat import Heat, foretold, likeliest, likely, possible, surest
 from ondevice.governor.long_piece import is_long, parts, share, waited
-from ondevice.governor.node import Node, Traits
+from ondevice.governor.node import Node, Traits, in_unit
 from ondevice.governor.offset import unsure_c
 from ondevice.governor.presets import Policy
 from ondevice.governor.signals import BATTERY, FELT_THROUGH, FINER, SIGNALS, Signal, age_s, feels
 from ondevice.governor.sounding import REST_S
-from ondevice.governor.work import PAUSE_S, Work, burst_s, mean_load
+from ondevice.governor.work import PAUSE_S, Work, burst_s, clock_is_seen, mean_busy
 
 __all__ = ["UNKNOWN_DUTY", "Cap", "bundled_s", "caps", "stopped"]
 
@@ -33,7 +33,8 @@ BATTERY_ROOM_C = 8.0  # whose battery idles so far below its limit,
 SKIN_ROOM_C = 10.0  # and whose body is so far below its own, since it swings with every bundle
 RECKONED_S = 1800.0  # without any sample the last estimate is carried on for so long
 COOLER_S = 12.0  # of full work: cores that rest more are slowed less, and one second of work then warms more
-APPROACH_S = 40.0  # the same for duty yet to be given up, at full load: at first nobody knows by how much more
+APPROACH_S = 40.0  # the same for duty yet to be given up, at full load: at first nobody knows by how much more,
+CLOCKED = 0.5  # times as much where the clock of the processor tells part of it
 SWING = 0.06  # of duty: less is no approach
 ALONE_C = 0.2  # deviation of Android's scale where no battery was read beside it: its errors show nowhere else
 
@@ -161,6 +162,8 @@ class _View:
         found = []
         for node, traits in self._bodies(heat, signal):
             ahead = foretold(node, traits, signal, work, self.now, duty_now=duty_now)
+            if not signal.peaks:
+                ahead = in_unit(ahead, work.power_share)
             if not is_long(ahead, limit_c, cycle.piece_s, signal.much):
                 cooler_s = 0.0 if signal.peaks else self._cooler_s(ahead, traits, limit_c)
                 unsure = hypot(unsure_c, ahead.warming * cooler_s)
@@ -179,14 +182,15 @@ class _View:
         """Seconds of full work for which distance is kept while it works less than of late, or will have to soon."""
         if not self.duty_now > 0:
             return 0.0
-        of_late = mean_load(self.work, self.now)
+        approach_s = APPROACH_S * (CLOCKED if clock_is_seen(self.work, self.now) else 1.0)
+        of_late = mean_busy(self.work, self.now)
         in_the_end = max(0.0, limit_c - node.idle_c) / (node.warming * traits.tau_s)
         far = of_late - min(self.duty_now, in_the_end) - SWING
-        return max(0.0, COOLER_S * (of_late - self.duty_now), APPROACH_S * of_late * far)
+        return max(0.0, COOLER_S * (of_late - self.duty_now), approach_s * of_late * far)
 
     def _bodies(self, heat: Heat, signal: Signal) -> list[tuple[Node, Traits]]:
         """The strictest of the likely ones counts; in the end a long piece goes by one, or none might ever begin."""
-        nodes, known = heat.nodes[signal.name], surest(heat, signal)
+        nodes, known = heat.nodes[signal.name], surest(heat, signal, clock=clock_is_seen(self.work, self.now))
         if known is not None:
             return [known]
         if not self.work.spans:

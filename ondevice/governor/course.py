@@ -40,7 +40,7 @@ FAR = 4.0  # deviations beyond an edge
 FINER_NOISE_C, OFF_SD_C = 0.13, 0.7
 HEARD_S = 60.0  # of late, for the finer scale
 MISFIT, MISFIT_SHARE = 4.0, 0.1  # from there on the finer scale does not follow the battery
-UNSURE_C = 0.02  # at least: no phone is quite one body
+UNSURE_C, UNSURE_SHARE = 0.02, 0.008  # at least, and of its warmth above idling: no phone is quite one body
 
 Loads = Callable[[float, float], Iterable[tuple[float, float]]]  # from, until in unix seconds: (seconds, load)
 
@@ -131,7 +131,7 @@ def told(course: Course, traits: Traits, every_s: float, step_c: float) -> tuple
         warming=float(mean[2]),
         lag_s=lag_s,
         heat=float(course.share @ course.heat),
-        tt=float(covariance[0, 0]) + UNSURE_C**2,
+        tt=float(covariance[0, 0]) + UNSURE_C**2 + (UNSURE_SHARE * max(0.0, float(mean[0] - mean[1]))) ** 2,
         te=float(covariance[0, 1]),
         tb=float(covariance[0, 2]),
         ee=float(covariance[1, 1]),

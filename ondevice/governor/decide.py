@@ -21,9 +21,10 @@ from ondevice.governor.pace import allowed, crowding, heat_slowdown, slowdown
 from ondevice.governor.power import judged
 from ondevice.governor.presets import Policy, resolve
 from ondevice.governor.room import memory_is_low
-from ondevice.governor.signals import NAMES, feels, is_known
+from ondevice.governor.signals import NAMES, age_s, feels, is_known
 from ondevice.governor.steady import Steady, evened
 from ondevice.governor.threads import Binding, bound, wanted
+from ondevice.governor.work import clocked
 from ondevice.run.schema import Limits
 
 __all__ = ["decide"]
@@ -138,6 +139,7 @@ def _parted(order: Order, history: History, now: float) -> Order:
 
 def _working(reading: Reading, policy: Policy, history: History, now: float) -> tuple[Order, History]:
     duty_now = _duty_now(history)
+    history = _clocked(history, reading)
     heat = watched(history.heat, reading, history.work, now, duty_now=duty_now, handheld=history.handheld)
     known = is_known(reading)
     slowed = reading.freq_share is not None and reading.freq_share < FREE_FREQUENCY
@@ -161,6 +163,14 @@ def _working(reading: Reading, policy: Policy, history: History, now: float) -> 
         order = replace(order, rest_s=round(bundled_s(heat, reading, policy, history.work), 1))
     order, history = _calm(history, order, now)
     return _given(history, order, now)
+
+
+def _clocked(history: History, reading: Reading) -> History:
+    """With the clock of the processor. Long pieces are all alike, from rest on: their last second says nothing more."""
+    if history.work.piece_s >= LONG_S:
+        return history
+    clock_t = reading.t - age_s(reading, "freq_share")
+    return replace(history, work=clocked(history.work, reading.freq_share, clock_t))
 
 
 def _duty_now(history: History) -> float:

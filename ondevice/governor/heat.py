@@ -178,7 +178,8 @@ def _sampled(
     if signal is FINER:
         heat = replace(heat, finer=(*heat.finer, (taken_t, value))[-MOST_FINER:])
     if signal is BATTERY:
-        heat = _fitted(heat, learned[0], value, taken_t, work, assumed=assumed, finer=FINER.value(reading) is not None)
+        counts = FINER.value(reading) is not None or reading.freq_share is not None
+        heat = _fitted(heat, learned[0], value, taken_t, work, assumed=assumed, counts=counts)
     return replace(heat, nodes={**heat.nodes, signal.name: learned})
 
 
@@ -187,11 +188,11 @@ def without_course(heat: Heat) -> Heat:
     return replace(heat, course=None, fitted=None, finer=())
 
 
-def _fitted(heat: Heat, node: Node, value: float, taken_t: float, work: Work, *, assumed: float, finer: bool) -> Heat:
+def _fitted(heat: Heat, node: Node, value: float, taken_t: float, work: Work, *, assumed: float, counts: bool) -> Heat:
     """With the course of the battery's own samples; ``node`` knows their steps and how often they come. None is begun
-    where no ``finer`` scale can be read, since `surest` would not take it."""
+    where `surest` would not take it, so that it never ``counts``."""
     before = heat.course
-    if before is None and not finer:
+    if before is None and not counts:
         return heat
     if before is not None and not 0.0 <= taken_t - before.t <= COLD_START_S:
         before = None
@@ -238,13 +239,14 @@ def _begun(signal: Signal, value: float, t: float, before: tuple[Node, ...] | No
     )
 
 
-def surest(heat: Heat, signal: Signal) -> tuple[Node, Traits] | None:
+def surest(heat: Heat, signal: Signal, *, clock: bool = False) -> tuple[Node, Traits] | None:
     """The battery as its course tells it, where that is surer than what was filtered from sample to sample.
 
-    Not without the finer scale: a phone that works most of the time is slowed, and warms less for a second of work than
-    later; whole degrees alone show that too late (0.3 C over the limit for a quarter of an hour, at 15 C).
+    Only where the finer scale is heard, or the ``clock`` of the processor is seen: a phone that works most of the time
+    is slowed, and warms less for a second of work than later; whole degrees alone show that too late (0.3 C over the
+    limit for a quarter of an hour, at 15 C).
     """
-    if signal is not BATTERY or heat.fitted is None or heat.course is None or not heat.course.tied:
+    if signal is not BATTERY or heat.fitted is None or heat.course is None or not (clock or heat.course.tied):
         return None
     node, _ = likeliest(heat.nodes[signal.name], signal)
     return heat.fitted if heat.fitted[0].t >= node.t and heat.fitted[0].tt < node.tt else None

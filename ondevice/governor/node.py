@@ -23,6 +23,7 @@ __all__ = [
     "disturbed",
     "doubted",
     "first_seen",
+    "in_unit",
     "resolution",
     "warmth",
 ]
@@ -267,6 +268,20 @@ def _pulled(node: Node, surprise: float, variance: float, traits: Traits, *, apa
         bb=node.bb - 2 * kb * tb + kb * kb * whole,
         bl=node.bl - kl * tb - kb * tl + kb * kl * whole,
         ll=node.ll - 2 * kl * tl + kl * kl * whole,
+    )
+
+
+def in_unit(node: Node, factor: float) -> Node:
+    """The same where a load of 1 stands for ``factor`` times as many watts."""
+    return replace(
+        node,
+        warming=factor * node.warming,
+        heat=node.heat / factor,
+        late=node.late / factor,
+        tb=factor * node.tb,
+        eb=factor * node.eb,
+        bl=factor * node.bl,
+        bb=factor**2 * node.bb,
     )
 
 

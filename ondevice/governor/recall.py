@@ -53,7 +53,8 @@ def _at_once(found: History, before: History, shift_s: float, worked_s: float, n
     """With what counts for minutes only: the work of late and the last order."""
     work, alike = _shifted_work(before.work, shift_s), _fit(before) == _fit(found)
     if worked_s > 0.0 and work.end_t is not None and before.order is not None:
-        work = replace(work, spans=(*work.spans, (min(now, work.end_t + worked_s), before.order.duty)))
+        end_t, busy = min(now, work.end_t + worked_s), before.order.duty
+        work = replace(work, spans=(*work.spans, (end_t, busy, busy * work.power_share)))
     work = rescaled_work(work, _factor(before, found))
     if alike:
         found = replace(found, pace=replace(before.pace, looked_t=None))
@@ -89,4 +90,4 @@ def _shifted(node: Node, shift_s: float) -> Node:
 
 def _shifted_work(work: Work, shift_s: float) -> Work:
     begin_t = None if work.begin_t is None else work.begin_t + shift_s
-    return replace(work, begin_t=begin_t, spans=tuple((end + shift_s, load) for end, load in work.spans))
+    return replace(work, begin_t=begin_t, spans=tuple((end + shift_s, busy, load) for end, busy, load in work.spans))

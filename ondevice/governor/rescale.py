@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ondevice.governor.heat import Heat, without_course
-from ondevice.governor.node import Node
+from ondevice.governor.node import Node, in_unit
 from ondevice.governor.work import Work
 
 __all__ = ["rescaled_heat", "rescaled_work"]
@@ -24,19 +24,10 @@ def rescaled_heat(heat: Heat, factor: float) -> Heat:
 
 
 def _rescaled(node: Node, factor: float) -> Node:
-    warming = factor * node.warming
-    return replace(
-        node,
-        warming=warming,
-        heat=node.heat / factor,
-        late=node.late / factor,
-        tb=factor * node.tb,
-        eb=factor * node.eb,
-        bl=factor * node.bl,
-        bb=factor**2 * node.bb + (GUESS * warming * (factor != 1.0)) ** 2,  # as many cores mislead nobody
-    )
+    found = in_unit(node, factor)
+    return replace(found, bb=found.bb + (GUESS * found.warming * (factor != 1.0)) ** 2)  # as many cores mislead nobody
 
 
 def rescaled_work(work: Work, factor: float) -> Work:
     """The same past, in loads of the new unit."""
-    return replace(work, spans=tuple((end, load / factor) for end, load in work.spans), piece_s=0.0)
+    return replace(work, spans=tuple((end, busy, load / factor) for end, busy, load in work.spans), piece_s=0.0)

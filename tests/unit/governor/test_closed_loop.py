@@ -18,17 +18,23 @@ from ondevice.governor.order import Order, is_change
 from ondevice.run.schema import Limits
 
 LIMIT_C = 39.0
+WARMED_S = 60.0
 LIMITS = Limits(preset="balanced", max_battery_c=LIMIT_C, max_cpu_c=110.0)
 
 
 @dataclass
 class Plant:
-    """First order, with a lag between work and sensor; whole degrees, polled every 15 to 30 s."""
+    """First order, with a lag between work and sensor; whole degrees, polled every 15 to 30 s. With ``clock`` the
+    frequency can be read; cores that work all the time lose a ``slowed`` share of it, and of power more."""
 
     ambient_c: float
     gain_c: float  # of full work, in the end
     tau_s: float = 250.0
     lag_s: float = 11.0
+    clock: bool = False
+    slowed: float = 0.0
+    exponent: float = 2.5
+    busy: float = 0.0
     seed: int = 0
     start_c: float | None = None
     t: float = 1.7e9
@@ -53,7 +59,8 @@ class Plant:
         self.worked_s += seconds * load
         while seconds > 1e-9:
             dt = min(0.5, seconds)
-            self.heat += (load - self.heat) * (1 - exp(-dt / self.lag_s))
+            self.busy += (load - self.busy) * (1 - exp(-dt / WARMED_S))
+            self.heat += (load * self.freq_share**self.exponent - self.heat) * (1 - exp(-dt / self.lag_s))
             goal = self.ambient_c + self.gain_c * self.heat
             self.temp_c += (goal - self.temp_c) * (1 - exp(-dt / self.tau_s))
             self.t, seconds = self.t + dt, seconds - dt
@@ -64,8 +71,17 @@ class Plant:
     def reading(self) -> Reading:
         celsius, at_t = self.sample
         return Reading(
-            t=self.t, battery_c=celsius, plugged=True, battery_percent=80.0, ages_s={"battery_c": self.t - at_t}
+            t=self.t,
+            battery_c=celsius,
+            plugged=True,
+            battery_percent=80.0,
+            freq_share=round(self.freq_share, 2) if self.clock else None,
+            ages_s={"battery_c": self.t - at_t},
         )
+
+    @property
+    def freq_share(self) -> float:
+        return 1.0 - self.slowed * self.busy
 
 
 def loop(plant: Plant, piece_s: float, hours: float, **limits: Any) -> list[float]:
@@ -107,16 +123,29 @@ def test_it_keeps_the_limit_and_does_the_work(gain_c: float, piece_s: float) -> 
     assert len(steady) <= 3 * hours
 
 
+@pytest.mark.parametrize("clock", [False, True])
 @pytest.mark.parametrize(("tau_s", "lag_s", "gain_c"), [(175.0, 8.0, 40.0), (325.0, 15.0, 40.0), (850.0, 100.0, 30.0)])
-def test_a_body_with_other_times_is_kept_as_well(tau_s: float, lag_s: float, gain_c: float) -> None:
-    plant = Plant(ambient_c=26.0, gain_c=gain_c, tau_s=tau_s, lag_s=lag_s, seed=5)
+def test_a_body_with_other_times_is_kept_as_well(tau_s: float, lag_s: float, gain_c: float, clock: bool) -> None:
+    plant = Plant(ambient_c=26.0, gain_c=gain_c, tau_s=tau_s, lag_s=lag_s, seed=5, clock=clock)
     loop(plant, 2.0, 2.0)
     assert plant.over_c <= 0.5 and plant.over_s <= 20.0
     assert plant.worked_s >= 0.9 * best_share(plant) * 7200
 
 
-def test_a_warming_day_is_followed() -> None:
-    plant = Plant(ambient_c=20.0, gain_c=40.0, seed=2)
+@pytest.mark.parametrize("exponent", [1.5, 3.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_slowed_cores_are_no_surprise_where_their_clock_is_seen(seed: int, exponent: float) -> None:
+    """Working all the time at first it warms less for each second than later; nobody knows how power follows the
+    clock."""
+    plant = Plant(ambient_c=15.0, gain_c=45.0, seed=seed, clock=True, slowed=0.15, exponent=exponent)
+    loop(plant, 2.0, 1.0)
+    assert plant.over_c <= 0.5 and plant.over_s <= 10.0
+    assert plant.worked_s >= 0.9 * best_share(plant) * 3600
+
+
+@pytest.mark.parametrize("clock", [False, True])
+def test_a_warming_day_is_followed(clock: bool) -> None:
+    plant = Plant(ambient_c=20.0, gain_c=40.0, seed=2, clock=clock)
     history = begin(handheld=True, battery=True)
     for _ in range(3600):
         plant.ambient_c += 14.0 / 3600

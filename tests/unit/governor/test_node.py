@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ondevice.governor.control import LONG_S, Cycle, duty_for, rest_before
 from ondevice.governor.node import Node, advanced, corrected, first_seen
 from ondevice.governor.signals import SIGNALS
-from ondevice.governor.work import Work, after_piece, burst_s, loads
+from ondevice.governor.work import Work, after_piece, burst_s, clock_is_seen, clocked, loads, mean_busy
 
 BATTERY = SIGNALS[0].bodies[0]
 STEADY = Cycle(0.0, 0.0)
@@ -152,6 +152,39 @@ def test_a_bundle_in_progress_counts_as_half_paid() -> None:
         node = Node(**{**vars(first_seen(temp_c, 0.0, BATTERY, 0.4)), "idle_c": 36.0 - 0.4 * b * tau_s, "tt": 0.04})
         duties.append(duty_for(node, BATTERY, 37.3, Cycle(2.0, rested_s, rest_s=18.0, burst_s=burst_s_), duty_now=0.4))
     assert max(duties) - min(duties) < 0.1
+
+
+# --- how much power it took -------------------------------------------------------------------------------------------
+
+
+def worked_at(freq_share: float | None, *, pieces: int = 60, sees_s: float = 0.0) -> Work:
+    """Pieces of 2 s at that clock, each followed by as long a rest, and a look ``sees_s`` after the end of each."""
+    work, t = Work(), 1000.0
+    for _ in range(pieces):
+        t += 4.0
+        work = clocked(after_piece(work, 2.0, t), freq_share, t + sees_s)
+    return work
+
+
+def test_slowed_cores_count_as_less_load_and_are_as_busy() -> None:
+    work = worked_at(0.8)
+    assert work.power_share == pytest.approx(0.64, rel=0.01)
+    seen = sum(seconds * load for seconds, load in loads(work, 1140.0, 1240.0, 0.0))
+    assert seen == pytest.approx(0.64 * 50.0, rel=0.05) and mean_busy(work, 1240.0) == pytest.approx(0.5, abs=0.01)
+    assert sum(s * load for s, load in loads(work, 1240.0, 1250.0, 0.5)) == pytest.approx(0.64 * 5.0, rel=0.01)
+
+
+@pytest.mark.parametrize("sees_s", [0.5, -3.0])
+def test_the_clock_of_a_resting_core_tells_nothing(sees_s: float) -> None:
+    work = worked_at(0.3, sees_s=sees_s)
+    assert work.power_share == 1.0 and not clock_is_seen(work, 1240.0)
+
+
+def test_a_clock_that_is_no_longer_told_counts_as_full_power_after_a_while() -> None:
+    work = worked_at(0.8)
+    assert clock_is_seen(work, 1250.0) and clocked(work, None, 1250.0) == work
+    later = clocked(work, None, 1240.0 + 1000.0)
+    assert later.power_share == 1.0 and not clock_is_seen(later, 2240.0)
 
 
 def test_short_pieces_do_not_grow_the_memory() -> None:

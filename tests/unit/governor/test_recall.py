@@ -71,8 +71,8 @@ ONE_BY_ONE = [{**ALL, "sensors": frozenset({name})} for name in ("battery", "and
 
 @pytest.mark.parametrize("how", [ALL, *(pytest.param(how, marks=pytest.mark.slow) for how in ONE_BY_ONE)])
 def test_a_launch_on_a_hot_phone_goes_on_where_the_last_one_was(how):
-    duty, cold, cold_over_c, cold_s = two_launches(20.0, remembers=False, **how)
-    _, warm, warm_over_c, warm_s = two_launches(20.0, remembers=True, **how)
+    duty, cold, cold_over_c, cold_s = two_launches(60.0, remembers=False, **how)
+    _, warm, warm_over_c, warm_s = two_launches(60.0, remembers=True, **how)
     assert abs(warm - duty) < 0.12 < abs(cold - duty)
     assert warm_over_c <= cold_over_c and warm_s > 0.97 * cold_s
 

@@ -26,7 +26,7 @@ MORE, FEWER = Wish(kind="more", why="cool", threads=4), Wish(kind="fewer", why="
 def test_the_past_foretells_the_same_temperature(factor: float) -> None:
     traits = BATTERY.bodies[0]
     node = advanced(first_seen(30.0, 0.0, traits, 0.4), traits, [(60.0, 0.8)])
-    work = Work(begin_t=0.0, spans=((30.0, 1.0), (90.0, 0.3), (120.0, 1.0)))
+    work = Work(begin_t=0.0, spans=((30.0, 1.0, 0.8), (90.0, 0.3, 0.3), (120.0, 1.0, 1.0)))
     heat = rescaled_heat(Heat(nodes={"battery_c": (node,)}), factor)
     (scaled,) = heat.nodes["battery_c"]
     before = advanced(node, traits, loads(work, 0.0, 120.0, 0.0))
