@@ -9,16 +9,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ondevice.governor.debt import Debt
 from ondevice.governor.heat import COLD_START_S, Heat
 from ondevice.governor.history import History
 from ondevice.governor.node import Node
+from ondevice.governor.order import Order
 from ondevice.governor.pace import Pace
 from ondevice.governor.rescale import rescaled_heat, rescaled_work
 from ondevice.governor.signals import SIGNALS
-from ondevice.governor.work import Work
+from ondevice.governor.work import Work, of_late
 
-__all__ = ["is_whole", "recalled"]
+__all__ = ["is_whole", "owed", "recalled"]
 
+LONGEST_BUNDLE_S = 60.0
+UNSEEN_S = 30.0  # it may have worked for so long after it was last heard
 FOREVER_S = 3600.0  # stands for a time that nobody knows
 
 
@@ -49,17 +53,34 @@ def recalled(
     return found if known_s > COLD_START_S else _at_once(found, before, shift_s, worked_s, now)
 
 
+def owed(history: History, now: float) -> Debt:
+    """The rest that the launch before still owed for its last work, had it not ended."""
+    worked_s, rested_s = of_late(history.work, now)
+    under_way_s = history.work.piece_s
+    rested_s = max(0.0, rested_s - UNSEEN_S)
+    return Debt(work_s=worked_s + under_way_s, rested_s=rested_s) if worked_s > 0.0 else Debt()
+
+
 def _at_once(found: History, before: History, shift_s: float, worked_s: float, now: float) -> History:
     """With what counts for minutes only: the work of late and the last order."""
     work, alike = _shifted_work(before.work, shift_s), _fit(before) == _fit(found)
-    if worked_s > 0.0 and work.end_t is not None and before.order is not None:
-        end_t, busy = min(now, work.end_t + worked_s), before.order.duty
-        work = replace(work, spans=(*work.spans, (end_t, busy, busy * work.power_share)))
+    if worked_s > 0.0 and before.order is not None and before.decided_t is not None:
+        known_t = before.decided_t + shift_s
+        work = _with_unseen(work, before.order, known_t, min(now, known_t + worked_s))
     work = rescaled_work(work, _factor(before, found))
     if alike:
         found = replace(found, pace=replace(before.pace, looked_t=None))
     piece_s = before.work.piece_s if alike else found.work.piece_s
     return replace(found, work=replace(work, piece_s=piece_s), order=before.order, since_t=now)
+
+
+def _with_unseen(work: Work, order: Order, since_t: float, until_t: float) -> Work:
+    """With work between two times of which only the order is known; nobody knows whether it ended in a bundle."""
+    busy, power = order.duty, work.power_share
+    bundle_s = min(LONGEST_BUNDLE_S, order.rest_s * busy / max(1.0 - busy, 0.01))
+    last_t = until_t - max(bundle_s, work.piece_s)
+    spans = ((since_t, 0.0, 0.0), (last_t, busy, busy * power), (until_t, 1.0, power))
+    return replace(work, spans=(*work.spans, *(span for span in spans if span[0] > (work.end_t or since_t))))
 
 
 def _fit(history: History) -> tuple[int | None, int | None]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import exp
+from math import exp, inf
 
 __all__ = [
     "KEPT_S",
@@ -19,12 +19,14 @@ __all__ = [
     "clocked",
     "loads",
     "mean_busy",
+    "of_late",
 ]
 
 SPAN_S = 2.0  # pieces shorter than this are told apart by nobody
 KEPT_S = 240.0
 PAUSE_S = 5.0  # of rest: no longer than that is no end of a bundle
 MEAN_S = 180.0
+OF_LATE_S = 60.0
 PIECE_SMOOTHING = 0.2
 POWER_EXPONENT = 2.0  # of the clock: voltage falls with it; 1.5 to 2.5 do as well (tools/LOG.md, 2026-11-22)
 LEAST_POWER = 0.1
@@ -56,14 +58,27 @@ class Work:
 
 def burst_s(work: Work) -> float:
     """How long it worked since the last rest that was no mere pause."""
-    total_s, end_t = 0.0, work.end_t or 0.0
+    return _since_rest(work)[0]
+
+
+def of_late(work: Work, now: float) -> tuple[float, float]:
+    """Seconds that it worked and rested in the last minute, both since the last rest that was no mere pause."""
+    if work.end_t is None:
+        return 0.0, 0.0
+    worked_s, rested_s = _since_rest(work, now - OF_LATE_S)
+    return worked_s, rested_s + max(0.0, now - work.end_t)
+
+
+def _since_rest(work: Work, since: float = -inf) -> tuple[float, float]:
+    worked_s = rested_s = 0.0
     for index in range(len(work.spans) - 1, -1, -1):
         end_t, busy, _ = work.spans[index]
         begin_t = work.spans[index - 1][0] if index else (work.begin_t or end_t)
-        if busy < 0.5 and end_t - begin_t > PAUSE_S:
+        if end_t <= since or (1 - busy) * (end_t - begin_t) > PAUSE_S:
             break
-        total_s += busy * (end_t - begin_t)
-    return total_s
+        begin_t = max(begin_t, since)
+        worked_s, rested_s = worked_s + busy * (end_t - begin_t), rested_s + (1 - busy) * (end_t - begin_t)
+    return worked_s, rested_s
 
 
 def after_piece(work: Work, piece_s: float, now: float) -> Work:

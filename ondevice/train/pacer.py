@@ -15,6 +15,7 @@ from ondevice.governor.debt import Debt
 from ondevice.governor.decide import decide
 from ondevice.governor.history import History, begin, observe, refitted, worked
 from ondevice.governor.order import Order, is_change
+from ondevice.governor.recall import owed
 from ondevice.governor.threads import Wish, wanted
 from ondevice.run.schema import Limits
 
@@ -57,8 +58,8 @@ class Pacer:
         return self._history
 
     def take_up(self, history: History) -> None:
-        """Begins with what an earlier launch knew."""
-        self._history = history
+        """Begins with what an earlier launch knew, and with the rest that it owed."""
+        self._history, self._debt = history, owed(history, self._world.now())
 
     def before(self) -> None:
         """Work begins now; processor time until here went into looking around."""

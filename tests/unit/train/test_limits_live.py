@@ -102,7 +102,7 @@ def live(make, monkeypatch):
     monkeypatch.setattr("ondevice.train.launch.Sensors", Sensors)
     run = make("train.steps=1000000", "eval.count=0", "sample.count=0", 'limits.preset="balanced"', name="live")
     device = parse_device(
-        "sim:galaxy-s25plus,plugged=no,percent=70,threads=1,piece=1,ambient=22,screen_on@0", speed=400
+        "sim:galaxy-s25plus,plugged=no,percent=89,threads=1,piece=1,ambient=22,screen_on@0", speed=200
     )
     live = Live(run, device)
     yield live
