@@ -59,7 +59,7 @@ def _aged(reading: Reading, now: float) -> Reading:
     late_s = now - reading.t
     if late_s <= OLD_S:
         return reading
-    ages_s = {name: reading.ages_s.get(name, 0.0) + late_s for name in NAMES}
+    ages_s = {name: reading.ages_s.get(name, 0.0) + late_s for name in (*NAMES, "freq_share")}
     return replace(reading, ages_s={**reading.ages_s, **ages_s}, t=now)
 
 

@@ -31,7 +31,7 @@ PIECE_SMOOTHING = 0.2
 POWER_EXPONENT = 2.0  # of the clock: voltage falls with it; 1.5 to 2.5 do as well (tools/LOG.md, 2026-11-22)
 LEAST_POWER = 0.1
 POWER_S = 20.0  # over which it is evened out
-AFTER_S = 0.02  # after a piece the clock is still that of the piece
+AFTER_S = 0.2  # after a piece: who just worked is still busy with the answer, at the same clock
 TOLD_S = 900.0  # how long what was seen of the clock is believed
 
 

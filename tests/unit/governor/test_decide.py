@@ -332,6 +332,20 @@ def test_other_work_counts_as_heat_but_not_as_pace() -> None:
     assert history.work.spans[-1][0] == NOON + 40.0
 
 
+@pytest.mark.parametrize(
+    ("piece_s", "late_s", "power_share"), [(2.0, 0.0, 0.25), (2.0, 1.0, 0.25), (2.0, 20.0, 1.0), (25.0, 0.0, 1.0)]
+)
+def test_the_clock_counts_while_short_pieces_are_worked(piece_s: float, late_s: float, power_share: float) -> None:
+    """Long pieces are all alike, from rest on: what the clock is in their last second says nothing more. Nor does a
+    reading from before the piece."""
+    history, now = PHONE, NOON
+    for _ in range(20):
+        now += piece_s
+        reading = cool(now - late_s, freq_share=0.5)
+        _, history = decide(reading, LIMITS, observe(history, piece_s, now), now, zone=ROME)
+    assert history.work.power_share == pytest.approx(power_share, rel=0.01)
+
+
 def pressed_hard(history: History) -> float:
     """The duty after an hour of a machine that tells nothing; its steps take twice as long from the tenth minute on."""
     found, reading = Order(), Reading(t=NOON)
